@@ -1,0 +1,23 @@
+"""minillama: the LLaMA family in NumPy, with hand-written backward passes and Numba kernels."""
+
+from .config import PRESETS, Config
+from .model import Model
+from .ops.loss import IGNORED
+
+__all__ = ["IGNORED", "PRESETS", "Config", "Model", "load"]
+__version__ = "0.1.0"
+
+
+def load(path, threads=None):
+    """The model and the tokenizer of a folder that `Model.save` or `minillama train` wrote: (Model, tokenizer)
+
+    The tokenizer is None where the folder has no tokenizer.json.
+    """
+    from pathlib import Path
+
+    from .checkpoint.huggingface import load as load_model
+    from .tokenizers import load_tokenizer
+
+    model = load_model(path, threads)
+    has_tokenizer = (Path(path) / "tokenizer.json").is_file()
+    return model, load_tokenizer(path) if has_tokenizer else None

@@ -1,0 +1,273 @@
+"""The command line: `python -m minillama train | sample | tokenizer | info`."""
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from . import PRESETS, Config, __version__, load
+from .parallel import available_threads
+
+_MODEL_OPTIONS = {
+    "context": "longest sequence, in tokens",
+    "dim": "width of the residual stream",
+    "layers": "number of blocks",
+    "heads": "query heads; they divide dim",
+    "kv_heads": "key/value heads; they divide heads (default: as many as heads)",
+    "ffn": "width of the feed-forward layer (default: 8/3 dim, rounded up to a multiple of 8)",
+    "dropout": "share of activations dropped in training",
+    "tied": "use the embedding matrix as the output matrix",
+    "rope_layout": "which coordinates RoPE pairs: rotate_half or interleaved",
+}
+_TRAINING_OPTIONS = {
+    "steps": "updates of the weights",
+    "batch_size": "sequences in a step",
+    "micro_batches": "compute a batch in this many parts, one after the other, to save memory",
+    "lr": "peak learning rate",
+    "warmup": "steps of linear warm-up",
+    "lr_floor": "final learning rate as a share of the peak, reached along a cosine",
+    "beta1": "AdamW: decay of the mean of the gradient",
+    "beta2": "AdamW: decay of the mean of its square",
+    "weight_decay": "AdamW: decay of matrices",
+    "clip": "largest norm of the gradient",
+    "seed": "of the initial weights, the order of the data and dropout",
+    "eval_every": "steps between evaluations, samples and checkpoints",
+}
+_DATA_OPTIONS = {
+    "data": ("stories", "a UTF-8 text file, a folder of text files, or stories, the built-in source"),
+    "tokenizer": ("bpe", "bpe (byte-level) or char"),
+    "vocab_size": (512, "tokens of the bpe tokenizer"),
+}
+
+
+def main(arguments=None):
+    """Run one command; returns the exit code: 0, 1 after an error that is explained on stderr, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8")  # Windows consoles default to a code page
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except (ValueError, ArithmeticError, OSError) as error:
+        message = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else error
+        print(f"minillama: error: {message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def train(options):
+    from .corpora import encode_corpus
+    from .plots import loss_curve
+    from .train import Run, Settings, read_state
+
+    given = vars(options)
+    folder = Path(given.get("out") or Path("runs") / Path(given.get("data", "stories")).stem)
+    threads = given.get("threads")
+    if options.resume:
+        state = read_state(folder)
+        saved = {**state["source"], **state["config"], **state["settings"]}
+        for name, value in given.items():
+            if name in saved and name != "data" and value != saved[name]:
+                option = "--" + name.replace("_", "-")
+                raise ValueError(
+                    f"the run in {folder} was started with {option} {saved[name]}, not {value}; it can only go on as "
+                    f"it began. Leave {option} out, or start a new run in another folder"
+                )
+        source = {**state["source"], "data": given.get("data", state["source"]["data"])}
+        run = Run.resume(folder, encode_corpus(**source), threads)
+        print(f"resuming {folder} at step {run.optimizer.steps} of {run.settings.steps}")
+    else:
+        source = {name: given.get(name, default) for name, (default, _) in _DATA_OPTIONS.items()}
+        settings = Settings(**{name: given[name] for name in _TRAINING_OPTIONS if name in given})
+        shape = {name: given[name] for name in _MODEL_OPTIONS if name in given}
+        Config(vocab_size=1, **shape)  # a wrong shape is reported before the text is read
+        corpus = encode_corpus(**source)
+        run = Run.start(folder, Config(corpus.tokenizer.vocab_size, **shape), settings, corpus, threads)
+        _describe_run(run)
+    loss = run.train()
+    if loss is None:
+        print(f"\nstopped at step {run.optimizer.steps}; continue with: minillama train --out {folder} --resume")
+        return 130
+    print(f"the model is in {folder}, its loss curve in {loss_curve(folder)}")
+    print(f"validation loss {loss:.4f} nats a token, {run.corpus.per_character(loss):.4f} nats a character")
+    if run.corpus.floor is not None:
+        floor = run.corpus.per_character(run.corpus.floor)
+        print(f"the true entropy of the source is {floor:.4f} nats a character: no model can do better")
+    print(f"continue a text with: minillama sample {folder} --prompt TEXT")
+
+
+def _describe_run(run):
+    corpus, model = run.corpus, run.model
+    print(
+        f"{len(corpus.train):,} training and {len(corpus.validation):,} validation tokens "
+        f"({corpus.tokenizer.vocab_size} different), {model.parameters.flat.size:,} parameters, "
+        f"{model.workers.threads} threads"
+    )
+
+
+def sample(options):
+    from .generate import generate
+
+    model, tokenizer = load(options.model, options.threads)
+    if tokenizer is None:
+        raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
+    prompt = list(tokenizer.encode(options.prompt))
+    if tokenizer.end_of_text is not None:
+        prompt = [tokenizer.end_of_text, *prompt]
+    elif not prompt:
+        prompt = list(tokenizer.encode("\n"))
+    tokens = generate(
+        model, prompt, options.max_tokens, options.temperature, options.top_k, options.top_p, options.seed,
+        stop=tokenizer.end_of_text, sliding_window=options.sliding_window,
+    )  # fmt: skip
+    stream = tokenizer.stream()
+    print(options.prompt, end="", flush=True)
+    for token in tokens:
+        if token != tokenizer.end_of_text:
+            print(stream.feed(token), end="", flush=True)
+    print(stream.finish())
+
+
+def train_tokenizer(options):
+    from .corpora import read_corpus
+    from .tokenizers import BPETokenizer
+
+    tokenizer = BPETokenizer.train(read_corpus(options.data).train, options.vocab_size)
+    tokenizer.save(options.out)
+    print(f"{tokenizer.vocab_size} tokens in {options.out}")
+
+
+def encode(options):
+    from .tokenizers import load_tokenizer
+
+    text = sys.stdin.buffer.read().decode("utf-8") if options.text is None else options.text
+    print(*load_tokenizer(options.tokenizer).encode(text))
+
+
+def decode(options):
+    from .tokenizers import load_tokenizer
+
+    ids = options.ids or [int(word) for word in sys.stdin.read().split()]
+    print(load_tokenizer(options.tokenizer).decode(ids))
+
+
+def info(options):
+    from .checkpoint.huggingface import config_from_json, read_json
+    from .sizes import BYTES, cache_bytes_per_token, flops_per_token, parameters
+
+    if options.model in PRESETS:
+        config = PRESETS[options.model]
+    elif Path(options.model).is_dir():
+        config = config_from_json(read_json(Path(options.model) / "config.json"))
+    else:
+        raise ValueError(f"{options.model!r} is neither a folder nor one of the models {', '.join(PRESETS)}")
+    counts = parameters(config)
+    for name, value in config.to_dict().items():
+        print(f"{name:<24}{value}")
+    print()
+    for part, count in counts.items():
+        print(f"{part + ' parameters':<24}{count:>20,}{count / counts['total']:>9.1%}")
+    print()
+    for kind, size in BYTES.items():
+        print(f"{'weights in ' + kind:<24}{counts['total'] * size / 1e6:>20,.1f} MB")
+    print(f"{'training, float32':<24}{counts['total'] * 16 / 1e6:>20,.1f} MB  (weights, gradient, two moments)")
+    print(f"{'cache a token, float32':<24}{cache_bytes_per_token(config):>20,} bytes")
+    forward = flops_per_token(config)
+    print(f"{'FLOPs a token':<24}{forward:>20,}  forward, at {config.context} tokens; three times that in training")
+
+
+def _parser():
+    parser = argparse.ArgumentParser("minillama", description="Train, sample and inspect tiny LLaMAs, in NumPy.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name, function, text, group=commands, **defaults):
+        made = group.add_parser(name, help=text, description=text, **defaults)
+        made.set_defaults(command=function)
+        return made
+
+    def threads(made, **rest):
+        text = f"processors to use (default: all, here {available_threads()})"
+        made.add_argument("--threads", type=int, metavar="N", help=text, **rest)
+
+    # Options that are not given stay out of the namespace: --resume must tell them from those that are.
+    made = command("train", train, "train a model on text", argument_default=argparse.SUPPRESS)
+    group = made.add_argument_group("data")
+    for name, (default, text) in _DATA_OPTIONS.items():
+        group.add_argument(_flag(name), type=type(default), metavar=_metavar(type(default)), help=_help(text, default))
+    group = made.add_argument_group("run")
+    group.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/ and the name of the data)")
+    group.add_argument("--resume", action="store_true", default=False, help="go on with the run in --out")
+    threads(group)
+    _add_fields(made.add_argument_group("model"), Config, _MODEL_OPTIONS)
+    from .train import Settings
+
+    _add_fields(made.add_argument_group("training"), Settings, _TRAINING_OPTIONS)
+
+    made = command("sample", sample, "continue a text with a model")
+    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    made.add_argument("--prompt", default="", help="the text to continue (default: none, the model begins)")
+    made.add_argument("--temperature", type=float, default=0.8, help=_help("above 0; lower is more predictable", 0.8))
+    made.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest tokens (default: all)")
+    made.add_argument(
+        "--top-p",
+        type=float,
+        default=0.95,
+        metavar="P",
+        help=_help("choose among the likeliest tokens that hold P of the probability", 0.95),
+    )
+    made.add_argument("--seed", type=int, default=0, help=_help("of the random choices", 0))
+    made.add_argument("--max-tokens", type=int, metavar="N", help="tokens to write (default: what fits the context)")
+    made.add_argument(
+        "--sliding-window",
+        action="store_true",
+        help="go on beyond the context, forgetting the older half of the text when it is full",
+    )
+    threads(made)
+
+    made = commands.add_parser("tokenizer", help="train a tokenizer, encode and decode with one")
+    group = made.add_subparsers(metavar="COMMAND", required=True)
+    made = command("train", train_tokenizer, "train a byte-level BPE tokenizer", group)
+    made.add_argument("data", metavar="FILE", help="a UTF-8 text file, a folder of text files, or stories")
+    made.add_argument("--vocab-size", type=int, default=512, help=_help("tokens, at most", 512))
+    made.add_argument("--out", metavar="DIR", required=True, help="folder that receives tokenizer.json")
+    made = command("encode", encode, "turn text into token ids", group)
+    made.add_argument("tokenizer", metavar="DIR", help="folder with a tokenizer.json")
+    made.add_argument("text", nargs="?", help="the text (default: what comes in on standard input)")
+    made = command("decode", decode, "turn token ids into text", group)
+    made.add_argument("tokenizer", metavar="DIR", help="folder with a tokenizer.json")
+    made.add_argument("ids", nargs="*", type=int, metavar="ID", help="token ids (default: from standard input)")
+
+    made = command("info", info, "shape, parameters, memory and arithmetic of a model")
+    made.add_argument("model", metavar="DIR|NAME", help=f"folder of a model, or one of: {', '.join(PRESETS)}")
+    return parser
+
+
+def _add_fields(group, cls, options):
+    """One option for each listed field of a dataclass, with the field's type and default."""
+    defaults = {field.name: field.default for field in fields(cls)}
+    for name, text in options.items():
+        default = defaults[name]
+        if isinstance(default, bool):
+            group.add_argument(_flag(name), action=argparse.BooleanOptionalAction, help=_help(text, "no"))
+        else:
+            kind = int if default is None else type(default)
+            text = text if default is None else _help(text, default)
+            group.add_argument(_flag(name), type=kind, metavar=_metavar(kind), help=text)
+
+
+def _flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def _metavar(kind):
+    return {int: "N", float: "X", str: "NAME"}[kind]
+
+
+def _help(text, default):
+    return f"{text} (default: {default})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""Text in: files, folders and the embedded stories, split, encoded and cut into batches.
+
+A corpus is a list of documents for training and one for validation. Encoded, each split is one stream of token ids in
+which the end-of-text token stands before, between and after the documents.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import stories
+from .checkpoint.huggingface import read_json
+from .files import replacing, write_text
+from .ops.loss import IGNORED
+from .tokenizers import END_OF_TEXT, BPETokenizer, CharTokenizer, load_tokenizer
+
+TEXT_SUFFIXES = {".txt", ".md", ".rst", ".tex", ".py", ".csv", ".json", ".html"}
+VALIDATION_SHARE = 0.1
+STORIES_CHARACTERS, STORIES_SEED = 4_000_000, 0
+_TOKENIZER_SAMPLE = 2_000_000  # characters that a BPE tokenizer is trained on, at most
+
+
+@dataclass
+class Corpus:
+    """Documents as text. entropy is the sum of -log p of the validation documents under their true source, in nats,
+    where the source is known."""
+
+    train: list[str]
+    validation: list[str]
+    entropy: float | None = None
+
+
+@dataclass
+class EncodedCorpus:
+    """The two streams of token ids, the tokenizer that made them, and what is known about the validation split."""
+
+    tokenizer: CharTokenizer | BPETokenizer
+    train: np.ndarray
+    validation: np.ndarray
+    validation_characters: int
+    entropy: float | None
+    fingerprint: str
+    source: dict  # the arguments of encode_corpus
+
+    @property
+    def floor(self):
+        """The true entropy in nats a token, below which no model's validation loss can stay; None if unknown."""
+        return None if self.entropy is None else self.entropy / self.predicted_tokens
+
+    @property
+    def predicted_tokens(self):
+        """The tokens that an evaluation predicts: all of the validation split but the first."""
+        return len(self.validation) - 1
+
+    def per_character(self, nats_per_token):
+        """A loss in nats a character of the validation text."""
+        return nats_per_token * self.predicted_tokens / self.validation_characters
+
+
+def read_corpus(data):
+    """The Corpus of a UTF-8 text file, of a folder of text files (each a document), or of the name "stories".
+
+    The last tenth of the characters is the validation split, as nanoGPT splits tinyshakespeare.
+    """
+    if data == "stories":
+        made = stories.generate(STORIES_CHARACTERS, STORIES_SEED)
+        return Corpus(made.train, made.validation, made.entropy(made.validation))
+    path = Path(data)
+    if path.is_dir():
+        paths = sorted(p for p in path.rglob("*") if p.suffix.lower() in TEXT_SUFFIXES and p.is_file())
+        documents = [text for text in map(_read_text, paths) if text]
+        if not documents:
+            raise ValueError(
+                f"the folder {path} has no text: expected files ending in {', '.join(sorted(TEXT_SUFFIXES))} that "
+                f"are not empty; found {len(paths)} such files"
+            )
+    elif path.is_file():
+        documents = [_read_text(path)]
+        if not documents[0]:
+            raise ValueError(f"{path} is empty; training needs some text, a few hundred kilobytes for a tiny model")
+    else:
+        raise FileNotFoundError(f"there is no file or folder {path}; give a UTF-8 text file, a folder, or 'stories'")
+    return Corpus(*_split(documents))
+
+
+def encode_corpus(data, tokenizer="bpe", vocab_size=512):
+    """Read data (see read_corpus), train a tokenizer on it ("bpe" of vocab_size tokens, or "char") and encode it
+
+    The result is kept in the cache folder, keyed by the text's content: `MINILLAMA_CACHE`, or .cache/minillama in the
+    home folder.
+    """
+    if tokenizer not in TOKENIZERS:
+        raise ValueError(f"tokenizer must be one of {', '.join(TOKENIZERS)}; received {tokenizer!r}")
+    key = hashlib.sha256(json.dumps([_code_version(), tokenizer, vocab_size]).encode())
+    if data == "stories":
+        corpus = None
+        key.update(f"{STORIES_CHARACTERS} {STORIES_SEED}".encode())
+    else:
+        corpus = read_corpus(data)
+        for documents in (corpus.train, corpus.validation):
+            key.update(f"{len(documents)} ".encode())
+            for document in documents:
+                key.update(f"{len(document)} ".encode() + document.encode())
+    folder = cache_folder() / key.hexdigest()[:32]
+    if not (folder / "corpus.json").is_file():
+        _encode(corpus or read_corpus(data), TOKENIZERS[tokenizer], vocab_size, folder)
+    facts = read_json(folder / "corpus.json")
+    train, validation = (np.load(folder / f"{split}.npy", allow_pickle=False) for split in ("train", "validation"))
+    source = {"data": str(data), "tokenizer": tokenizer, "vocab_size": vocab_size}
+    return EncodedCorpus(load_tokenizer(folder), train, validation, **facts, source=source)
+
+
+def cache_folder():
+    """Where encoded corpora are kept."""
+    return Path(os.environ.get("MINILLAMA_CACHE") or Path.home() / ".cache" / "minillama")
+
+
+class Batches:
+    """The training batches of a stream of tokens: batch t is a function of (seed, t) alone
+
+    An epoch cuts the stream into windows of `context` tokens, from an offset of its own, and takes them in random
+    order, so that every token is seen once an epoch, at changing places of the window.
+    """
+
+    def __init__(self, tokens, context, batch_size, seed):
+        if len(tokens) < context + 1:
+            raise ValueError(
+                f"the training text has {len(tokens)} tokens and one window of context {context} needs {context + 1}; "
+                f"use more text or a smaller --context"
+            )
+        self.tokens, self.context, self.batch_size, self.seed = tokens, context, batch_size, seed
+        self.windows = max(1, (len(tokens) - 1) // context - 1)  # one less than fit leaves room for the offset
+        self._epoch, self._starts = None, None
+
+    def __getitem__(self, step):
+        """ids, targets (batch_size, context) of batch number `step`, counted from 0."""
+        first = step * self.batch_size
+        starts = np.array([self._start(*divmod(first + i, self.windows)) for i in range(self.batch_size)])
+        windows = self.tokens[starts[:, None] + np.arange(self.context + 1)]
+        return windows[:, :-1], windows[:, 1:]
+
+    def _start(self, epoch, i):
+        if epoch != self._epoch:
+            rng = np.random.default_rng([self.seed, epoch])
+            slack = len(self.tokens) - 1 - self.windows * self.context
+            offset = rng.integers(min(slack, self.context - 1) + 1)
+            self._epoch, self._starts = epoch, offset + self.context * rng.permutation(self.windows)
+        return self._starts[i]
+
+
+def evaluation_batches(tokens, context, batch_size):
+    """All of a stream, in windows of `context` tokens side by side: yields ids, targets (up to batch_size, context)
+
+    Every token but the first is predicted once; the end of the last window is filled up with IGNORED targets.
+    """
+    count = -(-(len(tokens) - 1) // context)
+    ids = np.zeros(count * context, tokens.dtype)
+    targets = np.full(count * context, IGNORED, tokens.dtype)
+    ids[: len(tokens) - 1], targets[: len(tokens) - 1] = tokens[:-1], tokens[1:]
+    ids, targets = ids.reshape(count, context), targets.reshape(count, context)
+    for start in range(0, count, batch_size):
+        yield ids[start : start + batch_size], targets[start : start + batch_size]
+
+
+def _read_text(path):
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8: byte {data[error.start]:#04x} at position {error.start}. Save it as UTF-8 "
+            f"(in most editors: Save with Encoding)"
+        ) from error
+
+
+def _split(documents):
+    """The last tenth of all characters, cutting through a document where it falls, as the validation split."""
+    left = int(sum(map(len, documents)) * (1 - VALIDATION_SHARE))
+    train, validation = [], []
+    for document in documents:
+        if document[:left]:
+            train.append(document[:left])
+        if document[left:]:
+            validation.append(document[left:])
+        left = max(0, left - len(document))
+    return train, validation
+
+
+def _train_char(corpus, vocab_size):
+    documents = corpus.train + corpus.validation
+    return CharTokenizer.train("".join(documents), (END_OF_TEXT,) if len(corpus.train) > 1 else ())
+
+
+def _train_bpe(corpus, vocab_size):
+    left, sample = _TOKENIZER_SAMPLE, []
+    for document in corpus.train:
+        sample.append(document[:left])
+        left -= len(sample[-1])
+        if left <= 0:
+            break
+    return BPETokenizer.train(sample, vocab_size)
+
+
+TOKENIZERS = {"bpe": _train_bpe, "char": _train_char}
+
+
+def _stream(tokenizer, documents):
+    end = [] if tokenizer.end_of_text is None else [np.array([tokenizer.end_of_text], np.int32)]
+    parts = list(end)
+    for document in documents:
+        parts += [tokenizer.encode(document), *end]
+    return np.concatenate(parts)
+
+
+def _encode(corpus, train_tokenizer, vocab_size, folder):
+    tokenizer = train_tokenizer(corpus, vocab_size)
+    digest = hashlib.sha256(json.dumps(tokenizer.to_json()).encode())
+    for split in ("train", "validation"):
+        tokens = _stream(tokenizer, getattr(corpus, split))
+        digest.update(tokens.tobytes())
+        with replacing(folder / f"{split}.npy") as new, open(new, "wb") as file:
+            np.save(file, tokens, allow_pickle=False)
+    tokenizer.save(folder)
+    facts = {
+        "validation_characters": sum(map(len, corpus.validation)),
+        "entropy": corpus.entropy,
+        "fingerprint": digest.hexdigest(),
+    }
+    write_text(folder / "corpus.json", json.dumps(facts))  # last: its presence says that the rest is whole
+
+
+def _code_version():
+    """A digest of the code that decides what an encoded corpus holds, so that a changed program makes a new one."""
+    here = Path(__file__).parent
+    code = b"".join((here / name).read_bytes() for name in ("corpora.py", "stories.py", "tokenizers.py"))
+    return hashlib.sha256(code).hexdigest()

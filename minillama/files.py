@@ -1,0 +1,52 @@
+"""Writing files so that nothing is lost: a new file is written beside the old one and then takes its place."""
+
+import errno
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+_SUFFIX = ".new"
+
+
+@contextmanager
+def replacing(path):
+    """Gives the path of a new file beside `path`; if the block succeeds it takes the place of `path`, at once
+
+    Whenever the process dies, `path` holds the old content or the new, whole. If the block fails the new file is
+    removed and `path` is as it was; a full disk or an unwritable folder is reported with what to do.
+    """
+    path = Path(path)
+    new = path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield new
+        with open(new, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except Exception as error:
+        new.unlink(missing_ok=True)
+        raise _explained(error, path) from error
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path, text):
+    """Write text as UTF-8 with newline line ends, in the place of what was there."""
+    with replacing(path) as new:
+        new.write_bytes(text.encode("utf-8"))
+
+
+def remove_leftovers(folder):
+    """Remove the new files that a killed process left in a folder before they took their place."""
+    for path in Path(folder).glob(f".*{_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def _explained(error, path):
+    # safetensors reports the operating system's error as text only
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        return OSError(errno.ENOSPC, f"the disk is full; {path} was not written and keeps its old content. Free space")
+    if isinstance(error, OSError) or "ermission denied" in str(error):
+        return OSError(getattr(error, "errno", None) or errno.EACCES, f"cannot write {path}: {error}")
+    return error

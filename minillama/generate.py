@@ -1,0 +1,74 @@
+"""Text from a model: sampling with a key/value cache, one token at a time."""
+
+import numpy as np
+
+
+def check_sampling(temperature, top_k, top_p):
+    """ValueError for settings that do not describe a distribution."""
+    if not temperature > 0:
+        raise ValueError(
+            f"temperature must be above 0; received {temperature}. For the most likely token every time, use top-k 1"
+        )
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top-k must be at least 1, the number of tokens to choose from; received {top_k}")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top-p must lie in (0, 1], the share of probability to choose from; received {top_p}")
+
+
+def next_token_distribution(logits, temperature=1.0, top_k=None, top_p=1.0):
+    """softmax(logits / temperature), cut to the top_k likeliest tokens, then to the fewest that hold top_p of it
+
+    logits (V,) -> probabilities (V,) in float64 that add up to 1. Source of top-p (nucleus): Holtzman et al. 2020
+    (arXiv 1904.09751), section 3.1.
+    """
+    z = logits.astype(np.float64) / temperature
+    p = np.exp(z - z.max())
+    order = np.argsort(-p, kind="stable")
+    ranked = p[order][:top_k]
+    ranked /= ranked.sum()
+    before = np.cumsum(ranked) - ranked  # the probability of the likelier tokens; the first token always stays
+    ranked = ranked[before < top_p]
+    result = np.zeros_like(p)
+    result[order[: len(ranked)]] = ranked / ranked.sum()
+    return result
+
+
+def generate(
+    model, prompt, max_tokens=None, temperature=1.0, top_k=None, top_p=1.0, seed=0, stop=None, sliding_window=False
+):
+    """Yield up to max_tokens token ids that continue the prompt, a list of ids; ends after the token `stop`
+
+    Prompt and answer together must fit model.config.context, or a ValueError says so before anything is computed;
+    max_tokens None means as many as fit. With sliding_window the answer may be longer: whenever the context is full,
+    the older half of the text is forgotten.
+    """
+    check_sampling(temperature, top_k, top_p)
+    context, text = model.config.context, [int(token) for token in prompt]
+    if not text:
+        raise ValueError("the prompt is empty; begin with the end-of-text token, or with a character")
+    if max_tokens is None:
+        max_tokens = max(1, context - len(text))
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1; received {max_tokens}")
+    if len(text) + max_tokens > context and not sliding_window:
+        raise ValueError(
+            f"a prompt of {len(text)} tokens and an answer of {max_tokens} do not fit this model's context of "
+            f"{context} tokens; shorten them, or ask for the sliding window, which forgets the older half of a full context"
+        )
+    return _generate(model, text, max_tokens, temperature, top_k, top_p, np.random.default_rng(seed), stop)
+
+
+def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop):
+    context = model.config.context
+    cache, new = model.new_cache(), text[-(context - 1) :]
+    for _ in range(max_tokens):
+        if cache.length + len(new) > context:
+            cache, new = model.new_cache(), text[-(context // 2) :]
+        logits = model.logits(np.array([new]), cache)[0, -1]
+        p = next_token_distribution(logits, temperature, top_k, top_p)
+        token = min(int(np.searchsorted(np.cumsum(p), rng.random(), side="right")), len(p) - 1)
+        yield token
+        if token == stop:
+            return
+        text.append(token)
+        new = [token]

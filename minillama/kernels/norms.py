@@ -1,0 +1,48 @@
+"""RMSNorm, a row at a time: a row stays in the first-level cache between the sum of its squares and its scaling."""
+
+import numpy as np
+from numba import njit
+
+from ..memory import empty
+from .vectors import JIT
+
+
+def rmsnorm(x, weight, eps):
+    y, inverse_rms = empty(x.shape, x.dtype), empty((len(x),), x.dtype)
+    _rmsnorm(x, weight, x.dtype.type(eps), y, inverse_rms)
+    return y, inverse_rms
+
+
+def rmsnorm_backward(dy, x, weight, inverse_rms, dweight):
+    dx = empty(x.shape, x.dtype)
+    _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx)
+    return dx
+
+
+@njit(**JIT)
+def _rmsnorm(x, weight, eps, y, inverse_rms):
+    N, C = x.shape
+    for n in range(N):
+        row, out = x[n], y[n]
+        total = x.dtype.type(0)
+        for c in range(C):
+            total += row[c] * row[c]
+        inverse = x.dtype.type(1) / np.sqrt(total / x.dtype.type(C) + eps)
+        inverse_rms[n] = inverse
+        for c in range(C):
+            out[c] = weight[c] * (row[c] * inverse)
+
+
+@njit(**JIT)
+def _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx):
+    N, C = x.shape
+    for n in range(N):
+        row, grad, out, inverse = x[n], dy[n], dx[n], inverse_rms[n]
+        total = x.dtype.type(0)  # sum(g u)
+        for c in range(C):
+            u = row[c] * inverse
+            total += weight[c] * grad[c] * u
+            dweight[c] += grad[c] * u
+        mean = total / x.dtype.type(C)
+        for c in range(C):
+            out[c] = (weight[c] * grad[c] - row[c] * inverse * mean) * inverse

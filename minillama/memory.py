@@ -1,0 +1,156 @@
+"""Where arrays live: the flat store of parameters, the scratch arena of a training step, the cache of decoding.
+
+Everything that a training step touches lies in a few large buffers that are made once. Parameters, gradients and the
+two moments of AdamW are one flat buffer each, with named views (`Store`). Activations come from an `Arena`, a stack
+that is emptied after every step, so that a steady step allocates nothing and meets the same addresses again.
+"""
+
+import threading
+from collections.abc import Mapping
+from contextlib import contextmanager
+from math import prod
+
+import numpy as np
+
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+_local = threading.local()
+
+
+class Store(Mapping):
+    """One flat buffer with a view for every name of a `{name: shape}` description.
+
+    Matrices come first and vectors after them (each in the order of the description), so that `store.matrices` is the
+    slice that weight decay applies to, and the gradient norm, the reset to zero and the sum over workers are each one
+    operation on `store.flat`.
+    """
+
+    def __init__(self, shapes, dtype=np.float32, flat=None):
+        order = sorted(shapes, key=lambda name: len(shapes[name]) < 2)  # sorted() is stable
+        size = sum(prod(shape) for shape in shapes.values())
+        self.shapes = dict(shapes)
+        self.flat = np.zeros(size, dtype) if flat is None else flat
+        self._views, self._starts, start = {}, {}, 0
+        for name in order:
+            end = start + prod(shapes[name])
+            self._views[name] = self.flat[start:end].reshape(shapes[name])
+            self._starts[name] = start
+            start = end
+        self.matrices = self.flat[: sum(prod(s) for s in shapes.values() if len(s) > 1)]
+
+    def __getitem__(self, name):
+        return self._views[name]
+
+    def __iter__(self):
+        return iter(self.shapes)
+
+    def __len__(self):
+        return len(self.shapes)
+
+    def fused(self, names):
+        """One view (sum of rows, columns) over matrices that lie side by side: w_q, w_k, w_v as one matrix."""
+        columns = self.shapes[names[0]][1]
+        rows = [self.shapes[name][0] for name in names]
+        start = self._starts[names[0]]
+        for name, row in zip(names, rows, strict=True):
+            assert self._starts[name] == start and self.shapes[name][1] == columns, f"{name} is not adjacent"
+            start += row * columns
+        first = self._starts[names[0]]
+        return self.flat[first:start].reshape(sum(rows), columns)
+
+
+class Arena:
+    """A stack of scratch memory: `empty` takes from the top, leaving a frame gives back what was taken since.
+
+    The first time through a step the stack is too small; what does not fit is allocated as usual and its size is
+    remembered, and the next time that the stack stands empty it is made large enough. From then on the same sequence
+    of requests gets the same addresses and nothing is allocated. An array from an arena is valid until its frame ends.
+    """
+
+    def __init__(self):
+        self._buffer = np.empty(0, np.uint8)
+        self._used = self._peak = 0
+
+    @property
+    def nbytes(self):
+        """The size of the buffer, in bytes."""
+        return self._buffer.nbytes
+
+    def empty(self, shape, dtype):
+        dtype = np.dtype(dtype)
+        start = self._used
+        self._used = start + -(-prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+        if self._used > self._peak:
+            self._peak = self._used
+        if self._used > self._buffer.nbytes:
+            return np.empty(shape, dtype)
+        return np.ndarray(shape, dtype, self._buffer, start)
+
+    @contextmanager
+    def active(self):
+        """Inside this block, `empty` on this thread takes from this arena."""
+        if self._used == 0 and self._peak > self._buffer.nbytes:
+            raw = np.empty(self._peak + _ALIGNMENT, np.uint8)
+            shift = -raw.ctypes.data % _ALIGNMENT
+            self._buffer = raw[shift : shift + self._peak]
+        outer = getattr(_local, "arena", None)
+        _local.arena = self
+        mark = self._used
+        try:
+            yield self
+        finally:
+            self._used = mark
+            _local.arena = outer
+
+
+def empty(shape, dtype):
+    """An uninitialised array from this thread's arena, or from NumPy where no arena is active."""
+    arena = getattr(_local, "arena", None)
+    return np.empty(shape, dtype) if arena is None else arena.empty(shape, dtype)
+
+
+@contextmanager
+def frame():
+    """What is taken from this thread's arena inside the block is given back at its end."""
+    arena = getattr(_local, "arena", None)
+    if arena is None:
+        yield
+        return
+    mark = arena._used
+    try:
+        yield
+    finally:
+        arena._used = mark
+
+
+class KVCache:
+    """The keys and values of the positions that a model has read: keys, values (L, B, context, K, D).
+
+    Bytes: 2 L context K D times the item size, for each sequence; grouped heads (K < H) save the factor H / K.
+    """
+
+    def __init__(self, config, batch_size, dtype=np.float32):
+        shape = (config.layers, batch_size, config.context, config.kv_heads, config.head_dim)
+        self.keys, self.values = np.empty(shape, dtype), np.empty(shape, dtype)
+        self.length = 0  # positions that every layer has stored; the model moves it on after a forward
+
+    def rows(self, batch):
+        """The part of the cache that belongs to some sequences of the batch; a view."""
+        part = object.__new__(KVCache)
+        part.keys, part.values, part.length = self.keys[:, batch], self.values[:, batch], self.length
+        return part
+
+    def layer(self, i):
+        """The cache of layer i, as attention sees it: `append(k, v)` gives all keys and values so far."""
+        return _LayerCache(self.keys[i], self.values[i], self.length)
+
+
+class _LayerCache:
+    def __init__(self, keys, values, length):
+        self.keys, self.values, self.length = keys, values, length
+
+    def append(self, k, v):
+        """k, v (B, T, K, D) of the next T positions -> keys, values (B, length + T, K, D)."""
+        end = self.length + k.shape[1]
+        self.keys[:, self.length : end] = k
+        self.values[:, self.length : end] = v
+        return self.keys[:, :end], self.values[:, :end]

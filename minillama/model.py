@@ -1,0 +1,364 @@
+"""The decoder: each layer's forward with its backward below it; the network's backward mirrors its forward.
+
+    x = embedding(ids)                                                        (N, C), N = B T rows
+    for each block:   x = x + attention(rmsnorm(x));   x = x + feed_forward(rmsnorm(x))
+    logits = rmsnorm(x) output^T                                              (N, V)
+
+Letters: B batch, T time, N = B T, C model width, H heads, K key/value heads, D head width, F feed-forward width,
+V vocabulary, L layers. `op` is the backend, `p` the parameters of a block and `grad` their gradients, by the same
+names. What a forward keeps for its backward is the tuple that it returns last. Activation gradients are returned, or
+for the residual stream updated in place; parameter gradients are added up.
+Source: Touvron et al. 2023 (arXiv 2302.13971), section 2.2.
+"""
+
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+
+from . import backend
+from .memory import KVCache, Store, frame
+from .ops.loss import IGNORED
+from .ops.positions import rope_angles
+from .parallel import Workers, available_threads
+
+LOGITS_AT_A_TIME = 2**24  # floats: the head works on as many rows as give this many logits (64 MB in float32)
+
+
+class Noise(NamedTuple):
+    """The dropout of one step: which elements fall out depends on the seed, the place in the network and the row."""
+
+    rate: float = 0.0
+    seed: int = 0
+    first_row: int = 0
+
+    def drop(self, op, x, site):
+        return op.dropout(x, self.rate, (self.seed + site * 0x9E3779B9) % 2**32, self.first_row)
+
+
+def attention_layer(op, config, p, x, rotation, cache=None):
+    """Project to queries, keys and values; turn queries and keys by their positions; attend; project back. (N, C)"""
+    qkv = op.linear(x, p.w_qkv)  # (N, (H + 2 K) D)
+    q, k, v = split_heads(qkv, config, len(rotation[0]))
+    op.rope(q, *rotation, config.rope_layout)
+    op.rope(k, *rotation, config.rope_layout)
+    if cache is not None:
+        k, v = cache.append(k, v)
+    mixed, log_denominator = op.attention(q, k, v)  # (B, T, H, D)
+    return op.linear(mixed.reshape(len(x), -1), p.w_o), (x, qkv, mixed, log_denominator)
+
+
+def attention_layer_backward(op, config, p, grad, dy, rotation, saved):
+    x, qkv, mixed, log_denominator = saved
+    q, k, v = split_heads(qkv, config, len(rotation[0]))
+    dmixed = op.linear_backward(dy, mixed.reshape(len(x), -1), p.w_o, grad.w_o).reshape(mixed.shape)
+    dqkv = op.attention_backward(dmixed, q, k, v, mixed, log_denominator)  # (B, T, H + 2 K, D)
+    dq, dk, _ = split_heads(dqkv, config, len(rotation[0]))
+    op.rope_backward(dk, *rotation, config.rope_layout)
+    op.rope_backward(dq, *rotation, config.rope_layout)
+    return op.linear_backward(dqkv.reshape(qkv.shape), x, p.w_qkv, grad.w_qkv)
+
+
+def swiglu_layer(op, p, x):
+    """w_down (silu(w_gate x) * (w_up x)): (N, C)"""
+    gate_up = op.linear(x, p.w_gate_up)  # (N, 2 F)
+    hidden = op.swiglu(gate_up)  # (N, F)
+    return op.linear(hidden, p.w_down), (x, gate_up, hidden)
+
+
+def swiglu_layer_backward(op, p, grad, dy, saved):
+    x, gate_up, hidden = saved
+    dhidden = op.linear_backward(dy, hidden, p.w_down, grad.w_down)
+    dgate_up = op.swiglu_backward(dhidden, gate_up)
+    return op.linear_backward(dgate_up, x, p.w_gate_up, grad.w_gate_up)
+
+
+def block(op, config, p, x, rotation, noise=None, site=0, cache=None):
+    """x + attention(rmsnorm(x)), then the same with the feed-forward: (N, C). Pre-normalisation: x itself passes by."""
+    h, inverse_rms_1 = op.rmsnorm(x, p.attention_norm, config.norm_eps)
+    y, saved_attention = attention_layer(op, config, p, h, rotation, cache)
+    y = noise.drop(op, y, site) if noise else y
+    y += x  # y is a fresh array: it becomes the residual stream after attention
+    h, inverse_rms_2 = op.rmsnorm(y, p.ffn_norm, config.norm_eps)
+    z, saved_ffn = swiglu_layer(op, p, h)
+    z = noise.drop(op, z, site + 1) if noise else z
+    z += y
+    return z, (x, inverse_rms_1, saved_attention, y, inverse_rms_2, saved_ffn)
+
+
+def block_backward(op, config, p, grad, dx, rotation, noise, site, saved):
+    """dx (N, C), the gradient of the residual stream: of the block's output on entry, of its input on return."""
+    x, inverse_rms_1, saved_attention, y, inverse_rms_2, saved_ffn = saved
+    dz = noise.drop(op, dx, site + 1)
+    dh = swiglu_layer_backward(op, p, grad, dz, saved_ffn)
+    dx += op.rmsnorm_backward(dh, y, p.ffn_norm, inverse_rms_2, grad.ffn_norm)
+    dy = noise.drop(op, dx, site)
+    dh = attention_layer_backward(op, config, p, grad, dy, rotation, saved_attention)
+    dx += op.rmsnorm_backward(dh, x, p.attention_norm, inverse_rms_1, grad.attention_norm)
+
+
+def network_loss_and_gradients(op, config, p, grad, ids, targets, rotation, scale, noise):
+    """scale * (sum of the losses of ids (B, T)) as a float; its gradients are added to grad."""
+    ids, targets = ids.reshape(-1), targets.reshape(-1)  # (N,)
+    x = noise.drop(op, op.embedding(ids, p.embedding), 0)
+    saved_blocks = []
+    for i, weights in enumerate(p.blocks):
+        x, saved = block(op, config, weights, x, rotation, noise, 1 + 2 * i)
+        saved_blocks.append(saved)
+    h, inverse_rms = op.rmsnorm(x, p.final_norm, config.norm_eps)
+
+    loss, dh = head_loss_and_gradients(op, p.output, grad.output, h, targets, scale)
+
+    dx = op.rmsnorm_backward(dh, x, p.final_norm, inverse_rms, grad.final_norm)
+    for i, weights in reversed(list(enumerate(p.blocks))):
+        with frame():  # scratch of this block's backward is free again for the next one
+            block_backward(op, config, weights, grad.blocks[i], dx, rotation, noise, 1 + 2 * i, saved_blocks[i])
+    op.embedding_backward(noise.drop(op, dx, 0), ids, grad.embedding)
+    return loss
+
+
+def head_loss_and_gradients(op, weight, dweight, h, targets, scale):
+    """Output matrix and loss, forward and backward, a chunk of rows at a time.
+
+    The logits are the one array whose size grows with the vocabulary; chunk by chunk their gradient takes their place,
+    so that N x V floats are never held, let alone twice. Overwrites h (N, C) with its gradient.
+    """
+    loss = 0.0
+    rows = max(1, LOGITS_AT_A_TIME // len(weight))
+    for start in range(0, len(h), rows):
+        with frame():
+            part, part_targets = h[start : start + rows], targets[start : start + rows]
+            logits = op.linear(part, weight)
+            losses, log_denominator = op.cross_entropy(logits, part_targets)
+            loss += scale * float(losses.sum(dtype=np.float64))
+            dlogits = op.cross_entropy_backward(scale, logits, part_targets, log_denominator)
+            part[:] = op.linear_backward(dlogits, part, weight, dweight)
+    return loss, h
+
+
+def network_hidden(op, config, p, ids, rotation, cache=None):
+    """The forward alone: rows (N, C) after the last norm. Nothing is kept but the residual stream."""
+    x = op.embedding(ids.reshape(-1), p.embedding)
+    for i, weights in enumerate(p.blocks):
+        with frame():
+            x[:] = block(op, config, weights, x, rotation, cache=cache and cache.layer(i))[0]
+    return op.rmsnorm(x, p.final_norm, config.norm_eps)[0]
+
+
+def split_heads(qkv, config, T):
+    """Views of q (B, T, H, D), k and v (B, T, K, D) in rows that hold all three side by side."""
+    H, K = config.heads, config.kv_heads
+    heads = qkv.reshape(-1, T, H + 2 * K, config.head_dim)
+    return heads[:, :, :H], heads[:, :, H : H + K], heads[:, :, H + K :]
+
+
+def parameter_shapes(config):
+    """{name: shape} of every parameter: the one description that sizes, views and file names derive from."""
+    C, F, D = config.dim, config.ffn, config.head_dim
+    shapes = {"embedding": (config.vocab_size, C)}
+    for i in range(config.layers):
+        shapes[f"blocks.{i}.attention_norm"] = (C,)
+        shapes[f"blocks.{i}.w_q"] = (config.heads * D, C)
+        shapes[f"blocks.{i}.w_k"] = (config.kv_heads * D, C)
+        shapes[f"blocks.{i}.w_v"] = (config.kv_heads * D, C)
+        shapes[f"blocks.{i}.w_o"] = (C, config.heads * D)
+        shapes[f"blocks.{i}.ffn_norm"] = (C,)
+        shapes[f"blocks.{i}.w_gate"] = (F, C)
+        shapes[f"blocks.{i}.w_up"] = (F, C)
+        shapes[f"blocks.{i}.w_down"] = (C, F)
+    shapes["final_norm"] = (C,)
+    if not config.tied:
+        shapes["output"] = (config.vocab_size, C)
+    return shapes
+
+
+def named_views(store, config):
+    """The arrays of a Store as attributes, block by block; w_qkv and w_gate_up are views over their parts."""
+    blocks = []
+    for i in range(config.layers):
+        prefix = f"blocks.{i}."
+        views = {name.removeprefix(prefix): store[name] for name in store if name.startswith(prefix)}
+        views["w_qkv"] = store.fused([prefix + name for name in ("w_q", "w_k", "w_v")])
+        views["w_gate_up"] = store.fused([prefix + name for name in ("w_gate", "w_up")])
+        blocks.append(SimpleNamespace(**views))
+    output = store["embedding" if config.tied else "output"]
+    return SimpleNamespace(embedding=store["embedding"], blocks=blocks, final_norm=store["final_norm"], output=output)
+
+
+def initialise(store, config, seed):
+    """Norms 1; matrices normal with deviation 0.02, and 0.02 / sqrt(2 L) where they write to the residual stream
+
+    The 2 L layers each add to the stream; the smaller deviation keeps its variance from growing with depth.
+    Source: Radford et al. 2019 (GPT-2), section 2.3.
+    """
+    rng = np.random.default_rng(seed)
+    for name, array in store.items():
+        if array.ndim == 1:
+            array[:] = 1
+        else:
+            residual = name.endswith(("w_o", "w_down"))
+            deviation = 0.02 / np.sqrt(2 * config.layers) if residual else 0.02
+            array[:] = rng.standard_normal(array.shape, np.float32) * np.float32(deviation)
+
+
+class Model:
+    """A LLaMA with its parameters. Everything is a plain array: change `model.parameters[name]` in place.
+
+        model = Model(Config(vocab_size=65), seed=0)
+        loss, gradients = model.loss_and_gradients(ids, targets)
+
+    ids and targets are integers (B, T); target (b, t) is the token that follows ids[b, :t + 1], or IGNORED (-100).
+    Work is split over `threads` threads (default: all processors), by rows of the batch.
+    """
+
+    def __init__(self, config, seed=0, dtype=np.float32, threads=None):
+        self.config = config
+        self.parameters = Store(parameter_shapes(config), dtype)
+        self.workers = Workers(threads or available_threads())
+        self.rotation = rope_angles(np.arange(config.context), config.head_dim, config.rope_theta, dtype)
+        self._views = named_views(self.parameters, config)
+        self._gradients = []  # one Store and its views for each thread, made when first needed
+        initialise(self.parameters, config, seed)
+
+    @property
+    def dtype(self):
+        return self.parameters.flat.dtype
+
+    def loss_and_gradients(self, ids, targets, micro_batches=1, noise_seed=None):
+        """The mean loss in nats over the targets that are not IGNORED, and {name: gradient} with parameter's shapes
+
+        The gradients are overwritten by the next call; copy what is to be kept. micro_batches cuts the batch into
+        parts that are computed one after the other, for less memory and the same result. noise_seed, a whole number,
+        turns on config.dropout.
+        """
+        ids, targets = self._check_ids(ids), self._check_targets(ids, targets)
+        op, config = backend.active(), self.config
+        scale = self._scale(targets)
+        T = ids.shape[1]
+        rotation = tuple(table[:T] for table in self.rotation)
+        shards = self.workers.split(len(ids))
+        while len(self._gradients) < len(shards):
+            store = Store(self.parameters.shapes, self.dtype)
+            self._gradients.append((store, named_views(store, config)))
+
+        def shard(i, rows):
+            store, grad = self._gradients[i]
+            store.flat.fill(0)
+            loss = 0.0
+            step = -(-(rows.stop - rows.start) // micro_batches)
+            for start in range(rows.start, rows.stop, step):
+                part = slice(start, min(start + step, rows.stop))
+                noise = Noise() if noise_seed is None else Noise(config.dropout, noise_seed, start * T)
+                with frame():
+                    loss += network_loss_and_gradients(
+                        op, config, self._views, grad, ids[part], targets[part], rotation, scale, noise
+                    )
+            return loss
+
+        def add_up(i, rows):
+            for other in stores[1:]:
+                stores[0].flat[rows] += other.flat[rows]
+
+        with self.workers.blas(len(shards)):
+            losses = self.workers.run(shard, shards)
+            stores = [store for store, _ in self._gradients[: len(shards)]]
+            if len(stores) > 1:
+                self.workers.run(add_up, self.workers.split(len(stores[0].flat)))
+        return sum(losses), stores[0]
+
+    def loss(self, ids, targets):
+        """The mean loss in nats over the targets that are not IGNORED, without gradients."""
+        ids, targets = self._check_ids(ids), self._check_targets(ids, targets)
+        scale = self._scale(targets)
+
+        def rows_loss(op, h, rows):
+            losses, _ = op.cross_entropy(op.linear(h, self._views.output), targets.reshape(-1)[rows])
+            return scale * float(losses.sum(dtype=np.float64))
+
+        return sum(self._map_rows(ids, rows_loss))
+
+    def logits(self, ids, cache=None):
+        """ids (B, T) -> logits (B, T, V) of the next token at each position
+
+        With a `minillama.memory.KVCache`, ids continue what the cache holds, and are added to it.
+        """
+        ids = self._check_ids(ids, cache)
+        logits = np.empty((ids.size, self.config.vocab_size), self.dtype)
+
+        def rows_logits(op, h, rows):
+            logits[rows] = op.linear(h, self._views.output)
+
+        self._map_rows(ids, rows_logits, cache)
+        return logits.reshape(*ids.shape, -1)
+
+    def new_cache(self, batch_size=1):
+        """An empty cache for decoding batch_size sequences of up to config.context tokens."""
+        return KVCache(self.config, batch_size, self.dtype)
+
+    def save(self, path, tokenizer=None):
+        """Write a Hugging Face directory: config.json, model.safetensors and, with a tokenizer, tokenizer.json."""
+        from .checkpoint.huggingface import save
+
+        save(path, self, tokenizer)
+
+    def _map_rows(self, ids, function, cache=None):
+        """function(op, h, rows) for chunks of rows of the last norm's output h, over shards of the batch."""
+        op, (B, T) = backend.active(), ids.shape
+        past = 0 if cache is None else cache.length
+        rotation = tuple(table[past : past + T] for table in self.rotation)
+        chunk = max(1, LOGITS_AT_A_TIME // self.config.vocab_size)
+
+        def shard(_, batch):
+            part = cache and cache.rows(batch)
+            h = network_hidden(op, self.config, self._views, ids[batch], rotation, part)
+            results = []
+            for start in range(0, len(h), chunk):
+                with frame():
+                    first = batch.start * T + start
+                    end = min(first + chunk, batch.stop * T)
+                    results.append(function(op, h[start : start + chunk], slice(first, end)))
+            return results
+
+        shards = self.workers.split(B)
+        with self.workers.blas(len(shards)):
+            results = self.workers.run(shard, shards)
+        if cache is not None:
+            cache.length += T
+        return [result for shard_results in results for result in shard_results]
+
+    def _check_ids(self, ids, cache=None):
+        ids = np.asarray(ids)
+        if ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
+            raise ValueError(f"ids must be whole numbers of shape (B, T); received {ids.dtype} {ids.shape}")
+        past = 0 if cache is None else cache.length
+        if past + ids.shape[1] > self.config.context:
+            raise ValueError(
+                f"{past + ids.shape[1]} positions do not fit the context of {self.config.context} that this model was "
+                f"made for; shorten the sequence, or make the model with a larger context"
+            )
+        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
+            raise ValueError(
+                f"token ids must lie in [0, {self.config.vocab_size}); received {ids.min()} to {ids.max()}. Was the "
+                f"text encoded with another tokenizer?"
+            )
+        return ids
+
+    def _check_targets(self, ids, targets):
+        targets = np.asarray(targets)
+        if targets.shape != np.shape(ids) or targets.dtype.kind not in "iu":
+            raise ValueError(
+                f"targets must be whole numbers of the shape of ids, {np.shape(ids)}; received {targets.dtype} "
+                f"{targets.shape}"
+            )
+        kept = targets[targets != IGNORED]
+        if kept.size == 0:
+            raise ValueError(f"every target is {IGNORED}, which means ignored: there is nothing to predict")
+        if kept.min() < 0 or kept.max() >= self.config.vocab_size:
+            raise ValueError(
+                f"targets must lie in [0, {self.config.vocab_size}) or be {IGNORED}; received {kept.min()} to "
+                f"{kept.max()}"
+            )
+        return targets
+
+    def _scale(self, targets):
+        return 1 / np.count_nonzero(targets != IGNORED)

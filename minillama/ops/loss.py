@@ -1,0 +1,32 @@
+"""The loss: softmax with cross-entropy over the vocabulary."""
+
+import numpy as np
+
+IGNORED = -100  # a target with this value has no loss and no gradient (the value that PyTorch uses)
+
+
+def cross_entropy(logits, targets):
+    """loss_n = log(sum over v of exp(z_nv)) - z_n,target;   0 where the target is IGNORED
+
+    logits z (N, V), targets (N,) -> losses (N,) in nats, and the log of the softmax's denominator (N,).
+    """
+    largest = logits.max(axis=1)
+    log_denominator = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
+    kept = targets != IGNORED
+    rows = np.arange(len(targets))
+    losses = np.where(kept, log_denominator - logits[rows, np.where(kept, targets, 0)], 0)
+    return losses.astype(logits.dtype), log_denominator
+
+
+def cross_entropy_backward(scale, logits, targets, log_denominator):
+    """dz_nv = scale * (softmax(z_n)_v - [v = target]);   0 where the target is IGNORED
+
+    Each row adds up to 0. The gradient takes the place of the logits, in place: they are the largest array of a model
+    with a large vocabulary, and nothing needs them again.
+    scale a float, dL/dloss_n, the same for every row; logits (N, V), targets (N,) -> logits, now dlogits (N, V).
+    """
+    kept = targets != IGNORED
+    np.exp(logits - log_denominator[:, None], out=logits)
+    logits[kept.nonzero()[0], targets[kept]] -= 1
+    logits *= np.where(kept, scale, 0).astype(logits.dtype)[:, None]
+    return logits

@@ -1,0 +1,26 @@
+"""Normalisation."""
+
+import numpy as np
+
+
+def rmsnorm(x, weight, eps):
+    """y = weight * x / rms(x),   rms(x) = sqrt(mean(x^2) + eps)
+
+    x (N, C), weight (C,) -> y (N, C), and 1 / rms (N,) for the backward.
+    Source: Zhang and Sennrich 2019 (arXiv 1910.07467), equation 4; eps inside the root as in LLaMA.
+    """
+    inverse_rms = 1 / np.sqrt(np.mean(x * x, axis=1) + eps)
+    return weight * (x * inverse_rms[:, None]), inverse_rms
+
+
+def rmsnorm_backward(dy, x, weight, inverse_rms, dweight):
+    """With u = x / rms(x) and g = weight * dy:   dx = (g - u mean(g u)) / rms(x),   dweight += sum over rows of dy u
+
+    The mean is what the gradient of rms(x) contributes: it takes out the part of g along x, so that dx is orthogonal
+    to x when eps is 0 (scaling x does not change y).
+    dy (N, C), x (N, C), weight (C,), inverse_rms (N,) -> dx (N, C); adds to dweight (C,).
+    """
+    u = x * inverse_rms[:, None]
+    g = weight * dy
+    dweight += np.sum(dy * u, axis=0)
+    return (g - u * np.mean(g * u, axis=1, keepdims=True)) * inverse_rms[:, None]

@@ -1,0 +1,52 @@
+"""Rotary position embedding (RoPE): position t turns each pair of coordinates by an angle proportional to t.
+
+Two layouts are in use. They differ in which coordinates form a pair, and a model trained with one gives nonsense with
+the other: Meta's and llama2.c's checkpoints pair neighbours (0, 1), (2, 3), ...; Hugging Face's pair the two halves
+(0, D/2), (1, D/2 + 1), ... A permutation of the rows of w_q and w_k leads from one to the other.
+"""
+
+import numpy as np
+
+ROPE_LAYOUTS = {
+    "rotate_half": lambda x: (x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]),
+    "interleaved": lambda x: (x[..., 0::2], x[..., 1::2]),
+}
+
+
+def rope_angles(positions, head_width, theta, dtype=np.float32):
+    """cos and sin of t theta^(-2i/D) for every position t and pair i
+
+    positions (T,) -> cos, sin, each (T, D/2). Computed in float64, then rounded to dtype.
+    Source: Su et al. 2021, RoFormer (arXiv 2104.09864), equation 15.
+    """
+    frequencies = theta ** (-np.arange(0, head_width, 2, dtype=np.float64) / head_width)
+    angles = np.outer(np.asarray(positions, np.float64), frequencies)
+    return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
+
+
+def rope(x, cos, sin, layout):
+    """(a, b) <- (a cos - b sin, a sin + b cos) for each pair of coordinates, in place
+
+    x (B, T, H, D), cos and sin (T, D/2), layout a key of ROPE_LAYOUTS -> x. In place because neither the backward nor
+    anything else needs the unrotated values. Source: RoFormer (arXiv 2104.09864), equation 34.
+    """
+    a, b = ROPE_LAYOUTS[layout](x)
+    cos, sin = cos[:, None], sin[:, None]  # (T, 1, D/2): the same turn for every head
+    a[...], b[...] = a * cos - b * sin, a * sin + b * cos
+    return x
+
+
+def rope_backward(dy, cos, sin, layout):
+    """The transpose of a rotation is the rotation by the opposite angle: dx = rope(dy) with -sin, in place."""
+    return rope(dy, cos, -sin, layout)
+
+
+def swap_rope_layout(weight, heads, source):
+    """The rows of w_q or w_k of a model with one layout, reordered so that the other layout computes the same scores
+
+    weight (H D, C), heads H, source the layout that the weight has now -> (H D, C), a copy.
+    """
+    rows = weight.reshape(heads, -1, weight.shape[-1])
+    pairs = ROPE_LAYOUTS[source](np.arange(rows.shape[1]))  # the two rows of each pair, as indices
+    order = np.concatenate(pairs) if source == "interleaved" else np.stack(pairs, axis=1).ravel()
+    return rows[:, order].reshape(weight.shape)

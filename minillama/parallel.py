@@ -1,0 +1,68 @@
+"""Both cores: shards of a batch on worker threads, one reduction on the flat gradient.
+
+Each worker runs the whole forward and backward of its rows of the batch, with BLAS held to one thread, so the cores
+meet once a step and not at every operation; two thread pools that wait for each other cost more than they bring. A
+batch that cannot be split, a single sequence, runs as one shard with BLAS on all threads. The result depends on the
+number of shards (sums are taken in another order) but not on timing: a run with the same number of threads on the same
+machine is the same to the last bit.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import cache
+
+import threadpoolctl
+
+from .memory import Arena
+
+
+def available_threads():
+    """The number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _controller():
+    return threadpoolctl.ThreadpoolController()  # inspects every loaded library: some milliseconds, so only once
+
+
+class Workers:
+    """`threads` arenas and the threads that use them."""
+
+    def __init__(self, threads):
+        if not isinstance(threads, int) or threads < 1:
+            raise ValueError(f"threads must be a whole number of at least 1; received {threads!r}")
+        self.threads = threads
+        self.arenas = [Arena() for _ in range(threads)]
+        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+
+    def run(self, function, shards):
+        """[function(i, shard) for i, shard in enumerate(shards)], at the same time, each inside its own arena.
+
+        What function returns must not lie in the arena.
+        """
+        shards = list(shards)
+
+        def task(i):
+            with self.arenas[i].active():
+                return function(i, shards[i])
+
+        others = [self._pool.submit(task, i) for i in range(1, len(shards))]
+        try:
+            first = task(0)
+        finally:
+            wait(others)
+        return [first, *(other.result() for other in others)]
+
+    @contextmanager
+    def blas(self, shards):
+        """Inside this block BLAS uses the threads that are left when `shards` shards run side by side."""
+        with _controller().limit(limits=max(1, self.threads // shards), user_api="blas"):
+            yield
+
+    def split(self, length):
+        """`length` rows as slices of nearly equal size, one for each thread (fewer where there are fewer rows)."""
+        count = min(self.threads, length)
+        cuts = [length * i // count for i in range(count + 1)]
+        return [slice(start, end) for start, end in zip(cuts, cuts[1:], strict=False)]

@@ -1,0 +1,39 @@
+"""What a model of a given shape costs: parameters, arithmetic and memory, from its Config alone."""
+
+from math import prod
+
+from .model import parameter_shapes
+
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+
+
+def parameters(config):
+    """The number of parameters in each part of the model: {part: count}, with their sum under "total"."""
+    parts = {"embedding": 0, "attention": 0, "feed-forward": 0, "norms": 0, "output": 0}
+    for name, shape in parameter_shapes(config).items():
+        last = name.rsplit(".", 1)[-1]
+        if last in ("embedding", "output"):
+            part = last
+        elif last.endswith("norm"):
+            part = "norms"
+        else:
+            part = "attention" if last in ("w_q", "w_k", "w_v", "w_o") else "feed-forward"
+        parts[part] += prod(shape)
+    return {**parts, "total": sum(parts.values())}
+
+
+def flops_per_token(config, context=None):
+    """Floating-point operations of one forward pass a token, at the end of `context` tokens (default: config.context)
+
+    2 for each weight of a matrix product (a multiplication and an addition; looking up an embedding is none), and
+    4 S H D a layer for the scores and the weighted sum over S positions. Training takes three times as much: the
+    backward forms two products for each one of the forward. Source: Kaplan et al. 2020 (arXiv 2001.08361), table 1.
+    """
+    counts = parameters(config)
+    weights = counts["attention"] + counts["feed-forward"] + config.vocab_size * config.dim
+    return 2 * weights + 4 * (context or config.context) * config.dim * config.layers
+
+
+def cache_bytes_per_token(config, item_size=4):
+    """Bytes of keys and values that decoding keeps for each token: 2 L K D item_size."""
+    return 2 * config.layers * config.kv_heads * config.head_dim * item_size

@@ -1,0 +1,269 @@
+"""The training loop, and the state that lets a run go on where it stopped.
+
+A run's folder holds the model as a Hugging Face directory, `metrics.jsonl`, and `trainer.safetensors`: weights, the two
+moments of AdamW and the step, in one file, so that no interruption can mix two moments in time. Batches and dropout
+are functions of (seed, step), so weights, moments and step are all the state there is.
+"""
+
+import json
+import math
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from .config import Config
+from .corpora import Batches, evaluation_batches
+from .files import remove_leftovers, replacing, write_text
+from .generate import generate
+from .model import Model
+from .ops.loss import IGNORED
+from .optim import AdamW, learning_rate
+
+STATE_FILE, METRICS_FILE = "trainer.safetensors", "metrics.jsonl"
+_EVALUATION_TOKENS = 8192  # tokens in one forward pass of an evaluation
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is trained. The optimizer's defaults are LLaMA's (arXiv 2302.13971, section 2.3)."""
+
+    steps: int = 1000
+    batch_size: int = 8  # sequences in a step
+    micro_batches: int = 1  # parts that a batch is computed in, one after the other, to save memory
+    lr: float = 3e-3  # peak learning rate
+    warmup: int = 50  # steps of linear warm-up
+    lr_floor: float = 0.1  # final learning rate as a share of the peak
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.1  # of matrices
+    clip: float = 1.0  # largest norm of the gradient
+    seed: int = 0  # of the initial weights, the order of the data and dropout
+    eval_every: int = 250  # steps between evaluations, samples and checkpoints
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "micro_batches", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; received {getattr(self, name)}")
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0; received {getattr(self, name)}")
+        for name in ("warmup", "weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative; received {getattr(self, name)}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1); received {getattr(self, name)}")
+        if not 0 <= self.lr_floor <= 1:
+            raise ValueError(f"lr_floor is a share of the peak, in [0, 1]; received {self.lr_floor}")
+
+
+class NotFinite(ArithmeticError):
+    """The loss or the gradient is infinite or not a number; the run stops before the weights are touched."""
+
+
+def evaluate(model, tokens):
+    """The mean loss in nats over a whole stream of tokens, in windows of the model's context side by side."""
+    context = model.config.context
+    total = count = 0
+    for ids, targets in evaluation_batches(tokens, context, max(1, _EVALUATION_TOKENS // context)):
+        predicted = np.count_nonzero(targets != IGNORED)
+        total += predicted * model.loss(ids, targets)
+        count += predicted
+    return total / count
+
+
+class Run:
+    """A training run: model, optimizer, data, and the folder that keeps them.
+
+    Run.start begins one, Run.resume continues one from its last checkpoint; `train()` does the work, and returns
+    the last validation loss in nats a token, or None if it was interrupted.
+    """
+
+    def __init__(self, folder, config, settings, corpus, threads=None):
+        self.folder, self.settings, self.corpus = Path(folder), settings, corpus
+        self.model = Model(config, settings.seed, threads=threads)
+        s = settings
+        self.optimizer = AdamW(self.model.parameters, (s.beta1, s.beta2), 1e-8, s.weight_decay, s.clip)
+        self.batches = Batches(corpus.train, config.context, s.batch_size, s.seed)
+        if len(corpus.validation) < 2:
+            raise ValueError("the validation split, a tenth of the text, has fewer than 2 tokens; use more text")
+        self.seconds = 0.0  # spent in training so far, by all sessions of this run
+
+    @classmethod
+    def start(cls, folder, config, settings, corpus, threads=None):
+        """A new run in a folder that holds none yet."""
+        folder = Path(folder)
+        if (folder / STATE_FILE).exists():
+            raise FileExistsError(
+                f"{folder} already holds a run; continue it with --resume, or choose another folder with --out"
+            )
+        run = cls(folder, config, settings, corpus, threads)
+        write_text(folder / METRICS_FILE, "")
+        run.save()
+        return run
+
+    @classmethod
+    def resume(cls, folder, corpus, threads=None):
+        """The run of a folder at its last checkpoint. Rows of metrics.jsonl that are later are taken back."""
+        state = read_state(folder)
+        run = cls(folder, Config.from_dict(state["config"]), Settings(**state["settings"]), corpus, threads)
+        if state["corpus"] != corpus.fingerprint:
+            raise ValueError(
+                f"the text or its tokens differ from those that the run in {folder} was started with; a run can only "
+                f"be continued on the same data"
+            )
+        with safe_open(run.folder / STATE_FILE, "np") as file:
+            run.model.parameters.flat[:] = file.get_tensor("weights")
+            run.optimizer.mean[:] = file.get_tensor("mean")
+            run.optimizer.square[:] = file.get_tensor("square")
+        run.optimizer.steps, run.seconds = state["step"], state["seconds"]
+        remove_leftovers(run.folder)
+        rows = [row for row in read_metrics(folder) if row["step"] <= state["step"]]
+        write_text(run.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
+        return run
+
+    def save(self):
+        """Write the checkpoint: first the model for others to open, then the state that `resume` reads."""
+        self.model.save(self.folder, self.corpus.tokenizer)
+        state = {
+            "step": self.optimizer.steps,
+            "seconds": self.seconds,
+            "config": self.model.config.to_dict(),
+            "settings": asdict(self.settings),
+            "corpus": self.corpus.fingerprint,
+            "source": self.corpus.source,
+            "floor": self.corpus.floor,
+            "characters_per_token": self.corpus.validation_characters / self.corpus.predicted_tokens,
+        }
+        tensors = {
+            "weights": self.model.parameters.flat,
+            "mean": self.optimizer.mean,
+            "square": self.optimizer.square,
+        }
+        with replacing(self.folder / STATE_FILE) as new:
+            save_file(tensors, new, metadata={"run": json.dumps(state)})
+
+    def train(self, quiet=False):
+        """Train up to settings.steps; an interrupt (Ctrl-C) saves and returns None."""
+        s, optimizer = self.settings, self.optimizer
+        tokens_a_step = s.batch_size * self.model.config.context
+        recent, loss, started, tokens = [], None, time.perf_counter(), 0
+        bar = tqdm(
+            total=s.steps, initial=optimizer.steps, unit="step", dynamic_ncols=True, disable=quiet, mininterval=0.5
+        )
+        with bar, _interruptible() as interrupted:
+            while optimizer.steps < s.steps:
+                train_loss, norm, rate = self.step()
+                recent.append(train_loss)
+                tokens += tokens_a_step
+                speed = tokens / (time.perf_counter() - started)
+                bar.update()
+                bar.set_postfix_str(f"loss {train_loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
+                last = optimizer.steps == s.steps
+                if last or optimizer.steps % s.eval_every == 0:
+                    self.seconds += time.perf_counter() - started
+                    loss = evaluate(self.model, self.corpus.validation)
+                    self._log(train_loss=np.mean(recent), val_loss=loss, speed=speed, rate=rate, norm=norm)
+                    self.save()
+                    if not quiet:
+                        tqdm.write(self._report(loss))
+                    recent, started, tokens = [], time.perf_counter(), 0
+                if interrupted() and not last:
+                    self.seconds += time.perf_counter() - started
+                    self.save()
+                    return None
+        return loss if loss is not None else evaluate(self.model, self.corpus.validation)
+
+    def step(self):
+        """One step of training: loss of the batch, length of its gradient, learning rate."""
+        s, t = self.settings, self.optimizer.steps
+        noise_seed = (s.seed * 0x85EBCA6B + t) % 2**32
+        ids, targets = self.batches[t]
+        loss, gradients = self.model.loss_and_gradients(ids, targets, s.micro_batches, noise_seed)
+        norm = self.optimizer.gradient_norm(gradients, self.model.workers)
+        rate = learning_rate(t + 1, s.steps, s.lr, s.warmup, s.lr_floor)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise NotFinite(
+                f"step {t + 1}: loss {loss}, gradient norm {norm}, learning rate {rate:.3g}. The weights were not "
+                f"touched, and the last checkpoint in {self.folder} is kept. Try a lower --lr or a longer --warmup"
+            )
+        self.optimizer.step(gradients, norm, rate, self.model.workers)
+        return loss, norm, rate
+
+    def sample(self, characters=240, seed=0):
+        """The beginning of a text by the model as it is."""
+        tokenizer = self.corpus.tokenizer
+        start = self.corpus.validation[0] if tokenizer.end_of_text is None else tokenizer.end_of_text
+        budget = min(self.model.config.context - 1, characters)
+        tokens = generate(self.model, [start], budget, 0.8, top_p=0.95, seed=seed, stop=tokenizer.end_of_text)
+        tokens = [token for token in tokens if token != tokenizer.end_of_text]
+        return tokenizer.decode(tokens)[:characters]
+
+    def _report(self, loss):
+        floor = "" if self.corpus.floor is None else f" (true entropy {self.corpus.floor:.4f})"
+        return f"step {self.optimizer.steps}: validation loss {loss:.4f} nats a token{floor}\n{self.sample()}\n"
+
+    def _log(self, train_loss, val_loss, speed, rate, norm):
+        row = {
+            "step": self.optimizer.steps,
+            "train_loss": float(train_loss),
+            "val_loss": val_loss,
+            "seconds": round(self.seconds, 3),
+            "tokens_per_second": round(speed, 1),
+            "learning_rate": rate,
+            "gradient_norm": norm,
+        }
+        with open(self.folder / METRICS_FILE, "a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def read_state(folder):
+    """Step, settings, config and data of the run in a folder, as a dictionary."""
+    path = Path(folder) / STATE_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no run to resume: there is no {path.name}. Start it without --resume")
+    try:
+        with safe_open(path, "np") as file:
+            return json.loads(file.metadata()["run"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is truncated or was not written by minillama ({error!r}); it cannot be resumed"
+        ) from error
+
+
+def read_metrics(folder):
+    """The rows of metrics.jsonl. A last line that was cut off by a kill is left out."""
+    path = Path(folder) / METRICS_FILE
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    return [json.loads(line) for line in lines[:-1]]
+
+
+@contextmanager
+def _interruptible():
+    """Inside this block the first Ctrl-C only makes the given function return True; a second one interrupts.
+
+    A step is so never cut in half. Python delivers signals to the main thread alone; elsewhere nothing changes.
+    """
+    seen = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def handle(number, stack):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        signal.signal(signal.SIGINT, before)
