@@ -2,7 +2,7 @@
 
 import errno
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _SUFFIX = ".new"
@@ -23,12 +23,13 @@ def replacing(path):
         with open(new, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(new, path)
-    except Exception as error:
-        new.unlink(missing_ok=True)
-        raise _explained(error, path) from error
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        with suppress(OSError):  # nothing was made where the folder itself is impossible
+            new.unlink()
+        explained = _explained(error, path)
+        if explained is error:
+            raise
+        raise explained from error
 
 
 def write_text(path, text):

@@ -53,7 +53,7 @@ def generate(
     if len(text) + max_tokens > context and not sliding_window:
         raise ValueError(
             f"a prompt of {len(text)} tokens and an answer of {max_tokens} do not fit this model's context of "
-            f"{context} tokens; shorten them, or ask for the sliding window, which forgets the older half of a full context"
+            f"{context} tokens; shorten them, or ask for the sliding window, which forgets the older half of the text"
         )
     return _generate(model, text, max_tokens, temperature, top_k, top_p, np.random.default_rng(seed), stop)
 

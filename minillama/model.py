@@ -214,7 +214,7 @@ class Model:
     def __init__(self, config, seed=0, dtype=np.float32, threads=None):
         self.config = config
         self.parameters = Store(parameter_shapes(config), dtype)
-        self.workers = Workers(threads or available_threads())
+        self.workers = Workers(available_threads() if threads is None else threads)
         self.rotation = rope_angles(np.arange(config.context), config.head_dim, config.rope_theta, dtype)
         self._views = named_views(self.parameters, config)
         self._gradients = []  # one Store and its views for each thread, made when first needed

@@ -25,5 +25,6 @@ def _dropout(x, threshold, scale, key, first_row, y):
         row, out = x[n], y[n]
         first = np.uint32((first_row + n) * C)
         for c in range(C):
-            kept = _hash32(np.uint32(_hash32(np.uint32(first + np.uint32(c))) + key)) >= threshold
+            place = np.uint32(first + c)
+            kept = _hash32(np.uint32(_hash32(place) + key)) >= threshold
             out[c] = row[c] * scale if kept else x.dtype.type(0)

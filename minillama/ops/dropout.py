@@ -26,10 +26,11 @@ def hash32(value):
 
     value uint32 -> uint32. Source: the triple32 mixing function of C. Wellons' hash-prospector, constants included.
     """
+    # np.uint32(...) around each product: Numba multiplies in 64 bits, and this function is compiled too
     value = value ^ (value >> np.uint32(17))
-    value = value * np.uint32(0xED5AD4BB)
+    value = np.uint32(value * np.uint32(0xED5AD4BB))
     value = value ^ (value >> np.uint32(11))
-    value = value * np.uint32(0xAC4C1B51)
+    value = np.uint32(value * np.uint32(0xAC4C1B51))
     value = value ^ (value >> np.uint32(15))
-    value = value * np.uint32(0x31848BAB)
+    value = np.uint32(value * np.uint32(0x31848BAB))
     return value ^ (value >> np.uint32(14))

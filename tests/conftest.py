@@ -1,0 +1,38 @@
+"""What several tests share."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillama import backend
+
+BACKENDS = ["numpy", *(["numba"] if importlib.util.find_spec("numba") else [])]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    os.environ["MINILLAMA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(params=BACKENDS)
+def each_backend(request):
+    """The test runs once with each backend that is installed."""
+    with backend.use(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def assets():
+    """The folder of larger files that MINILLAMA_ASSETS names."""
+    folder = os.environ.get("MINILLAMA_ASSETS")
+    if not folder:
+        pytest.skip("MINILLAMA_ASSETS is not set")
+    return Path(folder).resolve()

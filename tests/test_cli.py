@@ -1,0 +1,170 @@
+"""The commands as a user types them: what they print, what they leave, and what they say when something is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from minillama import PRESETS, __main__
+from minillama.train import read_metrics
+
+TINY = "--tokenizer char --context 16 --dim 16 --layers 1 --heads 2 --batch-size 2 --steps 6 --eval-every 3 --threads 1"
+
+
+@pytest.fixture
+def cli(capsys):
+    def run(*arguments):
+        code = __main__.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "my.txt"
+    path.write_text("the cat sat on the mat. naïve café ☕\n" * 60, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run_folder(cli, text, tmp_path):
+    assert cli("train", "--data", text, "--out", tmp_path / "run", *TINY.split())[0] == 0
+    return tmp_path / "run"
+
+
+def test_train_then_sample_then_info(cli, text, tmp_path):
+    code, out, _ = cli("train", "--data", text, "--out", tmp_path / "run", *TINY.split())
+    assert code == 0 and "validation loss" in out and "minillama sample" in out
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "trainer.safetensors", "metrics.jsonl", "loss.png",
+    }  # fmt: skip
+    assert (tmp_path / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert read_metrics(tmp_path / "run")[-1]["step"] == 6
+
+    code, out, _ = cli("sample", tmp_path / "run", "--prompt", "the c", "--max-tokens", 8)
+    assert code == 0 and out.startswith("the c") and len(out) == len("the c") + 8 + 1
+    assert cli("sample", tmp_path / "run", "--prompt", "the c", "--max-tokens", 8)[1] == out
+    assert cli("sample", tmp_path / "run", "--prompt", "the c", "--max-tokens", 8, "--seed", 1)[1] != out
+    code, out, _ = cli("sample", tmp_path / "run", "--max-tokens", 60, "--sliding-window")
+    assert code == 0 and len(out) == 61
+
+    code, out, _ = cli("info", tmp_path / "run")
+    assert code == 0 and "heads                   2" in out and "total parameters" in out
+
+
+def test_info_of_a_model_of_the_card(cli):
+    code, out, _ = cli("info", "llama-7b")
+    assert code == 0 and "6,738,415,616" in out and "100.0%" in out
+    code, _, err = cli("info", "llama-8b")
+    assert code == 1 and all(name in err for name in PRESETS)
+
+
+def test_resume_takes_the_saved_settings_and_refuses_others(cli, run_folder):
+    code, out, _ = cli("train", "--out", run_folder, "--resume")
+    assert code == 0 and "at step 6 of 6" in out
+    code, _, err = cli("train", "--out", run_folder, "--resume", "--lr", 0.5)
+    assert code == 1 and "was started with --lr 0.003, not 0.5" in err and "Leave --lr out" in err
+    code, _, err = cli("train", "--out", run_folder, "--resume", "--kv-heads", 1)
+    assert code == 1 and "--kv-heads 2, not 1" in err
+    assert cli("train", "--out", run_folder, "--resume", "--lr", 0.003, "--threads", 1)[0] == 0
+
+
+def test_tokenizer_train_encode_decode(cli, text, tmp_path):
+    code, out, _ = cli("tokenizer", "train", text, "--vocab-size", 280, "--out", tmp_path / "t")
+    assert code == 0 and out.startswith("280 tokens")
+    code, out, _ = cli("tokenizer", "encode", tmp_path / "t", "naïve ☕ cat")
+    assert code == 0
+    assert cli("tokenizer", "decode", tmp_path / "t", *out.split())[1] == "naïve ☕ cat\n"
+    code, _, err = cli("tokenizer", "decode", tmp_path / "t", 9999)
+    assert code == 1 and "9999" in err
+
+
+def test_output_is_utf_8_whatever_the_console_says(run_folder):
+    command = [
+        sys.executable,
+        "-m",
+        "minillama",
+        "sample",
+        run_folder,
+        "--prompt",
+        "naïve café ☕",
+        "--max-tokens",
+        "3",
+    ]
+    done = subprocess.run(command, capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.stdout.decode("utf-8").startswith("naïve café ☕")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["train", "--data", "missing.txt"], "no file or folder missing.txt"),
+        (["train", "--dim", "100", "--heads", "3"], "heads must divide dim"),
+        (["train", "--dim", "12", "--heads", "4"], "must be even"),
+        (["train", "--threads", "0", "--steps", "1"], "threads must be a whole number of at least 1; received 0"),
+        (["train", "--steps", "0"], "steps must be at least 1; received 0"),
+        (["train", "--tokenizer", "words"], "tokenizer must be one of bpe, char"),
+        (["train", "--resume", "--out", "nowhere"], "nowhere holds no run to resume"),
+        (["sample", "nowhere"], "expected the folder of a run"),
+        (["tokenizer", "encode", "nowhere", "text"], "nowhere"),
+    ],
+)
+def test_mistakes_are_explained_and_the_exit_code_is_1(arguments, words, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("minillama.corpora.STORIES_CHARACTERS", 20_000)
+    code, out, err = cli(*arguments)
+    assert code == 1 and words in err and err.startswith("minillama: error: ") and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--temperature", "0"], "above 0; received 0"),
+        (["--temperature", "-1"], "above 0; received -1"),
+        (["--top-p", "0"], "(0, 1]"),
+        (["--top-p", "1.1"], "(0, 1]"),
+        (["--prompt", "the cat sat on the mat. the cat"], "do not fit this model's context of 16"),
+        (["--max-tokens", "100"], "sliding window"),
+        (["--prompt", "XYZ"], "X"),
+    ],
+)
+def test_wrong_sampling_is_explained(arguments, words, cli, run_folder):
+    code, out, err = cli("sample", run_folder, *arguments)
+    assert code == 1 and words in err, err
+
+
+def test_text_that_is_too_short_is_explained(cli, tmp_path):
+    (tmp_path / "short.txt").write_text("too short")
+    code, _, err = cli("train", "--data", tmp_path / "short.txt", "--tokenizer", "char", "--out", tmp_path / "run")
+    assert code == 1 and "one window of context 256 needs 257" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_explained(cli, text, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    code, _, err = cli("train", "--data", text, "--out", tmp_path / "file" / "run", *TINY.split())
+    assert code == 1 and "cannot write" in err
+
+
+def test_a_run_that_is_there_is_not_overwritten(cli, text, run_folder):
+    code, _, err = cli("train", "--data", text, "--out", run_folder, *TINY.split())
+    assert code == 1 and "already holds a run" in err
+
+
+def test_help_shows_every_default(capsys):
+    with pytest.raises(SystemExit) as stop:
+        __main__.main(["train", "--help"])
+    assert stop.value.code == 0
+    descriptions = " ".join(capsys.readouterr().out.split("options:")[1].split()).split(" --")[1:]
+    without = [text.split()[0].strip(",") for text in descriptions if "(default:" not in text]
+    assert len(descriptions) > 25 and without == ["help", "resume", "tied"]  # --tied is told with --no-tied
+
+
+def test_the_settings_of_a_run_are_the_ones_given(run_folder):
+    config = json.loads((run_folder / "config.json").read_text())
+    assert config["hidden_size"] == 16 and config["num_hidden_layers"] == 1 and config["max_position_embeddings"] == 16

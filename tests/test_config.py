@@ -1,0 +1,66 @@
+"""Shapes, presets, and errors that teach."""
+
+import pytest
+
+from minillama import PRESETS, Config
+from minillama.config import ffn_width
+from minillama.sizes import cache_bytes_per_token, flops_per_token, parameters
+
+EXACT = {  # from the shapes; embedding, untied output, blocks and final norm
+    "llama-7b": 6_738_415_616,
+    "llama-13b": 13_015_864_320,
+    "llama-33b": 32_528_943_616,
+    "llama-65b": 65_285_660_672,
+    "llama-2-7b": 6_738_415_616,
+    "llama-2-13b": 13_015_864_320,
+    "llama-2-70b": 68_976_648_192,
+    "llama-3-8b": 8_030_261_248,
+    "llama-3-70b": 70_553_706_496,
+    "codellama-7b": 6_738_546_688,
+    "codellama-34b": 33_743_970_304,
+    "codellama-70b": 68_976_910_336,
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_have_the_exact_number_of_parameters(name):
+    assert parameters(PRESETS[name])["total"] == EXACT[name]
+
+
+def test_widths_of_the_feed_forward():
+    assert [ffn_width(d, 256) for d in (4096, 5120, 6656, 8192)] == [11008, 13824, 17920, 22016]
+    assert ffn_width(8192, 4096, 1.3) == 28672 and ffn_width(4096, 1024, 1.3) == 14336
+    assert Config(65, dim=128).ffn == 344
+
+
+def test_flops_and_cache_of_llama_2_70b():
+    config = PRESETS["llama-2-70b"]
+    assert cache_bytes_per_token(config, 2) == 2 * 80 * 8 * 128 * 2
+    matrices = 68_976_648_192 - 32000 * 8192 - (2 * 80 + 1) * 8192
+    assert flops_per_token(config, 1) == 2 * matrices + 4 * 80 * 8192
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"dim": 100, "heads": 3}, "heads must divide dim.*Near values that work: 1, 2, 4, 5"),
+        ({"dim": 12, "heads": 4}, "must be even.*= 3"),
+        ({"heads": 4, "kv_heads": 3}, "kv_heads must divide heads.*2, 4"),
+        ({"layers": 0}, "layers must be a whole number of at least 1; received 0"),
+        ({"dim": 12.0}, "dim must be a whole number"),
+        ({"rope_layout": "halves"}, "rotate_half, interleaved; received 'halves'"),
+        ({"dropout": 1.0}, "dropout is a probability below 1; received 1.0"),
+        ({"norm_eps": float("nan")}, "norm_eps"),
+        ({"rope_theta": 0}, "rope_theta must be positive"),
+    ],
+)
+def test_impossible_shapes_are_refused_with_a_reason(fields, words):
+    with pytest.raises(ValueError, match=words):
+        Config(65, **fields)
+
+
+def test_unknown_fields_are_refused_and_the_nearest_is_offered():
+    with pytest.raises(ValueError, match="no field 'n_heads'; did you mean 'heads'"):
+        Config.from_dict({"vocab_size": 3, "n_heads": 4})
+    config = Config(65, kv_heads=2)
+    assert Config.from_dict(config.to_dict()) == config

@@ -1,0 +1,121 @@
+"""Text in: reading, splitting, encoding, batches, and input that cannot be used."""
+
+import numpy as np
+import pytest
+
+from minillama import IGNORED, corpora
+from minillama.corpora import Batches, encode_corpus, evaluation_batches, read_corpus
+
+
+def test_the_last_tenth_of_a_file_is_the_validation_split(tmp_path):
+    text = "".join(chr(97 + i % 26) for i in range(1000))
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + text.replace("z", "\r\n").encode())
+    corpus = read_corpus(tmp_path / "a.txt")
+    text = text.replace("z", "\n")
+    assert corpus.train == [text[:900]] and corpus.validation == [text[900:]] and corpus.entropy is None
+
+
+def test_a_folder_is_one_document_a_file_in_order_of_names(tmp_path):
+    for name, content in {"b.txt": "b" * 60, "sub/c.md": "c" * 35, "a.txt": "a" * 5, "x.bin": "x", "e.txt": ""}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    corpus = read_corpus(tmp_path)
+    assert corpus.train == ["a" * 5, "b" * 60, "c" * 25] and corpus.validation == ["c" * 10]
+
+
+def test_encoded_streams_have_the_end_of_text_between_documents(tmp_path):
+    (tmp_path / "a.txt").write_text("hello hello hello hello hello " * 5)
+    (tmp_path / "b.txt").write_text("hello, world " * 12)
+    encoded = encode_corpus(tmp_path, "bpe", 260)
+    end, decode = encoded.tokenizer.end_of_text, encoded.tokenizer.decode
+    assert encoded.tokenizer.vocab_size == 260
+    assert (encoded.train == end).sum() == 3 and encoded.train[0] == encoded.train[-1] == end
+    corpus = read_corpus(tmp_path)
+    assert decode(encoded.train) == "<|endoftext|>" + "".join(f"{d}<|endoftext|>" for d in corpus.train)
+    assert decode(encoded.validation) == f"<|endoftext|>{corpus.validation[0]}<|endoftext|>"
+    assert encoded.validation_characters == len(corpus.validation[0]) and encoded.floor is None
+
+
+def test_one_file_by_characters_has_just_its_characters(tmp_path):
+    (tmp_path / "a.txt").write_text("abcab" * 100)
+    encoded = encode_corpus(tmp_path / "a.txt", "char")
+    assert encoded.tokenizer.vocab_size == 3 and len(encoded.train) == 450 and len(encoded.validation) == 50
+    assert encoded.per_character(2.0) == pytest.approx(2.0 * 49 / 50)
+
+
+def test_an_encoded_corpus_is_cached_by_content(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("some text " * 100)
+    first = encode_corpus(path, "char")
+    path.rename(tmp_path / "b.txt")
+    with monkeypatch.context() as patch:
+        patch.setattr(corpora, "_encode", None)
+        again = encode_corpus(tmp_path / "b.txt", "char")
+    np.testing.assert_array_equal(again.train, first.train)
+    assert again.fingerprint == first.fingerprint
+    (tmp_path / "b.txt").write_text("some texT " * 100)
+    assert encode_corpus(tmp_path / "b.txt", "char").fingerprint != first.fingerprint
+
+
+def test_stories_come_with_their_entropy(monkeypatch):
+    monkeypatch.setattr(corpora, "STORIES_CHARACTERS", 30_000)
+    encoded = encode_corpus("stories", "bpe", 300)
+    text = encoded.tokenizer.decode(encoded.validation)
+    stories = [story for story in text.split("<|endoftext|>") if story]
+    assert encoded.validation_characters == sum(map(len, stories))
+    from minillama.stories import log_probability
+
+    assert encoded.entropy == pytest.approx(-sum(map(log_probability, stories)))
+    assert encoded.floor == pytest.approx(encoded.entropy / (len(encoded.validation) - 1))
+
+
+@pytest.mark.parametrize("length", [41, 48, 57, 100, 1003])
+def test_an_epoch_shows_every_window_once(length):
+    tokens = np.arange(length, dtype=np.int32)
+    batches = Batches(tokens, 8, 3, seed=4)
+    rows = [row for step in range(batches.windows) for row in batches[step][0]]  # 3 epochs
+    for epoch in range(3):
+        starts = sorted(row[0] for row in rows[epoch * batches.windows : (epoch + 1) * batches.windows])
+        assert len(set(np.diff(starts))) <= 1 and np.diff(starts)[0] == 8  # side by side, none twice
+        assert starts[0] >= 0 and starts[-1] + 8 < length
+    assert batches.windows >= (length - 1) // 8 - 1
+
+
+def test_targets_follow_ids_and_a_batch_depends_on_seed_and_step_only():
+    tokens = np.arange(200, dtype=np.int32)
+    batches = Batches(tokens, 8, 5, seed=1)
+    ids, targets = batches[7]
+    np.testing.assert_array_equal(targets, ids + 1)
+    assert ids.shape == (5, 8)
+    fresh = Batches(tokens, 8, 5, seed=1)
+    np.testing.assert_array_equal(fresh[7][0], ids)
+    assert (Batches(tokens, 8, 5, seed=2)[7][0] != ids).any()
+
+
+@pytest.mark.parametrize("length", [2, 9, 10, 17, 40])
+def test_an_evaluation_predicts_every_token_but_the_first_once(length):
+    tokens = np.arange(100, 100 + length, dtype=np.int32)
+    parts = list(evaluation_batches(tokens, 8, 2))
+    ids, targets = (np.concatenate([part[i].ravel() for part in parts]) for i in (0, 1))
+    kept = targets != IGNORED
+    np.testing.assert_array_equal(targets[kept], tokens[1:])
+    np.testing.assert_array_equal(ids[kept], tokens[:-1])
+
+
+def test_text_that_cannot_be_used_is_refused_with_what_to_do(tmp_path):
+    def refused(error, words, data, *settings):
+        with pytest.raises(error, match=words):
+            encode_corpus(data, *settings)
+
+    refused(FileNotFoundError, "no file or folder .*missing.txt; give a UTF-8 text file", tmp_path / "missing.txt")
+    (tmp_path / "empty.txt").write_text("")
+    refused(ValueError, "empty.txt is empty", tmp_path / "empty.txt")
+    (tmp_path / "latin.txt").write_bytes("naïve".encode("latin-1"))
+    refused(ValueError, "not UTF-8: byte 0xef at position 2. Save it as UTF-8", tmp_path / "latin.txt")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "image.png").write_bytes(b"\x89PNG")
+    refused(ValueError, "has no text: expected files ending in", tmp_path / "folder")
+    (tmp_path / "a.txt").write_text("hello world")
+    refused(ValueError, "tokenizer must be one of bpe, char; received 'words'", tmp_path / "a.txt", "words")
+    with pytest.raises(ValueError, match="has 9 tokens and one window of context 16 needs 17"):
+        Batches(encode_corpus(tmp_path / "a.txt", "char").train, 16, 1, 0)

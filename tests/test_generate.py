@@ -1,0 +1,88 @@
+"""Sampling: the distribution that is drawn from, the cache, the context, and settings that make no sense."""
+
+import numpy as np
+import pytest
+
+from minillama import Config, Model
+from minillama.generate import generate, next_token_distribution
+
+
+@pytest.fixture
+def model(rng):
+    model = Model(Config(20, dim=16, layers=2, heads=2, context=12), threads=1)
+    model.parameters.flat[:] = rng.standard_normal(model.parameters.flat.size).astype(np.float32) * 0.4
+    return model
+
+
+def test_temperature_top_k_and_top_p_on_a_distribution_by_hand():
+    logits = np.log(np.array([0.1, 0.4, 0.2, 0.3], np.float32))
+    np.testing.assert_allclose(next_token_distribution(logits), [0.1, 0.4, 0.2, 0.3], rtol=1e-6)
+    squares = np.array([0.01, 0.16, 0.04, 0.09])
+    np.testing.assert_allclose(next_token_distribution(logits, 0.5), squares / squares.sum(), rtol=1e-6)
+    np.testing.assert_allclose(next_token_distribution(logits, top_k=2), [0, 4 / 7, 0, 3 / 7], rtol=1e-6)
+    np.testing.assert_allclose(next_token_distribution(logits, top_p=0.75), [0, 4 / 9, 2 / 9, 3 / 9], rtol=1e-6)
+    np.testing.assert_allclose(next_token_distribution(logits, top_p=0.65), [0, 4 / 7, 0, 3 / 7], rtol=1e-6)
+    np.testing.assert_allclose(next_token_distribution(logits, top_p=1e-9), [0, 1, 0, 0])
+    np.testing.assert_allclose(next_token_distribution(np.zeros(4), top_k=1), [1, 0, 0, 0])  # a tie: one of them
+
+
+def test_top_k_1_follows_the_largest_logit_with_and_without_the_cache(model):
+    tokens = list(generate(model, [3], 10, top_k=1))
+    text = [3]
+    for _ in range(10):
+        text.append(int(model.logits(np.array([text]))[0, -1].argmax()))
+    assert tokens == text[1:]
+
+
+def test_frequencies_of_the_first_token_follow_the_distribution(model):
+    expected = next_token_distribution(model.logits(np.array([[3, 1]]))[0, -1], 1.5, top_p=0.9)
+    drawn = [next(generate(model, [3, 1], 1, 1.5, top_p=0.9, seed=seed)) for seed in range(1000)]
+    counts = np.bincount(drawn, minlength=20)
+    assert not counts[expected == 0].any()
+    deviation = np.sqrt(1000 * expected * (1 - expected)) + 1e-9
+    assert (np.abs(counts - 1000 * expected) / deviation)[expected > 0].max() < 4
+
+
+def test_the_seed_decides(model):
+    a, b, c = (list(generate(model, [1], 10, seed=seed)) for seed in (1, 1, 2))
+    assert a == b != c
+
+
+def test_it_stops_after_the_stop_token(model):
+    tokens = list(generate(model, [3], 11, top_k=1))
+    assert list(generate(model, [3], 11, top_k=1, stop=tokens[4])) == tokens[: tokens.index(tokens[4]) + 1]
+
+
+def test_the_context_is_the_limit_unless_the_window_slides(model):
+    assert len(list(generate(model, [1, 2, 3], 9))) == 9
+    assert len(list(generate(model, [1, 2, 3]))) == 9
+    with pytest.raises(ValueError, match="prompt of 3 tokens and an answer of 10 .* context of 12"):
+        generate(model, [1, 2, 3], 10)
+    with pytest.raises(ValueError, match="prompt of 40 tokens"):
+        generate(model, [1] * 40)
+    assert len(list(generate(model, [1] * 40, 50, sliding_window=True))) == 50
+
+
+def test_the_sliding_window_reads_the_newer_half(model):
+    tokens = list(generate(model, [5], 30, top_k=1, sliding_window=True))
+    text = [5, *tokens]
+    seen = text[13 - 6 : 13]  # the context is full with 12 tokens; with the 13th, the last 6 are read again
+    assert tokens[12] == int(model.logits(np.array([seen]))[0, -1].argmax())
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"temperature": 0}, "above 0; received 0.*top-k 1"),
+        ({"temperature": -1.0}, "above 0; received -1"),
+        ({"temperature": float("nan")}, "above 0"),
+        ({"top_p": 0}, r"\(0, 1\].*received 0"),
+        ({"top_p": 1.5}, r"\(0, 1\].*received 1.5"),
+        ({"top_k": 0}, "at least 1"),
+        ({"max_tokens": 0}, "at least 1; received 0"),
+        ({"prompt": []}, "prompt is empty"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_at_once(settings, words, model):
+    with pytest.raises(ValueError, match=words):
+        generate(model, **{"prompt": [1], **settings})

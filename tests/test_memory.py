@@ -1,0 +1,65 @@
+"""The flat store, the arena, and the workers that use them."""
+
+import numpy as np
+import pytest
+
+from minillama.memory import Arena, Store, empty, frame
+from minillama.parallel import Workers
+
+
+def test_store_puts_matrices_first_and_views_share_the_buffer():
+    store = Store({"norm": (3,), "a": (2, 3), "b": (4, 3), "bias": (2,)})
+    store["a"][:], store["b"][:], store["norm"][:] = 1, 2, 3
+    np.testing.assert_array_equal(store.flat, [1] * 6 + [2] * 12 + [3] * 3 + [0] * 2)
+    assert list(store) == ["norm", "a", "b", "bias"] and len(store.matrices) == 18
+    fused = store.fused(["a", "b"])
+    assert fused.shape == (6, 3) and np.shares_memory(fused, store["b"])
+
+
+def test_arena_gives_the_same_addresses_again_and_nothing_overlaps():
+    arena, addresses = Arena(), []
+    for _ in range(3):
+        with arena.active():
+            arrays = [empty((5, 3), np.float32), empty((7,), np.float64), empty((0, 4), np.float32)]
+            for i, array in enumerate(arrays):
+                array[:] = i
+            assert [array.max(initial=i) for i, array in enumerate(arrays)] == [0, 1, 2]
+            addresses.append([array.ctypes.data for array in arrays[:2]])
+    assert addresses[1] == addresses[2]
+    assert all(address % 64 == 0 for address in addresses[1])
+    assert arena.nbytes == 64 + 64
+
+
+def test_a_frame_gives_back_what_was_taken_inside_it():
+    arena = Arena()
+    for _ in range(2):
+        with arena.active():
+            kept = empty((16,), np.float32)
+            with frame():
+                inside = empty((16,), np.float32).ctypes.data
+            assert empty((16,), np.float32).ctypes.data == inside or arena.nbytes == 0
+            assert kept.ctypes.data != inside
+    assert arena.nbytes == 128
+
+
+def test_without_an_arena_arrays_are_numpys_own():
+    array = empty((2, 2), np.float32)
+    assert array.base is None
+    with frame():
+        pass
+
+
+def test_workers_keep_order_and_pass_errors_on():
+    workers = Workers(3)
+    assert workers.run(lambda i, shard: (i, shard), "abc") == [(0, "a"), (1, "b"), (2, "c")]
+    assert workers.split(7) == [slice(0, 2), slice(2, 4), slice(4, 7)]
+    assert workers.split(2) == [slice(0, 1), slice(1, 2)]
+
+    def fail(i, shard):
+        if i == 1:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        workers.run(fail, "abc")
+    with pytest.raises(ValueError, match="at least 1; received 0"):
+        Workers(0)

@@ -1,0 +1,39 @@
+"""AdamW, the schedule and clipping against their definitions."""
+
+import numpy as np
+import pytest
+
+from minillama.memory import Store
+from minillama.optim import AdamW, clip_scale, learning_rate
+from minillama.parallel import Workers
+
+
+def test_schedule_ends_and_turning_points():
+    rates = [learning_rate(t, 100, 2.0, 10, 0.1) for t in range(1, 101)]
+    assert rates[0] == pytest.approx(0.2) and rates[9] == 2.0 and rates[-1] == pytest.approx(0.2)
+    assert rates[54] == pytest.approx(2.0 * 0.55)  # halfway down the cosine
+    assert all(a > b for a, b in zip(rates[9:], rates[10:], strict=False))
+    assert learning_rate(1, 1, 1.0, 0, 0.1) == pytest.approx(0.1)
+
+
+def test_clip_scale():
+    assert clip_scale(4.0, 1.0) == 0.25 and clip_scale(0.5, 1.0) == 1.0 and clip_scale(0.0, 1.0) == 1.0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_adamw_written_out_element_by_element(threads, each_backend, rng):
+    shapes = {"w": (3, 5), "v": (7,)}
+    parameters, gradients = Store(shapes, np.float64), Store(shapes, np.float64)
+    parameters.flat[:] = rng.standard_normal(22)
+    expected, m, v = parameters.flat.copy(), np.zeros(22), np.zeros(22)
+    optimizer, workers = AdamW(parameters, (0.8, 0.9), 1e-8, weight_decay=0.5, clip=1.0), Workers(threads)
+    for t in range(1, 4):
+        gradients.flat[:] = rng.standard_normal(22)
+        norm = optimizer.gradient_norm(gradients, workers)
+        assert norm == pytest.approx(np.linalg.norm(gradients.flat))
+        g = gradients.flat / max(1.0, norm)
+        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
+        decay = np.where(np.arange(22) < 15, 0.5, 0.0)  # matrices only
+        expected = expected - 0.01 * (decay * expected + m / (1 - 0.8**t) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8))
+        optimizer.step(gradients, norm, 0.01, workers)
+        np.testing.assert_allclose(parameters.flat, expected, rtol=1e-12)

@@ -1,0 +1,245 @@
+"""The training loop: it learns, it continues to the bit, it survives kills, and it stops when numbers go wrong."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import minillama
+from minillama import Config, train
+from minillama.corpora import encode_corpus
+from minillama.files import replacing
+from minillama.train import NotFinite, Run, Settings, evaluate, read_metrics, read_state
+
+KILLS = int(os.environ.get("MINILLAMA_KILLS", "3"))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    words = random.Random(0).choices(["red", "green", "blue"], k=1500)
+    path.write_text(" ".join(words))
+    return encode_corpus(path, "char")
+
+
+def make(folder, corpus, threads=2, **changes):
+    config = Config(corpus.tokenizer.vocab_size, dim=16, layers=2, heads=2, kv_heads=1, context=16, dropout=0.1)
+    settings = Settings(**{**dict(steps=12, batch_size=3, lr=0.01, warmup=3, eval_every=4, seed=7), **changes})
+    return Run.start(folder, config, settings, corpus, threads)
+
+
+def weights(folder):
+    with train.safe_open(folder / train.STATE_FILE, "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}
+
+
+def test_it_learns_and_the_folder_has_what_was_learned(tmp_path, corpus):
+    run = make(tmp_path / "run", corpus, steps=150, eval_every=50, batch_size=8)
+    before = evaluate(run.model, corpus.validation)
+    loss = run.train(quiet=True)
+    assert before > 2.2 and loss < 0.7
+    rows = read_metrics(tmp_path / "run")
+    assert [row["step"] for row in rows] == [50, 100, 150]
+    assert {"step", "train_loss", "val_loss", "seconds", "tokens_per_second"} <= rows[0].keys()
+    assert rows[-1]["val_loss"] == loss and rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
+    model, tokenizer = minillama.load(tmp_path / "run")
+    assert evaluate(model, corpus.validation) == pytest.approx(loss, rel=1e-6)
+    assert tokenizer.vocab_size == corpus.tokenizer.vocab_size
+
+
+def test_evaluation_covers_the_whole_split(corpus, tmp_path):
+    model = make(tmp_path / "run", corpus).model
+    tokens = corpus.validation[: 3 * 16 + 6]  # three whole windows and five targets of a fourth
+    losses = []
+    for start in range(0, len(tokens) - 1, 16):
+        window = tokens[start : start + 17]
+        logits = model.logits(window[None, :-1])[0].astype(np.float64)
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        losses += [-np.log(p[i, target]) for i, target in enumerate(window[1:])]
+    assert len(losses) == len(tokens) - 1
+    assert evaluate(model, tokens) == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 11])
+def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(tmp_path, corpus, stop, monkeypatch):
+    whole = make(tmp_path / "whole", corpus).train(quiet=True)
+    run, step, done = make(tmp_path / "parts", corpus), Run.step, []
+
+    def interrupting_step(self):
+        done.append(step(self))
+        if len(done) == stop:
+            signal.raise_signal(signal.SIGINT)  # Ctrl-C in the middle of the loop
+        return done[-1]
+
+    monkeypatch.setattr(Run, "step", interrupting_step)
+    assert run.train(quiet=True) is None
+    assert read_state(tmp_path / "parts")["step"] == stop
+    resumed = Run.resume(tmp_path / "parts", corpus, threads=2)
+    assert resumed.train(quiet=True) == whole
+    for name, array in weights(tmp_path / "whole").items():
+        np.testing.assert_array_equal(weights(tmp_path / "parts")[name], array)
+    first, second = (read_metrics(tmp_path / name) for name in ("whole", "parts"))
+    assert [row["val_loss"] for row in first] == [row["val_loss"] for row in second]
+
+
+def test_a_finished_run_can_be_resumed_and_has_nothing_to_do(tmp_path, corpus):
+    loss = make(tmp_path / "run", corpus).train(quiet=True)
+    assert Run.resume(tmp_path / "run", corpus).train(quiet=True) == pytest.approx(loss)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path, corpus):
+    make(tmp_path / "run", corpus)
+    with pytest.raises(FileExistsError, match="already holds a run; continue it with --resume"):
+        make(tmp_path / "run", corpus)
+
+
+def test_resuming_on_other_data_is_refused(tmp_path, corpus):
+    make(tmp_path / "run", corpus)
+    (tmp_path / "other.txt").write_text("red green blue " * 50)
+    with pytest.raises(ValueError, match="differ from those that the run .* was started with"):
+        Run.resume(tmp_path / "run", encode_corpus(tmp_path / "other.txt", "char"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x10\0\0\0\0\0\0\0{", "cut", "foreign"])
+def test_a_state_that_is_truncated_or_foreign_is_refused(tmp_path, corpus, content):
+    make(tmp_path / "run", corpus)
+    path = tmp_path / "run" / train.STATE_FILE
+    if content == "cut":
+        content = path.read_bytes()[:-100]
+    elif content == "foreign":
+        content = (tmp_path / "run" / "model.safetensors").read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="truncated or was not written by minillama"):
+        Run.resume(tmp_path / "run", corpus)
+    with pytest.raises(FileNotFoundError, match="no run to resume"):
+        Run.resume(tmp_path / "nothing", corpus)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, corpus, monkeypatch):
+    run = make(tmp_path / "run", corpus, eval_every=5)
+    step = Run.step
+
+    def poisoned_step(self):
+        if self.optimizer.steps == 7:
+            self.model.parameters["blocks.0.w_q"][0, 0] = np.nan
+        return step(self)
+
+    monkeypatch.setattr(Run, "step", poisoned_step)
+    with pytest.raises(NotFinite, match="step 8: loss nan, gradient norm nan, learning rate 0.00.*checkpoint"):
+        run.train(quiet=True)
+    assert read_state(tmp_path / "run")["step"] == 5
+    assert all(np.isfinite(array).all() for array in weights(tmp_path / "run").values())
+
+
+def test_a_write_that_fails_keeps_the_last_checkpoint(tmp_path, corpus, monkeypatch):
+    run = make(tmp_path / "run", corpus)
+    before = weights(tmp_path / "run")
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(train, "save_file", full)
+    with pytest.raises(OSError, match="disk is full"):
+        run.train(quiet=True)
+    assert read_state(tmp_path / "run")["step"] == 0
+    np.testing.assert_array_equal(weights(tmp_path / "run")["weights"], before["weights"])
+
+
+def test_training_outside_the_main_thread_works(tmp_path, corpus):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(make(tmp_path / "run", corpus).train(quiet=True)))
+    thread.start()
+    thread.join()
+    assert results[0] > 0
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"steps": 0}, "steps must be at least 1; received 0"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": float("nan")}, "lr must be above 0; received nan"),
+        ({"beta2": 1.0}, r"beta2 must lie in \[0, 1\)"),
+        ({"lr_floor": 2.0}, "share of the peak"),
+        ({"warmup": -1}, "warmup must not be negative"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        Settings(**changes)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_kills_at_random_moments_leave_a_loadable_run_that_ends_with_the_same_bits(tmp_path):
+    """MINILLAMA_KILLS processes are killed, at moments spread over everything that a run does."""
+    words = random.Random(0).choices(["red", "green", "blue"], k=3000)
+    (tmp_path / "text.txt").write_text(" ".join(words))
+    command = [sys.executable, "-m", "minillama", "train", "--threads", "2"]
+    start = (
+        f"--data {tmp_path / 'text.txt'} --tokenizer char --context 16 --dim 16 --layers 2 --heads 2 --dropout 0.1 "
+        f"--batch-size 4 --steps {150 * KILLS} --eval-every 3 --seed 3"
+    ).split()
+    subprocess.run([*command, *start, "--out", tmp_path / "whole"], check=True, capture_output=True)
+
+    out, clock, kills = tmp_path / "killed", random.Random(1), 0
+    while True:
+        resumable = (out / train.STATE_FILE).exists()
+        arguments = ["--resume", "--out", out] if resumable else [*start, "--out", out]
+        process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if kills < KILLS:
+            # Wait for the checkpoint that this process writes, so that kills fall between and into later ones.
+            seen = _modified(out)
+            while resumable and process.poll() is None and _modified(out) == seen:
+                time.sleep(0.001)
+            time.sleep(clock.uniform(0, 1.0))
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+                kills += 1
+                if (out / train.STATE_FILE).exists():
+                    minillama.load(out)
+                    read_state(out)
+                continue
+        output = process.communicate()[0].decode()
+        assert process.returncode == 0, output
+        break
+    assert kills == KILLS, f"the run ended after {kills} kills: it is too short for {KILLS}"
+    for name, array in weights(tmp_path / "whole").items():
+        np.testing.assert_array_equal(weights(out)[name], array)
+    rows = [[(row["step"], row["val_loss"]) for row in read_metrics(f)] for f in (out, tmp_path / "whole")]
+    assert rows[0] == rows[1]
+    assert not list(out.glob(".*.new"))
+
+
+def _modified(out):
+    try:
+        return (out / train.STATE_FILE).stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def test_leftovers_of_a_killed_write_are_removed_on_resuming(tmp_path, corpus):
+    make(tmp_path / "run", corpus)
+    (tmp_path / "run" / ".trainer.safetensors.123.new").write_bytes(b"half")
+    Run.resume(tmp_path / "run", corpus)
+    assert not list((tmp_path / "run").glob(".*.new"))
+    with replacing(tmp_path / "run" / "x") as new:
+        new.write_bytes(b"")
+        assert new.match(".*.new")
+
+
+def test_metrics_of_steps_after_the_checkpoint_are_taken_back(tmp_path, corpus):
+    make(tmp_path / "run", corpus).train(quiet=True)
+    path = tmp_path / "run" / train.METRICS_FILE
+    rows = read_metrics(tmp_path / "run")
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[-1], "step": 99}]) + '{"step": 1')
+    Run.resume(tmp_path / "run", corpus)
+    assert read_metrics(tmp_path / "run") == rows
