@@ -198,7 +198,7 @@ def _parser():
         group.add_argument(_flag(name), type=type(default), metavar=_metavar(type(default)), help=_help(text, default))
     group = made.add_argument_group("run")
     group.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/ and the name of the data)")
-    group.add_argument("--resume", action="store_true", default=False, help="go on with the run in --out")
+    group.add_argument("--resume", action="store_true", default=False, help="go on with the run in its folder")
     threads(group)
     _add_fields(made.add_argument_group("model"), Config, _MODEL_OPTIONS)
     from .train import Settings

@@ -1,0 +1,27 @@
+# Linux and macOS. The same steps for Windows stand in README.md.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test install clean
+
+# Train the default model on stories, print one, and keep the loss curve with the entropy floor.
+demo: install
+	rm -rf runs/demo
+	$(BIN)/python -m minillama train --out runs/demo
+	$(BIN)/python -m minillama sample runs/demo
+	mkdir -p figures
+	cp runs/demo/loss.png figures/stories-loss.png
+
+test: install
+	$(BIN)/python -m pytest
+
+install: $(VENV)/installed
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs
