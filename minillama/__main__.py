@@ -31,6 +31,7 @@ _TRAINING_OPTIONS = {
     "weight_decay": "AdamW: decay of matrices",
     "clip": "largest norm of the gradient",
     "seed": "of the initial weights, the order of the data and dropout",
+    "init_std": "standard deviation of the initial weights",
     "eval_every": "steps between evaluations, samples and checkpoints",
 }
 _DATA_OPTIONS = {

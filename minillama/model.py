@@ -185,11 +185,11 @@ def named_views(store, config):
     return SimpleNamespace(embedding=store["embedding"], blocks=blocks, final_norm=store["final_norm"], output=output)
 
 
-def initialise(store, config, seed):
-    """Norms 1; matrices normal with deviation 0.02, and 0.02 / sqrt(2 L) where they write to the residual stream
+def initialise(store, config, seed, deviation=0.02):
+    """Norms 1; matrices normal with the given deviation, divided by sqrt(2 L) where they write to the residual stream
 
     The 2 L layers each add to the stream; the smaller deviation keeps its variance from growing with depth.
-    Source: Radford et al. 2019 (GPT-2), section 2.3.
+    Source: Radford et al. 2019 (GPT-2), section 2.3, with 0.02 for widths from 768.
     """
     rng = np.random.default_rng(seed)
     for name, array in store.items():
@@ -197,8 +197,8 @@ def initialise(store, config, seed):
             array[:] = 1
         else:
             residual = name.endswith(("w_o", "w_down"))
-            deviation = 0.02 / np.sqrt(2 * config.layers) if residual else 0.02
-            array[:] = rng.standard_normal(array.shape, np.float32) * np.float32(deviation)
+            scale = deviation / np.sqrt(2 * config.layers) if residual else deviation
+            array[:] = rng.standard_normal(array.shape, np.float32) * np.float32(scale)
 
 
 class Model:
@@ -208,17 +208,18 @@ class Model:
         loss, gradients = model.loss_and_gradients(ids, targets)
 
     ids and targets are integers (B, T); target (b, t) is the token that follows ids[b, :t + 1], or IGNORED (-100).
-    Work is split over `threads` threads (default: all processors), by rows of the batch.
+    Work is split over `threads` threads (default: all processors), by rows of the batch. The initial weights follow
+    from seed and init_std, their standard deviation (see `initialise`).
     """
 
-    def __init__(self, config, seed=0, dtype=np.float32, threads=None):
+    def __init__(self, config, seed=0, dtype=np.float32, threads=None, init_std=0.02):
         self.config = config
         self.parameters = Store(parameter_shapes(config), dtype)
         self.workers = Workers(available_threads() if threads is None else threads)
         self.rotation = rope_angles(np.arange(config.context), config.head_dim, config.rope_theta, dtype)
         self._views = named_views(self.parameters, config)
         self._gradients = []  # one Store and its views for each thread, made when first needed
-        initialise(self.parameters, config, seed)
+        initialise(self.parameters, config, seed, init_std)
 
     @property
     def dtype(self):

@@ -1,16 +1,16 @@
 """Short children's stories from a source whose entropy is known.
 
-One program, `tell`, tells a story through a pen. It writes fixed words with `pen.write` and leaves the rest to chance
-with `pen.choose`, which picks one of several options and writes it on the spot. No option of a choice is the beginning
-of another, so a text betrays every choice that made it, and its probability is the product of theirs:
+One program, `tell`, tells a story through a pen: `pen.write` writes fixed words, and `pen.choose` leaves the next words
+to chance. It picks one of several options and writes it on the spot. No option of a choice is the beginning of another,
+so a text betrays every choice that made it, and its probability is the product of theirs:
 
     log p(text) = sum over the choices of log(weight of the option taken / weights of all options)
 
-A `Writer` takes the choices at random; a `Reader` finds them in a given text. Because the true p of every story is
-known, so is the loss that no language model can beat on average: the entropy of the source, -log p of a story.
+A `Writer` takes the choices at random; a `Reader` finds them in a given text. As the true p of every story is known, so
+is the loss that no language model can beat on average: the entropy of the source, the mean of -log p over its stories.
 
-To predict a story as well as its author, a model must look back: for names and pronouns, for the colour of a toy, for
-what has happened already, and for how many apples are left.
+A model that predicts a story as well as its author has to look back: for names and pronouns, for the colour of a toy,
+for what has happened already, and for how many apples are left.
 """
 
 import math
@@ -22,8 +22,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-# --- pens
-
 
 class Pen:
     """What a story is told through. `log_probability` is that of the choices made so far, in nats."""
@@ -34,8 +32,8 @@ class Pen:
     def choose(self, options, weights=None, say=str):
         """Choose one of `options`, write `say(option)` and return the option.
 
-        The chance of an option is its share of `weights` (integers, so that the draw is exact); without weights all
-        are equally likely. What is said of one option may not begin what is said of another.
+        The chance of an option is its share of `weights`, which are integers; without weights all are equally likely.
+        What is said of one option may not be the beginning of what is said of another.
         """
         weights = weights or [1] * len(options)
         index = self.pick(options, weights, say)
@@ -45,7 +43,8 @@ class Pen:
 
 
 class Writer(Pen):
-    """Takes each choice at random. `rng` is a numpy Generator, of which only `random()` is used."""
+    """Takes every choice at random. Of the numpy Generator `rng` it uses `random()` alone, whose draws are the same
+    in every version of NumPy."""
 
     def __init__(self, rng):
         super().__init__()
@@ -85,9 +84,6 @@ class Reader(Pen):
         return ValueError(f"not a story: expected {expected} at character {self.position}, received {rest!r}")
 
 
-# --- words
-
-
 class Character(NamedTuple):
     name: str
     kind: str
@@ -99,32 +95,24 @@ class Character(NamedTuple):
         return self.name
 
 
-def girls(names):
-    return [Character(name, "girl", "she", "her", "her") for name in names.split()]
-
-
-def boys(names):
-    return [Character(name, "boy", "he", "him", "his") for name in names.split()]
-
-
-CHILDREN = girls("Lily Mia Anna Rosa Ella Sue") + boys("Tom Ben Sam Leo Jack Finn")
-FRIENDS = girls("Dot Ruby Bee Fay") + boys("Pip Gus Max Bo")
+GIRL, BOY = ("girl", "she", "her", "her"), ("boy", "he", "him", "his")
+CHILDREN = [Character(name, *GIRL) for name in "Lily Mia Anna Rosa Ella Sue".split()]
+CHILDREN += [Character(name, *BOY) for name in "Tom Ben Sam Leo Jack Finn".split()]
+FRIENDS = [Character(name, *GIRL) for name in "Dot Ruby Bee Fay".split()]
+FRIENDS += [Character(name, *BOY) for name in "Pip Gus Max Bo".split()]
+VIRTUES = "brave kind happy clever gentle funny jolly quiet".split()
 ANIMALS = "frog cat dog owl duck goat fox bear".split()
-VIRTUES = "brave kind happy clever gentle funny".split()
-
 COLOURS = "red blue green pink orange yellow".split()
 TOYS = "kite ball boat drum book doll bell hat".split()
 TREATS = "apple cookie berry peach plum cherry".split()
-PLURALS = {"berry": "berries", "cherry": "cherries", "peach": "peaches"}
+PLURALS = {"berry": "berries", "peach": "peaches", "cherry": "cherries"}
 NUMBERS = "no one two three four five six seven eight nine ten".split()
-
-HIDING_PLACES = [
-    *["under a tree", "under a leaf", "under a hat", "behind a tree"],
-    *["behind a rock", "in the grass", "in a box", "in an old shoe"],
-]
-SHELTERS = ["a cave", "a tent", "a barn", "a hollow tree", "an old boat", "a big box"]
-PASTIMES = ["sang", "danced", "told jokes", "took a nap", "read a book", "ate cake"]
 SKILLS = "fly hop sing dance swim read bake paint".split()
+
+HIDING_PLACES = "under a tree, under a leaf, under a hat, behind a tree, behind a rock, in the grass, in a box, in a shoe"
+HIDING_PLACES = HIDING_PLACES.split(", ")
+SHELTERS = "a cave, a tent, a barn, a hollow tree, an old boat, a big box".split(", ")
+PASTIMES = "sang, danced, told jokes, took a nap, read a book, ate cake".split(", ")
 TROUBLES = {
     "sad": "sang the {} a song",
     "cold": "gave the {} a hat",
@@ -136,7 +124,7 @@ TROUBLES = {
 
 
 def a(noun):
-    """With the indefinite article: a pear, an apple."""
+    """With the indefinite article: a plum, an apple."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
@@ -145,15 +133,12 @@ def plural(noun):
 
 
 def some(number, noun):
-    """Number and noun in agreement: one apple, two apples."""
+    """Number and noun in agreement: one plum, two plums."""
     return f"{NUMBERS[number]} {noun if number == 1 else plural(noun)}"
 
 
-def but(options, taken):
+def others(options, taken):
     return [option for option in options if option != taken]
-
-
-# --- the story
 
 
 @dataclass
@@ -161,31 +146,29 @@ class Story:
     """What has to be remembered while a story is told."""
 
     hero: Character
-    toy: str
+    toy: str  # with its colour
     left: int  # how many treats the hero has now
     treat: str
-    animal: str
+    animal: str  # what the friend is
     friend: Character
-    guest: str | None = None  # an animal met on the way
+    guest: str | None = None  # an animal that was met on the way
 
 
 def tell(pen):
-    """Tell one story: an opening, two to four different events, and an ending that remembers the opening."""
+    """Tell one story: an opening, two to four different events, and an ending that remembers both."""
     s = opening(pen)
     told = []
     while ENDING not in told:
         possible = [event for event in EVENTS if event not in told and event.fewest <= s.left <= event.most]
-        if len(told) == 4:
-            possible = [ENDING]
-        elif len(told) >= 2:
-            possible.append(ENDING)
+        if len(told) >= 2:
+            possible = [*possible, ENDING] if len(told) < 4 else [ENDING]
         event = pen.choose(possible, [event.weight for event in possible], lambda event: event.first_words)
         event.go_on(pen, s)
         told.append(event)
 
 
 def opening(pen):
-    pen.choose(["Once upon a time", "Long ago", "Not long ago", "Last summer"], [4, 2, 1, 1])
+    pen.choose(["Once upon a time", "Long ago", "Not long ago", "Far away"], [4, 2, 1, 1])
     pen.write(" there was a ")
     pen.choose(VIRTUES)
     pen.write(" ")
@@ -195,27 +178,30 @@ def opening(pen):
     pen.write(" ")
     toy = pen.choose(TOYS)
     pen.write(" and ")
-    left = pen.choose(range(2, 8), say=lambda n: NUMBERS[n])
+    left = pen.choose(range(2, 8), say=lambda number: NUMBERS[number])
     pen.write(" ")
     treat = pen.choose(TREATS, say=plural)
     pen.write(f". {hero.his.capitalize()} friend was ")
     animal = pen.choose(ANIMALS, say=a)
     pen.write(" named ")
     friend = pen.choose(FRIENDS)
-    pen.write(f". {hero} and {friend} played with the {colour} {toy} every day.")
+    pen.write(f". {hero} and {friend} played with the {colour} {toy} ")
+    pen.choose(["every day", "all day", "in the sun", "by the sea"], [3, 2, 1, 1])
+    pen.write(".")
     return Story(hero, f"{colour} {toy}", left, treat, animal, friend)
 
 
-def give(pen, s):
+def ask(pen, s):
     pen.write(f' {a(s.treat)}?" asked {s.friend}. {s.hero} gave {s.friend.him} ')
-    given = pen.choose(range(1, min(s.left, 4)), [3, 2, 1][: s.left - 1], say=lambda n: some(n, s.treat))
+    most = min(s.left - 1, 3)  # one is always kept
+    given = pen.choose(range(1, most + 1), [3, 2, 1][:most], say=lambda number: some(number, s.treat))
     s.left -= given
     pen.write(f" and had {NUMBERS[s.left]} left.")
 
 
 def find(pen, s):
     pen.write(f" {s.hero} found ")
-    found = pen.choose([1, 2, 3], say=lambda n: NUMBERS[n])
+    found = pen.choose([1, 2, 3], say=lambda number: NUMBERS[number])
     s.left += found
     pen.write(f" more {s.treat if found == 1 else plural(s.treat)} ")
     pen.choose(HIDING_PLACES)
@@ -251,9 +237,9 @@ def hide(pen, s):
     pen.write(f" until the {weather} was gone.")
 
 
-def help_someone(pen, s):
+def meet(pen, s):
     pen.write(" ")
-    s.guest = pen.choose(but(ANIMALS, s.animal), say=a)
+    s.guest = pen.choose(others(ANIMALS, s.animal), say=a)
     pen.write(" who was ")
     trouble = pen.choose(list(TROUBLES))
     pen.write(f". They {TROUBLES[trouble].format(s.guest)}.")
@@ -271,7 +257,7 @@ def show_off(pen, s):
     pen.write(" I can ")
     pen.choose(SKILLS)
     pen.write(" like ")
-    pen.choose(but(ANIMALS, s.animal), say=a)
+    pen.choose(others(ANIMALS, s.animal), say=a)
     pen.write(f'," said {s.friend}. {s.hero} ')
     pen.choose(["laughed and laughed", "clapped", "smiled"], [3, 2, 1])
     pen.write(".")
@@ -284,35 +270,34 @@ def ending(pen, s):
     pen.choose(["breakfast", "tomorrow", "the birds"], [3, 2, 1])
     pen.write('. "')
     wish = pen.choose(["Good night", "Sweet dreams", "Sleep well"], [3, 2, 1])
-    everyone = [s.toy, s.guest, s.friend] if s.guest else [s.toy, s.friend]
-    pen.write(f". {wish}".join(f", {one}" for one in everyone) + f'," said {s.hero}.')
+    pen.write(f", {s.toy}. ")
+    if s.guest:
+        pen.write(f"{wish}, {s.guest}. ")
+    pen.write(f'{wish}, {s.friend}," said {s.hero}.')
 
 
 class Event(NamedTuple):
-    """What may happen next. Its first words tell a reader which event it is; then `go_on` tells the rest."""
+    """What may happen next. Its first words, written when it is chosen, tell a reader which event it is."""
 
     first_words: str
     weight: int
     go_on: Callable[[Pen, Story], None]
-    fewest: int = 1  # it needs this many treats at hand
-    most: int = 10  # and can do with no more, as the numbers end at ten
+    fewest: int = 1  # treats that it needs
+    most: int = 10  # and that it can start from, as the numbers end at ten
 
 
 EVENTS = [
-    Event(' "May I have', 3, give, fewest=2),
+    Event(' "May I have', 3, ask, fewest=2),
     Event(" What luck!", 2, find, most=7),
     Event(' "Let us count.', 2, count, fewest=3),
     Event(" At noon", 2, lunch, fewest=3),
     Event(' "Oh no!', 3, lose),
     Event(" Soon", 2, hide),
-    Event(" Along came", 3, help_someone),
+    Event(" Along came", 3, meet),
     Event(" Under a tree", 2, dream),
     Event(' "Look!', 2, show_off),
 ]
 ENDING = Event("\n", 15, ending)
-
-
-# --- the source
 
 
 def tell_story(rng):
@@ -323,7 +308,7 @@ def tell_story(rng):
 
 
 def log_probability(text):
-    """Natural logarithm of the probability that the source tells exactly `text`, in nats.
+    """The natural logarithm of the probability that the source tells exactly `text`, in nats.
 
     Raises ValueError, with the position and what was expected there, for a text that the source cannot tell.
     """
@@ -342,30 +327,30 @@ class Stories:
     validation: list[str]
 
     def entropy(self, texts):
-        """Total nats of `texts` under the source, -sum log p: the loss of a model that knows the source.
+        """Total nats of `texts` under the source, the sum of -log p: the loss of a model that knows the source.
 
-        Divide by their total of characters for nats a character. Raises ValueError for a text that is no story.
+        Divided by their total length it is in nats a character. Raises ValueError for a text that is no story.
         """
         return -math.fsum(log_probability(text) for text in texts)
 
 
 def generate(characters, seed):
-    """As many different stories as it takes to hold at least `characters` characters; the last tenth for validation.
+    """As many different stories as it takes to hold `characters` characters or more; the last tenth for validation.
 
-    The same seed gives the same stories on every machine. Raises ValueError if there are fewer than ten stories.
+    The same seed gives the same stories on every machine. Raises ValueError if they are fewer than ten stories.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
-    stories = {}  # a dict keeps its keys apart and in order
+    stories = {}  # a dict, for its keys are different and stay in order
     length = 0
     while length < characters:
         text, _ = tell_story(rng)
-        if text not in stories:
+        if text not in stories:  # repeats are so rare that to draw again leaves the probabilities as they are
             stories[text] = None
             length += len(text)
     if len(stories) < 10:
         raise ValueError(
-            f"{characters} characters hold only {len(stories)} stories, too few to set a tenth aside for validation: "
-            "ask for 10,000 or more"
+            f"{characters} characters hold {len(stories)} stories, and ten are needed to set a tenth aside for "
+            "validation: ask for 10,000 characters or more"
         )
     stories = list(stories)
     tenth = len(stories) // 10

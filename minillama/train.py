@@ -38,7 +38,7 @@ class Settings:
     steps: int = 1000
     batch_size: int = 8  # sequences in a step
     micro_batches: int = 1  # parts that a batch is computed in, one after the other, to save memory
-    lr: float = 3e-3  # peak learning rate
+    lr: float = 1.5e-3  # peak learning rate
     warmup: int = 50  # steps of linear warm-up
     lr_floor: float = 0.1  # final learning rate as a share of the peak
     beta1: float = 0.9
@@ -46,13 +46,14 @@ class Settings:
     weight_decay: float = 0.1  # of matrices
     clip: float = 1.0  # largest norm of the gradient
     seed: int = 0  # of the initial weights, the order of the data and dropout
+    init_std: float = 0.06  # deviation of the initial weights; 0.02 suits widths from 768, a narrow model wants more
     eval_every: int = 250  # steps between evaluations, samples and checkpoints
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "micro_batches", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; received {getattr(self, name)}")
-        for name in ("lr", "clip"):
+        for name in ("lr", "clip", "init_std"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; received {getattr(self, name)}")
         for name in ("warmup", "weight_decay", "seed"):
@@ -89,7 +90,7 @@ class Run:
 
     def __init__(self, folder, config, settings, corpus, threads=None):
         self.folder, self.settings, self.corpus = Path(folder), settings, corpus
-        self.model = Model(config, settings.seed, threads=threads)
+        self.model = Model(config, settings.seed, threads=threads, init_std=settings.init_std)
         s = settings
         self.optimizer = AdamW(self.model.parameters, (s.beta1, s.beta2), 1e-8, s.weight_decay, s.clip)
         self.batches = Batches(corpus.train, config.context, s.batch_size, s.seed)

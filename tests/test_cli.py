@@ -68,10 +68,10 @@ def test_resume_takes_the_saved_settings_and_refuses_others(cli, run_folder):
     code, out, _ = cli("train", "--out", run_folder, "--resume")
     assert code == 0 and "at step 6 of 6" in out
     code, _, err = cli("train", "--out", run_folder, "--resume", "--lr", 0.5)
-    assert code == 1 and "was started with --lr 0.003, not 0.5" in err and "Leave --lr out" in err
+    assert code == 1 and "was started with --lr 0.0015, not 0.5" in err and "Leave --lr out" in err
     code, _, err = cli("train", "--out", run_folder, "--resume", "--kv-heads", 1)
     assert code == 1 and "--kv-heads 2, not 1" in err
-    assert cli("train", "--out", run_folder, "--resume", "--lr", 0.003, "--threads", 1)[0] == 0
+    assert cli("train", "--out", run_folder, "--resume", "--lr", 0.0015, "--threads", 1)[0] == 0
 
 
 def test_tokenizer_train_encode_decode(cli, text, tmp_path):
