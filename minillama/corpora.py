@@ -123,10 +123,11 @@ class Batches:
     """The training batches of a stream of tokens: batch t is a function of (seed, t) alone
 
     An epoch cuts the stream into windows of `context` tokens, from an offset of its own, and takes them in random
-    order, so that every token is seen once an epoch, at changing places of the window.
+    order. A window moves back to where its document begins (the token `end_of_text`), if that is at most half a
+    window away: a short document is then seen from its beginning, as it is when text is generated.
     """
 
-    def __init__(self, tokens, context, batch_size, seed):
+    def __init__(self, tokens, context, batch_size, seed, end_of_text=None):
         if len(tokens) < context + 1:
             raise ValueError(
                 f"the training text has {len(tokens)} tokens and one window of context {context} needs {context + 1}; "
@@ -134,6 +135,7 @@ class Batches:
             )
         self.tokens, self.context, self.batch_size, self.seed = tokens, context, batch_size, seed
         self.windows = max(1, (len(tokens) - 1) // context - 1)  # one less than fit leaves room for the offset
+        self._documents = np.flatnonzero(tokens == end_of_text)
         self._epoch, self._starts = None, None
 
     def __getitem__(self, step):
@@ -148,22 +150,40 @@ class Batches:
             rng = np.random.default_rng([self.seed, epoch])
             slack = len(self.tokens) - 1 - self.windows * self.context
             offset = rng.integers(min(slack, self.context - 1) + 1)
-            self._epoch, self._starts = epoch, offset + self.context * rng.permutation(self.windows)
+            starts = offset + self.context * rng.permutation(self.windows)
+            self._epoch, self._starts = epoch, _document_starts(starts, self._documents, self.context // 2)
         return self._starts[i]
 
 
-def evaluation_batches(tokens, context, batch_size):
-    """All of a stream, in windows of `context` tokens side by side: yields ids, targets (up to batch_size, context)
+def evaluation_batches(tokens, context, batch_size, end_of_text=None):
+    """All of a stream, window by window: yields ids, targets (up to batch_size, context)
 
-    Every token but the first is predicted once; the end of the last window is filled up with IGNORED targets.
+    Every token but the first is predicted once. A window begins where the one before it ended or, if that is at most
+    half a window away, where the document of its first token begins; what it then reads a second time, and what it
+    lacks at the end of the stream, has the target IGNORED.
     """
-    count = -(-(len(tokens) - 1) // context)
-    ids = np.zeros(count * context, tokens.dtype)
-    targets = np.full(count * context, IGNORED, tokens.dtype)
-    ids[: len(tokens) - 1], targets[: len(tokens) - 1] = tokens[:-1], tokens[1:]
-    ids, targets = ids.reshape(count, context), targets.reshape(count, context)
-    for start in range(0, count, batch_size):
-        yield ids[start : start + batch_size], targets[start : start + batch_size]
+    documents = np.flatnonzero(tokens == end_of_text)
+    starts, firsts, first = [], [], 1  # first: the token that is to be predicted next
+    while first < len(tokens):
+        firsts.append(first)
+        starts.append(int(_document_starts(np.array([first - 1]), documents, context // 2)[0]))
+        first = starts[-1] + context + 1
+    padded = np.concatenate([tokens, np.zeros(context, tokens.dtype)])
+    for i in range(0, len(starts), batch_size):
+        places = np.array(starts[i : i + batch_size])[:, None] + np.arange(context + 1)
+        windows, wanted = (
+            padded[places],
+            (places >= np.array(firsts[i : i + batch_size])[:, None]) & (places < len(tokens)),
+        )
+        yield windows[:, :-1], np.where(wanted, windows, IGNORED)[:, 1:]
+
+
+def _document_starts(places, documents, furthest):
+    """Each place, moved back to the beginning of its document if that is at most `furthest` tokens away."""
+    if len(documents) == 0:
+        return places
+    begin = documents[np.maximum(np.searchsorted(documents, places, side="right") - 1, 0)]
+    return np.where((begin <= places) & (places - begin <= furthest), begin, places)
 
 
 def _read_text(path):

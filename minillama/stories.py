@@ -1,16 +1,16 @@
 """Short children's stories from a source whose entropy is known.
 
-One program, `tell`, tells a story through a pen: `pen.write` writes fixed words, and `pen.choose` leaves the next words
-to chance. It picks one of several options and writes it on the spot. No option of a choice is the beginning of another,
-so a text betrays every choice that made it, and its probability is the product of theirs:
+One program, `tell`, tells a story through a pen: `pen.write` writes what must come next, and `pen.choose`
+leaves it to chance: it picks one of several options and writes it on the spot. No option of a choice is the
+beginning of another, so a text betrays every choice that made it, and its probability is the product of theirs:
 
     log p(text) = sum over the choices of log(weight of the option taken / weights of all options)
 
-A `Writer` takes the choices at random; a `Reader` finds them in a given text. As the true p of every story is known, so
-is the loss that no language model can beat on average: the entropy of the source, the mean of -log p over its stories.
+A `Writer` takes the choices at random; a `Reader` finds them in a given text. As the true p of every story is
+known, so is the loss that no language model can beat on average, the entropy of the source: the mean of -log p.
 
-A model that predicts a story as well as its author has to look back: for names and pronouns, for the colour of a toy,
-for what has happened already, and for how many apples are left.
+A model that predicts a story as well as its author has to look back: for names and pronouns, for the colour of
+a toy, for what has happened already, and for how many apples are left.
 """
 
 import math
@@ -32,8 +32,8 @@ class Pen:
     def choose(self, options, weights=None, say=str):
         """Choose one of `options`, write `say(option)` and return the option.
 
-        The chance of an option is its share of `weights`, which are integers; without weights all are equally likely.
-        What is said of one option may not be the beginning of what is said of another.
+        The chance of an option is its share of `weights`, which are integers; without weights all options are
+        equally likely. What is said of one may not be the beginning of what is said of another.
         """
         weights = weights or [1] * len(options)
         index = self.pick(options, weights, say)
@@ -43,8 +43,7 @@ class Pen:
 
 
 class Writer(Pen):
-    """Takes every choice at random. Of the numpy Generator `rng` it uses `random()` alone, whose draws are the same
-    in every version of NumPy."""
+    """Takes every choice at random, with draws of `rng.random()` alone: they are the same in every NumPy."""
 
     def __init__(self, rng):
         super().__init__()
@@ -109,8 +108,9 @@ PLURALS = {"berry": "berries", "peach": "peaches", "cherry": "cherries"}
 NUMBERS = "no one two three four five six seven eight nine ten".split()
 SKILLS = "fly hop sing dance swim read bake paint".split()
 
-HIDING_PLACES = "under a tree, under a leaf, under a hat, behind a tree, behind a rock, in the grass, in a box, in a shoe"
-HIDING_PLACES = HIDING_PLACES.split(", ")
+HIDING_PLACES = "under a tree, under a leaf, under a hat, behind a tree, behind a rock".split(", ")
+HIDING_PLACES += "in the grass, in a box, in a shoe".split(", ")
+WEATHERS = "rain wind snow fog".split()
 SHELTERS = "a cave, a tent, a barn, a hollow tree, an old boat, a big box".split(", ")
 PASTIMES = "sang, danced, told jokes, took a nap, read a book, ate cake".split(", ")
 TROUBLES = {
@@ -169,43 +169,32 @@ def tell(pen):
 
 def opening(pen):
     pen.choose(["Once upon a time", "Long ago", "Not long ago", "Far away"], [4, 2, 1, 1])
-    pen.write(" there was a ")
-    pen.choose(VIRTUES)
-    pen.write(" ")
-    hero = pen.choose(CHILDREN, say=lambda child: f"{child.kind} named {child}")
-    pen.write(f". {hero.he.capitalize()} had ")
-    colour = pen.choose(COLOURS, [3, 2, 2, 1, 1, 1], say=a)
-    pen.write(" ")
-    toy = pen.choose(TOYS)
-    pen.write(" and ")
-    left = pen.choose(range(2, 8), say=lambda number: NUMBERS[number])
-    pen.write(" ")
-    treat = pen.choose(TREATS, say=plural)
-    pen.write(f". {hero.his.capitalize()} friend was ")
-    animal = pen.choose(ANIMALS, say=a)
-    pen.write(" named ")
-    friend = pen.choose(FRIENDS)
-    pen.write(f". {hero} and {friend} played with the {colour} {toy} ")
-    pen.choose(["every day", "all day", "in the sun", "by the sea"], [3, 2, 1, 1])
-    pen.write(".")
+    pen.choose(VIRTUES, say=lambda virtue: f" there was a {virtue} ")
+    hero = pen.choose(CHILDREN, say=lambda child: f"{child.kind} named {child}. ")
+    colour = pen.choose(COLOURS, [3, 2, 2, 1, 1, 1], lambda hue: f"{hero.he.capitalize()} had {a(hue)} ")
+    toy = pen.choose(TOYS, say=lambda toy: f"{toy} and ")
+    left = pen.choose(range(2, 8), say=lambda number: f"{NUMBERS[number]} ")
+    treat = pen.choose(TREATS, say=lambda treat: f"{plural(treat)}. ")
+    animal = pen.choose(ANIMALS, say=lambda animal: f"{hero.his.capitalize()} friend was {a(animal)} ")
+    friend = pen.choose(FRIENDS, say=lambda friend: f"named {friend}. {hero} and {friend} played ")
+    times = ["every day", "all day", "in the sun", "by the sea"]
+    pen.choose(times, [3, 2, 1, 1], lambda time: f"with the {colour} {toy} {time}.")
     return Story(hero, f"{colour} {toy}", left, treat, animal, friend)
 
 
 def ask(pen, s):
     pen.write(f' {a(s.treat)}?" asked {s.friend}. {s.hero} gave {s.friend.him} ')
     most = min(s.left - 1, 3)  # one is always kept
-    given = pen.choose(range(1, most + 1), [3, 2, 1][:most], say=lambda number: some(number, s.treat))
+    given = pen.choose(range(1, most + 1), [3, 2, 1][:most], lambda number: some(number, s.treat))
     s.left -= given
     pen.write(f" and had {NUMBERS[s.left]} left.")
 
 
 def find(pen, s):
-    pen.write(f" {s.hero} found ")
-    found = pen.choose([1, 2, 3], say=lambda number: NUMBERS[number])
+    found = pen.choose([1, 2, 3], say=lambda number: f" {s.hero} found {NUMBERS[number]} more ")
     s.left += found
-    pen.write(f" more {s.treat if found == 1 else plural(s.treat)} ")
-    pen.choose(HIDING_PLACES)
-    pen.write(f". Now {s.hero.he} had {NUMBERS[s.left]}.")
+    pen.choose(HIDING_PLACES, say=lambda place: f"{s.treat if found == 1 else plural(s.treat)} {place}.")
+    pen.write(f" Now {s.hero.he} had {NUMBERS[s.left]}.")
 
 
 def count(pen, s):
@@ -215,62 +204,46 @@ def count(pen, s):
 
 def lunch(pen, s):
     s.left -= 2
-    verb = "was" if s.left == 1 else "were"
-    pen.write(f" {s.hero} and {s.friend} each ate one {s.treat}, so {some(s.left, s.treat)} {verb} left.")
+    rest = f"{some(s.left, s.treat)} {'was' if s.left == 1 else 'were'}"
+    pen.write(f" {s.hero} and {s.friend} each ate one {s.treat}, so {rest} left.")
 
 
 def lose(pen, s):
     pen.write(f' Where is my {s.toy}?" ')
-    pen.choose(["cried", "asked", "called"], [3, 2, 1])
-    pen.write(f" {s.hero}. {s.friend} found it ")
-    pen.choose(HIDING_PLACES)
-    pen.write(".")
+    pen.choose(["cried", "asked", "called"], [3, 2, 1], lambda said: f"{said} {s.hero}. {s.friend} found it ")
+    pen.choose(HIDING_PLACES, say=lambda place: f"{place}.")
 
 
 def hide(pen, s):
-    pen.write(" the ")
-    weather = pen.choose(["rain", "wind", "snow", "fog"], [4, 2, 1, 1])
-    pen.write(f" came. They hid the {s.toy} in ")
-    pen.choose(SHELTERS)
-    pen.write(" and ")
-    pen.choose(PASTIMES)
-    pen.write(f" until the {weather} was gone.")
+    weather = pen.choose(WEATHERS, [4, 2, 1, 1], lambda weather: f" the {weather} came. ")
+    pen.choose(SHELTERS, say=lambda place: f"They hid the {s.toy} in {place} ")
+    pen.choose(PASTIMES, say=lambda pastime: f"and {pastime} until the {weather} was gone.")
 
 
 def meet(pen, s):
-    pen.write(" ")
-    s.guest = pen.choose(others(ANIMALS, s.animal), say=a)
-    pen.write(" who was ")
-    trouble = pen.choose(list(TROUBLES))
-    pen.write(f". They {TROUBLES[trouble].format(s.guest)}.")
+    s.guest = pen.choose(others(ANIMALS, s.animal), say=lambda animal: f" {a(animal)} who was ")
+    pen.choose(list(TROUBLES), say=lambda trouble: f"{trouble}. They {TROUBLES[trouble].format(s.guest)}.")
 
 
 def dream(pen, s):
-    pen.write(f" {s.hero} fell asleep and dreamed that ")
-    pen.choose(ANIMALS, say=a)
-    pen.write(f" took the {s.toy} to ")
-    pen.choose(["the moon", "the sea", "a king", "a party", "school"])
-    pen.write(".")
+    pen.choose(ANIMALS, say=lambda animal: f" {s.hero} fell asleep and dreamed that {a(animal)} took ")
+    places = ["the moon", "the sea", "a king", "a party", "school"]
+    pen.choose(places, say=lambda place: f"the {s.toy} to {place}.")
 
 
 def show_off(pen, s):
-    pen.write(" I can ")
-    pen.choose(SKILLS)
-    pen.write(" like ")
-    pen.choose(others(ANIMALS, s.animal), say=a)
-    pen.write(f'," said {s.friend}. {s.hero} ')
-    pen.choose(["laughed and laughed", "clapped", "smiled"], [3, 2, 1])
-    pen.write(".")
+    pen.choose(SKILLS, say=lambda skill: f" I can {skill} like ")
+    pen.choose(others(ANIMALS, s.animal), say=lambda animal: f'{a(animal)}," said {s.friend}. ')
+    pen.choose(["laughed and laughed", "clapped", "smiled"], [3, 2, 1], lambda did: f"{s.hero} {did}.")
 
 
 def ending(pen, s):
     pen.choose(["At bedtime", "That night", "When the moon came up", "When the stars came out"])
-    verb = "was" if s.left == 1 else "were"
-    pen.write(f" there {verb} {some(s.left, s.treat)} left for ")
-    pen.choose(["breakfast", "tomorrow", "the birds"], [3, 2, 1])
-    pen.write('. "')
-    wish = pen.choose(["Good night", "Sweet dreams", "Sleep well"], [3, 2, 1])
-    pen.write(f", {s.toy}. ")
+    rest = f"{'was' if s.left == 1 else 'were'} {some(s.left, s.treat)}"
+    uses = ["breakfast", "tomorrow", "the birds"]
+    pen.choose(uses, [3, 2, 1], lambda use: f' there {rest} left for {use}. "')
+    wishes = ["Good night", "Sweet dreams", "Sleep well"]
+    wish = pen.choose(wishes, [3, 2, 1], lambda wish: f"{wish}, {s.toy}. ")
     if s.guest:
         pen.write(f"{wish}, {s.guest}. ")
     pen.write(f'{wish}, {s.friend}," said {s.hero}.')
@@ -301,7 +274,7 @@ ENDING = Event("\n", 15, ending)
 
 
 def tell_story(rng):
-    """A story drawn with the numpy Generator `rng`, and its log probability in nats: (text, log_probability)."""
+    """(text, log_probability): a story drawn with a numpy Generator, and its log probability in nats."""
     pen = Writer(rng)
     tell(pen)
     return "".join(pen.pieces), pen.log_probability
@@ -327,17 +300,17 @@ class Stories:
     validation: list[str]
 
     def entropy(self, texts):
-        """Total nats of `texts` under the source, the sum of -log p: the loss of a model that knows the source.
+        """Total nats of `texts`, the sum of -log p: the loss on them of a model that knows the source.
 
-        Divided by their total length it is in nats a character. Raises ValueError for a text that is no story.
+        Divided by their total length it is nats a character. Raises ValueError for a text that is no story.
         """
         return -math.fsum(log_probability(text) for text in texts)
 
 
 def generate(characters, seed):
-    """As many different stories as it takes to hold `characters` characters or more; the last tenth for validation.
+    """As many different stories as hold `characters` characters or more; the last tenth is for validation.
 
-    The same seed gives the same stories on every machine. Raises ValueError if they are fewer than ten stories.
+    The same seed gives the same stories on every machine. Raises ValueError if there are fewer than ten.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     stories = {}  # a dict, for its keys are different and stay in order
@@ -349,8 +322,8 @@ def generate(characters, seed):
             length += len(text)
     if len(stories) < 10:
         raise ValueError(
-            f"{characters} characters hold {len(stories)} stories, and ten are needed to set a tenth aside for "
-            "validation: ask for 10,000 characters or more"
+            f"{characters} characters hold only {len(stories)} stories, too few to set a tenth aside for "
+            "validation: ask for 10,000 or more"
         )
     stories = list(stories)
     tenth = len(stories) // 10

@@ -70,11 +70,11 @@ class NotFinite(ArithmeticError):
     """The loss or the gradient is infinite or not a number; the run stops before the weights are touched."""
 
 
-def evaluate(model, tokens):
-    """The mean loss in nats over a whole stream of tokens, in windows of the model's context side by side."""
+def evaluate(model, tokens, end_of_text=None):
+    """The mean loss in nats over a whole stream of tokens, in the windows of `corpora.evaluation_batches`."""
     context = model.config.context
     total = count = 0
-    for ids, targets in evaluation_batches(tokens, context, max(1, _EVALUATION_TOKENS // context)):
+    for ids, targets in evaluation_batches(tokens, context, max(1, _EVALUATION_TOKENS // context), end_of_text):
         predicted = np.count_nonzero(targets != IGNORED)
         total += predicted * model.loss(ids, targets)
         count += predicted
@@ -93,7 +93,7 @@ class Run:
         self.model = Model(config, settings.seed, threads=threads, init_std=settings.init_std)
         s = settings
         self.optimizer = AdamW(self.model.parameters, (s.beta1, s.beta2), 1e-8, s.weight_decay, s.clip)
-        self.batches = Batches(corpus.train, config.context, s.batch_size, s.seed)
+        self.batches = Batches(corpus.train, config.context, s.batch_size, s.seed, corpus.tokenizer.end_of_text)
         if len(corpus.validation) < 2:
             raise ValueError("the validation split, a tenth of the text, has fewer than 2 tokens; use more text")
         self.seconds = 0.0  # spent in training so far, by all sessions of this run
@@ -171,7 +171,7 @@ class Run:
                 last = optimizer.steps == s.steps
                 if last or optimizer.steps % s.eval_every == 0:
                     self.seconds += time.perf_counter() - started
-                    loss = evaluate(self.model, self.corpus.validation)
+                    loss = self.evaluate()
                     self._log(train_loss=np.mean(recent), val_loss=loss, speed=speed, rate=rate, norm=norm)
                     self.save()
                     if not quiet:
@@ -181,7 +181,11 @@ class Run:
                     self.seconds += time.perf_counter() - started
                     self.save()
                     return None
-        return loss if loss is not None else evaluate(self.model, self.corpus.validation)
+        return loss if loss is not None else self.evaluate()
+
+    def evaluate(self):
+        """The validation loss, over all of the split, in nats a token."""
+        return evaluate(self.model, self.corpus.validation, self.corpus.tokenizer.end_of_text)
 
     def step(self):
         """One step of training: loss of the batch, length of its gradient, learning rate."""

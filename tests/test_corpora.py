@@ -119,3 +119,31 @@ def test_text_that_cannot_be_used_is_refused_with_what_to_do(tmp_path):
     refused(ValueError, "tokenizer must be one of bpe, char; received 'words'", tmp_path / "a.txt", "words")
     with pytest.raises(ValueError, match="has 9 tokens and one window of context 16 needs 17"):
         Batches(encode_corpus(tmp_path / "a.txt", "char").train, 16, 1, 0)
+
+
+def documents_of(lengths):
+    """A stream of documents of the given lengths: 0 between them, then 1, 2, 3, ... inside each."""
+    return np.concatenate([np.arange(length + 1) for length in lengths] + [[0]]).astype(np.int32)
+
+
+def test_training_windows_begin_at_documents_that_are_near():
+    tokens = documents_of([5, 3, 30, 2, 7, 4, 6, 5])
+    batches = Batches(tokens, 10, 4, seed=0, end_of_text=0)
+    firsts = np.concatenate([batches[step][0][:, 0] for step in range(30)])
+    assert set(firsts) <= {0, *range(6, 31)} and (firsts == 0).mean() > 0.3
+    unaligned = np.concatenate([Batches(tokens, 10, 4, seed=0)[step][0][:, 0] for step in range(30)])
+    assert len(set(unaligned) & set(range(1, 6))) > 2
+
+
+@pytest.mark.parametrize("lengths", [[3, 3, 3, 3], [30], [5, 3, 30, 2, 7, 4, 6, 5], [1], [9, 10, 11, 4]])
+def test_evaluation_windows_begin_at_documents_and_still_predict_every_token_once(lengths):
+    tokens = documents_of(lengths)
+    windows = list(evaluation_batches(tokens, 10, 3, end_of_text=0))
+    targets = np.concatenate([targets for _, targets in windows])
+    kept = targets[targets != IGNORED]
+    np.testing.assert_array_equal(kept, tokens[1:])
+    for ids, targets in windows:
+        for row, row_targets in zip(ids, targets, strict=True):
+            wanted = np.flatnonzero(row_targets != IGNORED)
+            np.testing.assert_array_equal(row[wanted[1:]], row_targets[wanted[:-1]])
+            assert row[0] == 0 or row[0] > 5

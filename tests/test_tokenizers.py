@@ -390,9 +390,13 @@ def test_save_and_load(either, tmp_path):
         text = SAMPLE + END_OF_TEXT
         assert loaded.encode(text).tolist() == either.encode(text).tolist()
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    assert config["eos_token"] == END_OF_TEXT
-    assert config["clean_up_tokenization_spaces"] is False
-    assert b"\r" not in (folder / "tokenizer.json").read_bytes()
+    assert config == {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "eos_token": END_OF_TEXT,
+    }
+    written = (folder / "tokenizer.json").read_bytes()
+    assert b"\r" not in written and b"\\u" not in written  # characters stand as themselves, in UTF-8
 
 
 def test_no_end_of_text_no_eos_token(tmp_path):
@@ -419,6 +423,35 @@ def test_json_is_a_description_of_its_own(either):
     assert json.loads(json.dumps(data)) == data
     again = type(either).from_json(copy.deepcopy(data))
     assert again.to_json() == data == either.to_json()
+
+
+def test_json_is_what_the_tokenizers_library_expects():
+    data = BPETokenizer.train("the the", 260, special_tokens=("<s>", "</s>")).to_json()
+    model = data.pop("model")
+    vocab, merges = model.pop("vocab"), model.pop("merges")
+    assert merges == [["h", "e"], ["t", "he"]]
+    some = {"<s>": 0, "</s>": 1, "!": 2, "ÿ": 189, "Ā": 190, "Ġ": 222, "Ń": 257, "he": 258, "the": 259}
+    assert len(vocab) == 260 and vocab.items() >= some.items()
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    split = {"type": "Split", "pattern": {"Regex": DIGITS_PATTERN}, "behavior": "Isolated", "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    assert {name: value for name, value in model.items() if value} == {"type": "BPE"}
+    assert {name: value for name, value in data.items() if value} == {
+        "version": "1.0",
+        "added_tokens": [{"id": 0, "content": "<s>", **flags}, {"id": 1, "content": "</s>", **flags}],
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+    }
+
+
+def test_a_template_that_adds_nothing_is_read(either):
+    data = either.to_json()
+    alone = [{"Sequence": {"id": "A", "type_id": 0}}]
+    data["post_processor"] = {"type": "TemplateProcessing", "single": alone, "special_tokens": {}}
+    assert type(either).from_json(data).to_json() == either.to_json()
+    data["post_processor"]["single"] = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, *alone]
+    with pytest.raises(ValueError, match="post_processor is"):
+        type(either).from_json(data)
 
 
 def test_ids_may_come_in_any_order_and_merges_in_the_old_form(bpe):
