@@ -37,7 +37,7 @@ _TRAINING_OPTIONS = {
 _DATA_OPTIONS = {
     "data": ("stories", "a UTF-8 text file, a folder of text files, or stories, the built-in source"),
     "tokenizer": ("bpe", "bpe (byte-level) or char"),
-    "vocab_size": (512, "tokens of the bpe tokenizer"),
+    "vocab_size": (1024, "tokens of the bpe tokenizer"),
 }
 
 
@@ -231,7 +231,7 @@ def _parser():
     group = made.add_subparsers(metavar="COMMAND", required=True)
     made = command("train", train_tokenizer, "train a byte-level BPE tokenizer", group)
     made.add_argument("data", metavar="FILE", help="a UTF-8 text file, a folder of text files, or stories")
-    made.add_argument("--vocab-size", type=int, default=512, help=_help("tokens, at most", 512))
+    made.add_argument("--vocab-size", type=int, default=1024, help=_help("tokens, at most", 1024))
     made.add_argument("--out", metavar="DIR", required=True, help="folder that receives tokenizer.json")
     made = command("encode", encode, "turn text into token ids", group)
     made.add_argument("tokenizer", metavar="DIR", help="folder with a tokenizer.json")

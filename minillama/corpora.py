@@ -87,7 +87,7 @@ def read_corpus(data):
     return Corpus(*_split(documents))
 
 
-def encode_corpus(data, tokenizer="bpe", vocab_size=512):
+def encode_corpus(data, tokenizer="bpe", vocab_size=1024):
     """Read data (see read_corpus), train a tokenizer on it ("bpe" of vocab_size tokens, or "char") and encode it
 
     The result is kept in the cache folder, keyed by the text's content: `MINILLAMA_CACHE`, or .cache/minillama in the

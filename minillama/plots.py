@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
-
-from .files import replacing  # noqa: E402
-from .train import read_metrics, read_state  # noqa: E402
+from .files import replacing
+from .train import LOG_EVERY, read_metrics, read_state
 
 COLOURS = {"blue": "#0072B2", "orange": "#E69F00", "green": "#009E73", "red": "#D55E00", "grey": "#666666"}
 
@@ -17,37 +15,33 @@ def loss_curve(folder, path=None):
     """Draw the losses of the run in folder, and the true entropy where it is known; returns the PNG's path."""
     rows, state = read_metrics(folder), read_state(folder)
     path = Path(path or Path(folder) / "loss.png")
-    steps = [row["step"] for row in rows]
-    figure, axes = plt.subplots(figsize=(7, 4), dpi=150, layout="constrained")
-    axes.plot(
-        steps,
-        [row["train_loss"] for row in rows],
-        color=COLOURS["blue"],
-        lw=1.5,
-        label="training (mean since the last point)",
-    )
-    axes.plot(
-        steps,
-        [row["val_loss"] for row in rows],
-        color=COLOURS["red"],
-        lw=1.5,
-        marker="o",
-        ms=4,
-        label="validation, all of it",
-    )
+    evaluated = [row for row in rows if row["val_loss"] is not None]
+    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")  # without pyplot: no window, no global state
+    axes = figure.subplots()
+    axes.plot(*_columns(rows, "train_loss"), color=COLOURS["blue"], lw=1, label=f"training, mean of {LOG_EVERY} steps")
+    axes.plot(*_columns(evaluated, "val_loss"), color=COLOURS["red"], lw=1.5, marker="o", ms=4, label="validation")
     if state["floor"] is not None:
-        axes.axhline(state["floor"], color=COLOURS["grey"], ls="--", lw=1.2, label=f"true entropy {state['floor']:.3f}")
+        label = f"true entropy of the source, {state['floor']:.3f}"
+        axes.axhline(state["floor"], color=COLOURS["grey"], ls="--", lw=1.2, label=label)
     axes.set(xlabel="step", ylabel="loss (nats a token)", yscale="log")
-    axes.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
-    right = axes.secondary_yaxis("right", functions=_scaled(1 / state["characters_per_token"]))
-    right.set_ylabel("nats a character")
+    per_token = [axes]
+    if state["characters_per_token"] > 1.001:
+        right = axes.secondary_yaxis("right", functions=_scaled(1 / state["characters_per_token"]))
+        right.set_ylabel("loss (nats a character)")
+        per_token.append(right)
+    for scale in per_token:
+        scale.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        scale.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        scale.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     with replacing(path) as new:
         figure.savefig(new, format="png")
-    plt.close(figure)
     return path
+
+
+def _columns(rows, name):
+    return [row["step"] for row in rows], [row[name] for row in rows]
 
 
 def _scaled(factor):

@@ -2,15 +2,15 @@
 
 One program, `tell`, tells a story through a pen: `pen.write` writes what must come next, and `pen.choose`
 leaves it to chance: it picks one of several options and writes it on the spot. No option of a choice is the
-beginning of another, so a text betrays every choice that made it, and its probability is the product of theirs:
+beginning of another, so a text betrays every choice that made it, and its probability is their product:
 
     log p(text) = sum over the choices of log(weight of the option taken / weights of all options)
 
-A `Writer` takes the choices at random; a `Reader` finds them in a given text. As the true p of every story is
-known, so is the loss that no language model can beat on average, the entropy of the source: the mean of -log p.
+A `Writer` takes the choices at random; a `Reader` finds them in a given text. As the true p of every story
+is known, so is the entropy of the source, the mean of -log p: no language model can have a lower loss.
 
-A model that predicts a story as well as its author has to look back: for names and pronouns, for the colour of
-a toy, for what has happened already, and for how many apples are left.
+A model that predicts a story as well as its author has to look back: for names and pronouns, for the colour
+of a toy, for what has happened already, and for how many apples are left.
 """
 
 import math

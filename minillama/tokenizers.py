@@ -390,6 +390,7 @@ def learn_merges(
     words are distinct sequences of ids, rewritten in place; counts says how often each occurs. A merge gets
     the next id from first_id on. The pair counted most often is merged; of equal ones the smallest pair of
     ids, as in the tokenizers library. "aaa" counts the pair (a, a) twice, and merging it leaves "aa" + "a".
+    Two merges never spell the same token: as each is made everywhere, equal stretches are joined alike.
 
     Rewriting only the words that contain the pair, and correcting only the counts of the pairs around it,
     makes a merge cost what it changes. A count only falls once its pair is in the heap: what comes up with
@@ -429,7 +430,7 @@ def learn_merges(
 
 
 def _merge_pair(word: list[int], pair: tuple[int, int], new_id: int) -> tuple[list[int], list, list]:
-    """The word with the pair joined, from left to right, and the pairs around it this removes and makes."""
+    """The word with the pair joined from left to right; the pairs beside it that are lost and gained."""
     merged: list[int] = []
     lost, gained = [], []
     left, right = pair

@@ -28,6 +28,7 @@ from .ops.loss import IGNORED
 from .optim import AdamW, learning_rate
 
 STATE_FILE, METRICS_FILE = "trainer.safetensors", "metrics.jsonl"
+LOG_EVERY = 10  # steps between rows of metrics.jsonl; val_loss is null in rows without an evaluation
 _EVALUATION_TOKENS = 8192  # tokens in one forward pass of an evaluation
 
 
@@ -35,7 +36,7 @@ _EVALUATION_TOKENS = 8192  # tokens in one forward pass of an evaluation
 class Settings:
     """How a model is trained. The optimizer's defaults are LLaMA's (arXiv 2302.13971, section 2.3)."""
 
-    steps: int = 1000
+    steps: int = 600
     batch_size: int = 8  # sequences in a step
     micro_batches: int = 1  # parts that a batch is computed in, one after the other, to save memory
     lr: float = 1.5e-3  # peak learning rate
@@ -47,7 +48,7 @@ class Settings:
     clip: float = 1.0  # largest norm of the gradient
     seed: int = 0  # of the initial weights, the order of the data and dropout
     init_std: float = 0.06  # deviation of the initial weights; 0.02 suits widths from 768, a narrow model wants more
-    eval_every: int = 250  # steps between evaluations, samples and checkpoints
+    eval_every: int = 150  # steps between evaluations, samples and checkpoints
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "micro_batches", "eval_every"):
@@ -156,7 +157,7 @@ class Run:
         """Train up to settings.steps; an interrupt (Ctrl-C) saves and returns None."""
         s, optimizer = self.settings, self.optimizer
         tokens_a_step = s.batch_size * self.model.config.context
-        recent, loss, started, tokens = [], None, time.perf_counter(), 0
+        recent, loss, mark = [], None, time.perf_counter()
         bar = tqdm(
             total=s.steps, initial=optimizer.steps, unit="step", dynamic_ncols=True, disable=quiet, mininterval=0.5
         )
@@ -164,21 +165,22 @@ class Run:
             while optimizer.steps < s.steps:
                 train_loss, norm, rate = self.step()
                 recent.append(train_loss)
-                tokens += tokens_a_step
-                speed = tokens / (time.perf_counter() - started)
+                last = optimizer.steps == s.steps
+                evaluating = last or optimizer.steps % s.eval_every == 0
+                speed = tokens_a_step * len(recent) / (time.perf_counter() - mark)
                 bar.update()
                 bar.set_postfix_str(f"loss {train_loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
-                last = optimizer.steps == s.steps
-                if last or optimizer.steps % s.eval_every == 0:
-                    self.seconds += time.perf_counter() - started
-                    loss = self.evaluate()
+                if evaluating or optimizer.steps % LOG_EVERY == 0:
+                    self.seconds += time.perf_counter() - mark
+                    loss = self.evaluate() if evaluating else None
                     self._log(train_loss=np.mean(recent), val_loss=loss, speed=speed, rate=rate, norm=norm)
-                    self.save()
-                    if not quiet:
-                        tqdm.write(self._report(loss))
-                    recent, started, tokens = [], time.perf_counter(), 0
+                    if evaluating:
+                        self.save()
+                        if not quiet:
+                            tqdm.write(self._report(loss))
+                    recent, mark = [], time.perf_counter()
                 if interrupted() and not last:
-                    self.seconds += time.perf_counter() - started
+                    self.seconds += time.perf_counter() - mark
                     self.save()
                     return None
         return loss if loss is not None else self.evaluate()

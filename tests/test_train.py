@@ -46,6 +46,8 @@ def test_it_learns_and_the_folder_has_what_was_learned(tmp_path, corpus):
     loss = run.train(quiet=True)
     assert before > 2.2 and loss < 0.7
     rows = read_metrics(tmp_path / "run")
+    assert [row["step"] for row in rows] == list(range(10, 160, 10))
+    rows = [row for row in rows if row["val_loss"] is not None]
     assert [row["step"] for row in rows] == [50, 100, 150]
     assert {"step", "train_loss", "val_loss", "seconds", "tokens_per_second"} <= rows[0].keys()
     assert rows[-1]["val_loss"] == loss and rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
