@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from . import PRESETS, Config, __version__, load
-from .parallel import available_threads
+from .parallel import available_threads, check_threads
 
 _MODEL_OPTIONS = {
     "context": "longest sequence, in tokens",
@@ -49,6 +49,9 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     try:
         return options.command(options) or 0
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        sys.stdout = None
+        return 1
     except (ValueError, ArithmeticError, OSError) as error:
         message = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else error
         print(f"minillama: error: {message}", file=sys.stderr)
@@ -63,11 +66,11 @@ def train(options):
     from .train import Run, Settings, read_state
 
     given = vars(options)
-    folder = Path(given.get("out") or Path("runs") / Path(given.get("data", "stories")).stem)
-    threads = given.get("threads")
+    folder = Path(given.get("out") or Path("runs") / Path(given.get("data", "stories")).resolve().stem)
+    threads = check_threads(given["threads"]) if "threads" in given else None
     if options.resume:
         state = read_state(folder)
-        saved = {**state["source"], **state["config"], **state["settings"]}
+        saved = {**state["config"], **state["settings"], **state["source"]}
         for name, value in given.items():
             if name in saved and name != "data" and value != saved[name]:
                 option = "--" + name.replace("_", "-")
@@ -78,6 +81,8 @@ def train(options):
         source = {**state["source"], "data": given.get("data", state["source"]["data"])}
         run = Run.resume(folder, encode_corpus(**source), threads)
         print(f"resuming {folder} at step {run.optimizer.steps} of {run.settings.steps}")
+        if run.model.workers.threads != state["threads"]:
+            print(f"with {threads} threads, not {state['threads']} as before: the last bits of the weights will differ")
     else:
         source = {name: given.get(name, default) for name, (default, _) in _DATA_OPTIONS.items()}
         settings = Settings(**{name: given[name] for name in _TRAINING_OPTIONS if name in given})
@@ -86,7 +91,11 @@ def train(options):
         corpus = encode_corpus(**source)
         run = Run.start(folder, Config(corpus.tokenizer.vocab_size, **shape), settings, corpus, threads)
         _describe_run(run)
-    loss = run.train()
+    try:
+        loss = run.train()
+    except KeyboardInterrupt:
+        print(f"\nstopped without saving; the last checkpoint is in {folder}", file=sys.stderr)
+        return 130
     if loss is None:
         print(f"\nstopped at step {run.optimizer.steps}; continue with: minillama train --out {folder} --resume")
         return 130
@@ -94,7 +103,7 @@ def train(options):
     print(f"validation loss {loss:.4f} nats a token, {run.corpus.per_character(loss):.4f} nats a character")
     if run.corpus.floor is not None:
         floor = run.corpus.per_character(run.corpus.floor)
-        print(f"the true entropy of the source is {floor:.4f} nats a character: no model can do better")
+        print(f"the true entropy of the source is {floor:.4f} nats a character: no model does better on average")
     print(f"continue a text with: minillama sample {folder} --prompt TEXT")
 
 
@@ -113,10 +122,12 @@ def sample(options):
     model, tokenizer = load(options.model, options.threads)
     if tokenizer is None:
         raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
-    prompt = list(tokenizer.encode(options.prompt))
+    prompt = list(tokenizer.encode(options.prompt, special=False))
     if tokenizer.end_of_text is not None:
         prompt = [tokenizer.end_of_text, *prompt]
     elif not prompt:
+        if b"\n" not in tokenizer.vocab:
+            raise ValueError("this model has no token that a text begins with; give the beginning with --prompt")
         prompt = list(tokenizer.encode("\n"))
     tokens = generate(
         model, prompt, options.max_tokens, options.temperature, options.top_k, options.top_p, options.seed,
@@ -142,14 +153,20 @@ def train_tokenizer(options):
 def encode(options):
     from .tokenizers import load_tokenizer
 
-    text = sys.stdin.buffer.read().decode("utf-8") if options.text is None else options.text
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8") if options.text is None else options.text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input is not UTF-8 at byte {error.start}; encode takes text in UTF-8") from error
     print(*load_tokenizer(options.tokenizer).encode(text))
 
 
 def decode(options):
     from .tokenizers import load_tokenizer
 
-    ids = options.ids or [int(word) for word in sys.stdin.read().split()]
+    words = options.ids or sys.stdin.read().split()
+    if not all(word.isdecimal() for word in words):
+        raise ValueError(f"decode takes token ids, whole numbers; received {' '.join(words)[:60]!r}")
+    ids = [int(word) for word in words]
     print(load_tokenizer(options.tokenizer).decode(ids))
 
 
@@ -172,7 +189,8 @@ def info(options):
     print()
     for kind, size in BYTES.items():
         print(f"{'weights in ' + kind:<24}{counts['total'] * size / 1e6:>20,.1f} MB")
-    print(f"{'training, float32':<24}{counts['total'] * 16 / 1e6:>20,.1f} MB  (weights, gradient, two moments)")
+    training = f"{'training, float32':<24}{counts['total'] * 16 / 1e6:>20,.1f} MB"
+    print(f"{training}  (weights, gradient, two moments; one gradient more for each further thread)")
     print(f"{'cache a token, float32':<24}{cache_bytes_per_token(config):>20,} bytes")
     forward = flops_per_token(config)
     print(f"{'FLOPs a token':<24}{forward:>20,}  forward, at {config.context} tokens; three times that in training")
@@ -238,7 +256,7 @@ def _parser():
     made.add_argument("text", nargs="?", help="the text (default: what comes in on standard input)")
     made = command("decode", decode, "turn token ids into text", group)
     made.add_argument("tokenizer", metavar="DIR", help="folder with a tokenizer.json")
-    made.add_argument("ids", nargs="*", type=int, metavar="ID", help="token ids (default: from standard input)")
+    made.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from standard input)")
 
     made = command("info", info, "shape, parameters, memory and arithmetic of a model")
     made.add_argument("model", metavar="DIR|NAME", help=f"folder of a model, or one of: {', '.join(PRESETS)}")

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
 
-# Each operation with the module that holds it, in minillama.ops and (where listed below) in minillama.kernels.
+# Each operation with the module of minillama.ops that holds it. The module of the same name in minillama.kernels, where
+# there is one, holds its kernels; an operation without a kernel runs as NumPy.
 OPERATIONS = {
     "embedding": ("embedding", "embedding_backward"),
     "linear": ("linear", "linear_backward"),
@@ -32,15 +33,17 @@ def load(name):
     """The namespace of operations called "numpy" or "numba"."""
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; there are {', '.join(map(repr, BACKENDS))}")
-    package = f"{__package__}.{BACKENDS[name]}"
     functions = {}
-    for module_name, operations in OPERATIONS.items():
-        module = importlib.import_module(f"{package}.{module_name}")
-        functions.update({operation: getattr(module, operation) for operation in operations})
+    for package in BACKENDS[name]:
+        for module_name, operations in OPERATIONS.items():
+            path = f"{__package__}.{package}.{module_name}"
+            if package == "ops" or importlib.util.find_spec(path):
+                module = importlib.import_module(path)
+                functions.update({name: getattr(module, name) for name in operations if hasattr(module, name)})
     return SimpleNamespace(name=name, **functions)
 
 
-BACKENDS = {"numpy": "ops", "numba": "kernels"}
+BACKENDS = {"numpy": ("ops",), "numba": ("ops", "kernels")}
 
 
 def active():

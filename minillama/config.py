@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
+from math import isfinite
+from numbers import Integral, Real
 
 from .ops.positions import ROPE_LAYOUTS
 
@@ -26,11 +28,18 @@ class Config:
     def __post_init__(self):
         if self.kv_heads is None:
             object.__setattr__(self, "kv_heads", self.heads)
-        for name in ("vocab_size", "dim", "layers", "heads", "kv_heads", "context"):
-            _require_positive_integer(name, getattr(self, name))
+        for name in ("vocab_size", "dim", "layers", "heads", "kv_heads"):
+            self._require_integer(name, 1)
+        self._require_integer("context", 2)  # one token to read and one to predict
         if self.ffn is None:
             object.__setattr__(self, "ffn", ffn_width(self.dim))
-        _require_positive_integer("ffn", self.ffn)
+        self._require_integer("ffn", 1)
+        for name in ("norm_eps", "rope_theta", "dropout"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool) or not isfinite(value):
+                raise ValueError(f"{name} must be a finite number; received {value!r}")
+        if not isinstance(self.tied, bool):
+            raise ValueError(f"tied must be True or False; received {self.tied!r}")
         if self.dim % self.heads:
             raise ValueError(
                 f"heads must divide dim, so that every head has the same width; received dim {self.dim} and heads "
@@ -55,6 +64,12 @@ class Config:
             raise ValueError(f"rope_theta must be positive; received {self.rope_theta}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is a probability below 1; received {self.dropout}. 0 turns it off")
+
+    def _require_integer(self, name, least):
+        value = getattr(self, name)
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}; received {value!r}")
+        object.__setattr__(self, name, int(value))
 
     @property
     def head_dim(self):
@@ -85,11 +100,6 @@ def ffn_width(dim, multiple_of=8, multiplier=1.0):
     """
     width = int(multiplier * int(2 * 4 * dim / 3))
     return -(-width // multiple_of) * multiple_of
-
-
-def _require_positive_integer(name, value):
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1; received {value!r}")
 
 
 def _near_divisors(number, wanted):

@@ -1,7 +1,8 @@
 """Text in: files, folders and the embedded stories, split, encoded and cut into batches.
 
 A corpus is a list of documents for training and one for validation. Encoded, each split is one stream of token ids in
-which the end-of-text token stands before, between and after the documents.
+which the end-of-text token stands before, between and after the documents; a single document by characters is left as
+it is, without such a token.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ _TOKENIZER_SAMPLE = 2_000_000  # characters that a BPE tokenizer is trained on, 
 @dataclass
 class Corpus:
     """Documents as text. entropy is the sum of -log p of the validation documents under their true source, in nats,
-    where the source is known."""
+    where the source is known: on average over such texts, no model's loss can be lower."""
 
     train: list[str]
     validation: list[str]
@@ -48,7 +49,7 @@ class EncodedCorpus:
 
     @property
     def floor(self):
-        """The true entropy in nats a token, below which no model's validation loss can stay; None if unknown."""
+        """The true entropy in nats a token, which no model's loss can beat on average; None if it is unknown."""
         return None if self.entropy is None else self.entropy / self.predicted_tokens
 
     @property
@@ -62,9 +63,10 @@ class EncodedCorpus:
 
 
 def read_corpus(data):
-    """The Corpus of a UTF-8 text file, of a folder of text files (each a document), or of the name "stories".
+    """The Corpus of a UTF-8 text file, of a folder of text files, or of the name "stories"
 
-    The last tenth of the characters is the validation split, as nanoGPT splits tinyshakespeare.
+    A file is one document, or several with the marker <|endoftext|> between them. The last tenth of the characters is
+    the validation split, as nanoGPT splits tinyshakespeare.
     """
     if data == "stories":
         made = stories.generate(STORIES_CHARACTERS, STORIES_SEED)
@@ -72,19 +74,24 @@ def read_corpus(data):
     path = Path(data)
     if path.is_dir():
         paths = sorted(p for p in path.rglob("*") if p.suffix.lower() in TEXT_SUFFIXES and p.is_file())
-        documents = [text for text in map(_read_text, paths) if text]
+        documents = [document for path in paths for document in _read_documents(path)]
         if not documents:
             raise ValueError(
                 f"the folder {path} has no text: expected files ending in {', '.join(sorted(TEXT_SUFFIXES))} that "
                 f"are not empty; found {len(paths)} such files"
             )
     elif path.is_file():
-        documents = [_read_text(path)]
-        if not documents[0]:
+        documents = _read_documents(path)
+        if not documents:
             raise ValueError(f"{path} is empty; training needs some text, a few hundred kilobytes for a tiny model")
     else:
         raise FileNotFoundError(f"there is no file or folder {path}; give a UTF-8 text file, a folder, or 'stories'")
-    return Corpus(*_split(documents))
+    train, validation = _split(documents)
+    if not train or not validation:
+        raise ValueError(
+            f"{path} has {sum(map(len, documents))} characters, too few to set a tenth aside for validation"
+        )
+    return Corpus(train, validation)
 
 
 def encode_corpus(data, tokenizer="bpe", vocab_size=1024):
@@ -109,7 +116,10 @@ def encode_corpus(data, tokenizer="bpe", vocab_size=1024):
     if not (folder / "corpus.json").is_file():
         _encode(corpus or read_corpus(data), TOKENIZERS[tokenizer], vocab_size, folder)
     facts = read_json(folder / "corpus.json")
-    train, validation = (np.load(folder / f"{split}.npy", allow_pickle=False) for split in ("train", "validation"))
+    try:
+        train, validation = (np.load(folder / f"{split}.npy", allow_pickle=False) for split in ("train", "validation"))
+    except (EOFError, ValueError, OSError) as error:
+        raise ValueError(f"the cached tokens in {folder} are damaged ({error}); remove that folder") from error
     source = {"data": str(data), "tokenizer": tokenizer, "vocab_size": vocab_size}
     return EncodedCorpus(load_tokenizer(folder), train, validation, **facts, source=source)
 
@@ -141,9 +151,12 @@ class Batches:
     def __getitem__(self, step):
         """ids, targets (batch_size, context) of batch number `step`, counted from 0."""
         first = step * self.batch_size
-        starts = np.array([self._start(*divmod(first + i, self.windows)) for i in range(self.batch_size)])
-        windows = self.tokens[starts[:, None] + np.arange(self.context + 1)]
-        return windows[:, :-1], windows[:, 1:]
+        ids, targets = np.empty((2, self.batch_size, self.context), self.tokens.dtype)
+        for i in range(self.batch_size):
+            start = self._start(*divmod(first + i, self.windows))
+            ids[i] = self.tokens[start : start + self.context]
+            targets[i] = self.tokens[start + 1 : start + 1 + self.context]
+        return ids, targets
 
     def _start(self, epoch, i):
         if epoch != self._epoch:
@@ -186,10 +199,11 @@ def _document_starts(places, documents, furthest):
     return np.where((begin <= places) & (places - begin <= furthest), begin, places)
 
 
-def _read_text(path):
+def _read_documents(path):
     data = path.read_bytes()
     try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+        return [document for document in text.split(END_OF_TEXT) if document]
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8: byte {data[error.start]:#04x} at position {error.start}. Save it as UTF-8 "
@@ -212,7 +226,8 @@ def _split(documents):
 
 def _train_char(corpus, vocab_size):
     documents = corpus.train + corpus.validation
-    return CharTokenizer.train("".join(documents), (END_OF_TEXT,) if len(corpus.train) > 1 else ())
+    several = max(len(corpus.train), len(corpus.validation)) > 1
+    return CharTokenizer.train("".join(documents), (END_OF_TEXT,) if several else ())
 
 
 def _train_bpe(corpus, vocab_size):
@@ -232,7 +247,7 @@ def _stream(tokenizer, documents):
     end = [] if tokenizer.end_of_text is None else [np.array([tokenizer.end_of_text], np.int32)]
     parts = list(end)
     for document in documents:
-        parts += [tokenizer.encode(document), *end]
+        parts += [tokenizer.encode(document, special=False), *end]
     return np.concatenate(parts)
 
 

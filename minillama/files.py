@@ -38,16 +38,26 @@ def write_text(path, text):
         new.write_bytes(text.encode("utf-8"))
 
 
-def remove_leftovers(folder):
-    """Remove the new files that a killed process left in a folder before they took their place."""
-    for path in Path(folder).glob(f".*{_SUFFIX}"):
-        path.unlink(missing_ok=True)
+def append_text(path, text):
+    """Append text, as UTF-8, with the same explanations of a full disk and an unwritable folder."""
+    try:
+        with open(path, "a", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except OSError as error:
+        raise _explained(error, path) from error
+
+
+def remove_leftovers(folder, names):
+    """Remove what killed processes left of new files for these names before they took their place."""
+    for name in names:
+        for path in Path(folder).glob(f".{name}.*{_SUFFIX}"):
+            path.unlink(missing_ok=True)
 
 
 def _explained(error, path):
     # safetensors reports the operating system's error as text only
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-        return OSError(errno.ENOSPC, f"the disk is full; {path} was not written and keeps its old content. Free space")
+        return OSError(errno.ENOSPC, f"the disk is full; {path} keeps its old content. Free some space")
     if isinstance(error, OSError) or "ermission denied" in str(error):
         return OSError(getattr(error, "errno", None) or errno.EACCES, f"cannot write {path}: {error}")
     return error

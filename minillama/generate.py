@@ -21,8 +21,11 @@ def next_token_distribution(logits, temperature=1.0, top_k=None, top_p=1.0):
     logits (V,) -> probabilities (V,) in float64 that add up to 1. Source of top-p (nucleus): Holtzman et al. 2020
     (arXiv 1904.09751), section 3.1.
     """
-    z = logits.astype(np.float64) / temperature
-    p = np.exp(z - z.max())
+    if not np.isfinite(logits).all():
+        raise ValueError("the logits are not finite: the weights of this model are damaged, or its training diverged")
+    z = logits.astype(np.float64)
+    with np.errstate(over="ignore"):  # a tiny temperature makes -inf, whose exp is 0, as it should be
+        p = np.exp((z - z.max()) / temperature)
     order = np.argsort(-p, kind="stable")
     ranked = p[order][:top_k]
     ranked /= ranked.sum()
@@ -40,7 +43,7 @@ def generate(
 
     Prompt and answer together must fit model.config.context, or a ValueError says so before anything is computed;
     max_tokens None means as many as fit. With sliding_window the answer may be longer: whenever the context is full,
-    the older half of the text is forgotten.
+    the older half of it is forgotten, and of a prompt that is longer than the context the end is read.
     """
     check_sampling(temperature, top_k, top_p)
     context, text = model.config.context, [int(token) for token in prompt]
@@ -50,6 +53,8 @@ def generate(
         max_tokens = max(1, context - len(text))
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1; received {max_tokens}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative; received {seed}")
     if len(text) + max_tokens > context and not sliding_window:
         raise ValueError(
             f"a prompt of {len(text)} tokens and an answer of {max_tokens} do not fit this model's context of "
@@ -66,7 +71,8 @@ def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop):
             cache, new = model.new_cache(), text[-(context // 2) :]
         logits = model.logits(np.array([new]), cache)[0, -1]
         p = next_token_distribution(logits, temperature, top_k, top_p)
-        token = min(int(np.searchsorted(np.cumsum(p), rng.random(), side="right")), len(p) - 1)
+        cumulative = np.cumsum(p)
+        token = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
         yield token
         if token == stop:
             return

@@ -60,7 +60,7 @@ def attention_layer_backward(op, config, p, grad, dy, rotation, saved):
 
 
 def swiglu_layer(op, p, x):
-    """w_down (silu(w_gate x) * (w_up x)): (N, C)"""
+    """w_down (silu(w_gate x) * (w_up x)): (N, C). Source: Shazeer 2020 (arXiv 2002.05202), equation 6."""
     gate_up = op.linear(x, p.w_gate_up)  # (N, 2 F)
     hidden = op.swiglu(gate_up)  # (N, F)
     return op.linear(hidden, p.w_down), (x, gate_up, hidden)
@@ -213,6 +213,8 @@ class Model:
     """
 
     def __init__(self, config, seed=0, dtype=np.float32, threads=None, init_std=0.02):
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float32 or float64; received {np.dtype(dtype)}")
         self.config = config
         self.parameters = Store(parameter_shapes(config), dtype)
         self.workers = Workers(available_threads() if threads is None else threads)
@@ -232,15 +234,13 @@ class Model:
         parts that are computed one after the other, for less memory and the same result. noise_seed, a whole number,
         turns on config.dropout.
         """
-        ids, targets = self._check_ids(ids), self._check_targets(ids, targets)
-        op, config = backend.active(), self.config
-        scale = self._scale(targets)
+        ids, (targets, predicted) = self._check_ids(ids), self._check_targets(ids, targets)
+        if micro_batches < 1:
+            raise ValueError(f"micro_batches must be at least 1; received {micro_batches}")
+        op, config, scale = backend.active(), self.config, 1 / predicted
         T = ids.shape[1]
         rotation = tuple(table[:T] for table in self.rotation)
         shards = self.workers.split(len(ids))
-        while len(self._gradients) < len(shards):
-            store = Store(self.parameters.shapes, self.dtype)
-            self._gradients.append((store, named_views(store, config)))
 
         def shard(i, rows):
             store, grad = self._gradients[i]
@@ -261,6 +261,9 @@ class Model:
                 stores[0].flat[rows] += other.flat[rows]
 
         with self.workers.blas(len(shards)):
+            while len(self._gradients) < len(shards):
+                store = Store(self.parameters.shapes, self.dtype)
+                self._gradients.append((store, named_views(store, config)))
             losses = self.workers.run(shard, shards)
             stores = [store for store, _ in self._gradients[: len(shards)]]
             if len(stores) > 1:
@@ -269,8 +272,8 @@ class Model:
 
     def loss(self, ids, targets):
         """The mean loss in nats over the targets that are not IGNORED, without gradients."""
-        ids, targets = self._check_ids(ids), self._check_targets(ids, targets)
-        scale = self._scale(targets)
+        ids, (targets, predicted) = self._check_ids(ids), self._check_targets(ids, targets)
+        scale = 1 / predicted
 
         def rows_loss(op, h, rows):
             losses, _ = op.cross_entropy(op.linear(h, self._views.output), targets.reshape(-1)[rows])
@@ -331,6 +334,8 @@ class Model:
         ids = np.asarray(ids)
         if ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
             raise ValueError(f"ids must be whole numbers of shape (B, T); received {ids.dtype} {ids.shape}")
+        if cache is not None and cache.keys.shape[1] != len(ids):
+            raise ValueError(f"the cache is for {cache.keys.shape[1]} sequences; received ids for {len(ids)}")
         past = 0 if cache is None else cache.length
         if past + ids.shape[1] > self.config.context:
             raise ValueError(
@@ -345,21 +350,19 @@ class Model:
         return ids
 
     def _check_targets(self, ids, targets):
+        """targets as an array, and how many are not IGNORED."""
         targets = np.asarray(targets)
         if targets.shape != np.shape(ids) or targets.dtype.kind not in "iu":
             raise ValueError(
                 f"targets must be whole numbers of the shape of ids, {np.shape(ids)}; received {targets.dtype} "
                 f"{targets.shape}"
             )
-        kept = targets[targets != IGNORED]
-        if kept.size == 0:
+        predicted = np.count_nonzero(targets != IGNORED)
+        if predicted == 0:
             raise ValueError(f"every target is {IGNORED}, which means ignored: there is nothing to predict")
-        if kept.min() < 0 or kept.max() >= self.config.vocab_size:
+        if np.count_nonzero(targets >= 0) < predicted or targets.max() >= self.config.vocab_size:
             raise ValueError(
-                f"targets must lie in [0, {self.config.vocab_size}) or be {IGNORED}; received {kept.min()} to "
-                f"{kept.max()}"
+                f"targets must lie in [0, {self.config.vocab_size}) or be {IGNORED}; received {targets.min()} to "
+                f"{targets.max()}"
             )
-        return targets
-
-    def _scale(self, targets):
-        return 1 / np.count_nonzero(targets != IGNORED)
+        return targets, predicted

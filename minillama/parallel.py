@@ -8,9 +8,11 @@ machine is the same to the last bit.
 """
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
+from numbers import Integral
 
 import threadpoolctl
 
@@ -22,6 +24,28 @@ def available_threads():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_threads(threads):
+    """threads, or ValueError if it is not a whole number of at least 1."""
+    if not isinstance(threads, Integral) or threads < 1:
+        raise ValueError(f"threads must be a whole number of at least 1; received {threads!r}")
+    return int(threads)
+
+
+_blas_in_use = threading.RLock()
+
+
+def _wait_for_all(futures):
+    """Wait even through Ctrl-C: a shard that is left running would write into the arena of the next call."""
+    interrupt = None
+    while not all(future.done() for future in futures):
+        try:
+            wait(futures)
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
 @cache
 def _controller():
     return threadpoolctl.ThreadpoolController()  # inspects every loaded library: some milliseconds, so only once
@@ -31,9 +55,7 @@ class Workers:
     """`threads` arenas and the threads that use them."""
 
     def __init__(self, threads):
-        if not isinstance(threads, int) or threads < 1:
-            raise ValueError(f"threads must be a whole number of at least 1; received {threads!r}")
-        self.threads = threads
+        self.threads = threads = check_threads(threads)
         self.arenas = [Arena() for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
@@ -52,13 +74,17 @@ class Workers:
         try:
             first = task(0)
         finally:
-            wait(others)
+            _wait_for_all(others)
         return [first, *(other.result() for other in others)]
 
     @contextmanager
     def blas(self, shards):
-        """Inside this block BLAS uses the threads that are left when `shards` shards run side by side."""
-        with _controller().limit(limits=max(1, self.threads // shards), user_api="blas"):
+        """Inside this block BLAS uses the threads that are left when `shards` shards run side by side
+
+        The limit holds for the whole process, so blocks wait for each other: models that are used from several
+        Python threads compute one at a time.
+        """
+        with _blas_in_use, _controller().limit(limits=max(1, self.threads // shards), user_api="blas"):
             yield
 
     def split(self, length):

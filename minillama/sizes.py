@@ -27,7 +27,8 @@ def flops_per_token(config, context=None):
 
     2 for each weight of a matrix product (a multiplication and an addition; looking up an embedding is none), and
     4 S H D a layer for the scores and the weighted sum over S positions. Training takes three times as much: the
-    backward forms two products for each one of the forward. Source: Kaplan et al. 2020 (arXiv 2001.08361), table 1.
+    backward forms two products for each one of the forward. After Kaplan et al. 2020 (arXiv 2001.08361), table 1, which
+    counts half of the attention term, because a causal query reads half of the positions on average.
     """
     counts = parameters(config)
     weights = counts["attention"] + counts["feed-forward"] + config.vocab_size * config.dim

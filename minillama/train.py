@@ -8,10 +8,11 @@ are functions of (seed, step), so weights, moments and step are all the state th
 import json
 import math
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from .config import Config
 from .corpora import Batches, evaluation_batches
-from .files import remove_leftovers, replacing, write_text
+from .files import append_text, remove_leftovers, replacing, write_text
 from .generate import generate
 from .model import Model
 from .ops.loss import IGNORED
@@ -34,7 +35,8 @@ _EVALUATION_TOKENS = 8192  # tokens in one forward pass of an evaluation
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is trained. The optimizer's defaults are LLaMA's (arXiv 2302.13971, section 2.3)."""
+    """How a model is trained. AdamW's betas, weight decay, clipping and the cosine's floor are LLaMA's (arXiv
+    2302.13971, section 2.3); learning rate, warm-up and batch suit models of about a million parameters."""
 
     steps: int = 600
     batch_size: int = 8  # sequences in a step
@@ -51,6 +53,9 @@ class Settings:
     eval_every: int = 150  # steps between evaluations, samples and checkpoints
 
     def __post_init__(self):
+        for name, value in asdict(self).items():
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number; received {value}")
         for name in ("steps", "batch_size", "micro_batches", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; received {getattr(self, name)}")
@@ -68,7 +73,7 @@ class Settings:
 
 
 class NotFinite(ArithmeticError):
-    """The loss or the gradient is infinite or not a number; the run stops before the weights are touched."""
+    """The loss or the gradient is infinite or not a number; the run stops and writes no checkpoint of it."""
 
 
 def evaluate(model, tokens, end_of_text=None):
@@ -107,6 +112,8 @@ class Run:
             raise FileExistsError(
                 f"{folder} already holds a run; continue it with --resume, or choose another folder with --out"
             )
+        if (folder / "model.safetensors").exists() and not (folder / METRICS_FILE).exists():
+            raise FileExistsError(f"{folder} holds a model that was made elsewhere; choose another folder with --out")
         run = cls(folder, config, settings, corpus, threads)
         write_text(folder / METRICS_FILE, "")
         run.save()
@@ -114,8 +121,12 @@ class Run:
 
     @classmethod
     def resume(cls, folder, corpus, threads=None):
-        """The run of a folder at its last checkpoint. Rows of metrics.jsonl that are later are taken back."""
+        """The run of a folder at its last checkpoint. Rows of metrics.jsonl that are later are taken back.
+
+        threads None means as many as before, which makes the run go on to the same bits.
+        """
         state = read_state(folder)
+        threads = state["threads"] if threads is None else threads
         run = cls(folder, Config.from_dict(state["config"]), Settings(**state["settings"]), corpus, threads)
         if state["corpus"] != corpus.fingerprint:
             raise ValueError(
@@ -123,11 +134,10 @@ class Run:
                 f"be continued on the same data"
             )
         with safe_open(run.folder / STATE_FILE, "np") as file:
-            run.model.parameters.flat[:] = file.get_tensor("weights")
-            run.optimizer.mean[:] = file.get_tensor("mean")
-            run.optimizer.square[:] = file.get_tensor("square")
+            for name, array in run._state_tensors().items():
+                array[:] = file.get_tensor(name)
         run.optimizer.steps, run.seconds = state["step"], state["seconds"]
-        remove_leftovers(run.folder)
+        remove_leftovers(run.folder, (STATE_FILE, METRICS_FILE, "model.safetensors", "config.json", "tokenizer.json"))
         rows = [row for row in read_metrics(folder) if row["step"] <= state["step"]]
         write_text(run.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
         return run
@@ -140,18 +150,18 @@ class Run:
             "seconds": self.seconds,
             "config": self.model.config.to_dict(),
             "settings": asdict(self.settings),
+            "threads": self.model.workers.threads,
             "corpus": self.corpus.fingerprint,
             "source": self.corpus.source,
             "floor": self.corpus.floor,
             "characters_per_token": self.corpus.validation_characters / self.corpus.predicted_tokens,
         }
-        tensors = {
-            "weights": self.model.parameters.flat,
-            "mean": self.optimizer.mean,
-            "square": self.optimizer.square,
-        }
         with replacing(self.folder / STATE_FILE) as new:
-            save_file(tensors, new, metadata={"run": json.dumps(state)})
+            save_file(self._state_tensors(), new, metadata={"run": json.dumps(state)})
+
+    def _state_tensors(self):
+        optimizer = self.optimizer
+        return {"weights": self.model.parameters.flat, "mean": optimizer.mean, "square": optimizer.square}
 
     def train(self, quiet=False):
         """Train up to settings.steps; an interrupt (Ctrl-C) saves and returns None."""
@@ -172,7 +182,7 @@ class Run:
                 bar.set_postfix_str(f"loss {train_loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
                 if evaluating or optimizer.steps % LOG_EVERY == 0:
                     self.seconds += time.perf_counter() - mark
-                    loss = self.evaluate() if evaluating else None
+                    loss = self._evaluate_finite(norm, rate) if evaluating else None
                     self._log(train_loss=np.mean(recent), val_loss=loss, speed=speed, rate=rate, norm=norm)
                     if evaluating:
                         self.save()
@@ -184,6 +194,18 @@ class Run:
                     self.save()
                     return None
         return loss if loss is not None else self.evaluate()
+
+    def _evaluate_finite(self, norm, rate):
+        loss = self.evaluate()
+        if not math.isfinite(loss):
+            raise self._not_finite(f"after step {self.optimizer.steps}: validation loss {loss}", norm, rate)
+        return loss
+
+    def _not_finite(self, what, norm, rate):
+        return NotFinite(
+            f"{what}, gradient norm {norm}, learning rate {rate:.3g}. The last checkpoint in {self.folder} is kept. "
+            f"Try a lower --lr or a longer --warmup"
+        )
 
     def evaluate(self):
         """The validation loss, over all of the split, in nats a token."""
@@ -198,10 +220,7 @@ class Run:
         norm = self.optimizer.gradient_norm(gradients, self.model.workers)
         rate = learning_rate(t + 1, s.steps, s.lr, s.warmup, s.lr_floor)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise NotFinite(
-                f"step {t + 1}: loss {loss}, gradient norm {norm}, learning rate {rate:.3g}. The weights were not "
-                f"touched, and the last checkpoint in {self.folder} is kept. Try a lower --lr or a longer --warmup"
-            )
+            raise self._not_finite(f"step {t + 1}: loss {loss}", norm, rate)
         self.optimizer.step(gradients, norm, rate, self.model.workers)
         return loss, norm, rate
 
@@ -228,18 +247,21 @@ class Run:
             "learning_rate": rate,
             "gradient_norm": norm,
         }
-        with open(self.folder / METRICS_FILE, "a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(row) + "\n")
+        append_text(self.folder / METRICS_FILE, json.dumps(row) + "\n")
 
 
 def read_state(folder):
-    """Step, settings, config and data of the run in a folder, as a dictionary."""
+    """Step, settings, config, threads and data of the run in a folder, as a dictionary."""
     path = Path(folder) / STATE_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no run to resume: there is no {path.name}. Start it without --resume")
     try:
         with safe_open(path, "np") as file:
-            return json.loads(file.metadata()["run"])
+            state = json.loads(file.metadata()["run"])
+            missing = {"weights", "mean", "square"} - set(file.keys())
+            if missing or state["settings"].keys() != {field.name for field in fields(Settings)}:
+                raise ValueError("its tensors or settings are not those of this version")
+            return state
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is truncated or was not written by minillama ({error!r}); it cannot be resumed"
@@ -268,6 +290,7 @@ def _interruptible():
         if seen:
             raise KeyboardInterrupt
         seen.append(number)
+        print("\nfinishing the step, then saving; Ctrl-C once more stops without saving", file=sys.stderr)
 
     before = signal.signal(signal.SIGINT, handle)
     try:

@@ -1,13 +1,22 @@
 """What several tests share."""
 
+import hashlib
 import importlib.util
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import minillama
 from minillama import backend
+
+# Compiled kernels are kept from one test run to the next, under a name that changes with any kernel's code.
+_package = Path(minillama.__file__).parent
+_code = [path.read_bytes() for path in sorted([*_package.glob("kernels/*.py"), *_package.glob("ops/*.py")])]
+_name = "minillama-kernels-" + hashlib.sha256(b"".join(_code)).hexdigest()[:16]
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / _name))
 
 BACKENDS = ["numpy", *(["numba"] if importlib.util.find_spec("numba") else [])]
 

@@ -56,6 +56,10 @@ def test_a_model_without_a_tokenizer(tmp_path):
     [
         ({"n_heads": 4}, "unknown key 'n_heads'"),
         ({"num_hidden_layer": 4}, "did you mean 'num_hidden_layers'"),
+        ({"rms_norm_eps": None}, "norm_eps must be a finite number; received None"),
+        ({"rms_norm_eps": "1e-5"}, "norm_eps must be a finite number; received '1e-5'"),
+        ({"rope_theta": "10000"}, "rope_theta must be a finite number"),
+        ({"tie_word_embeddings": "false"}, "tied must be True or False; received 'false'"),
         ({"model_type": "gpt2"}, "model_type = 'gpt2'; minillama computes 'llama'"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ({"attention_bias": True}, "attention_bias = True"),
@@ -133,7 +137,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
 )
 def test_a_full_disk_is_reported_as_such(tmp_path, error):
     write_text(tmp_path / "a", "old")
-    with pytest.raises(OSError, match="disk is full; .* keeps its old content. Free space"):
+    with pytest.raises(OSError, match="disk is full; .* keeps its old content. Free some space"):
         with replacing(tmp_path / "a"):
             raise error
     assert (tmp_path / "a").read_text() == "old"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -67,11 +68,58 @@ def test_info_of_a_model_of_the_card(cli):
 def test_resume_takes_the_saved_settings_and_refuses_others(cli, run_folder):
     code, out, _ = cli("train", "--out", run_folder, "--resume")
     assert code == 0 and "at step 6 of 6" in out
+    assert cli("train", "--out", run_folder, "--resume", "--tokenizer", "char", "--vocab-size", 1024)[0] == 0
+    code, out, _ = cli("train", "--out", run_folder, "--resume", "--threads", 2)
+    assert code == 0 and "with 2 threads, not 1 as before" in out
     code, _, err = cli("train", "--out", run_folder, "--resume", "--lr", 0.5)
     assert code == 1 and "was started with --lr 0.0015, not 0.5" in err and "Leave --lr out" in err
     code, _, err = cli("train", "--out", run_folder, "--resume", "--kv-heads", 1)
     assert code == 1 and "--kv-heads 2, not 1" in err
     assert cli("train", "--out", run_folder, "--resume", "--lr", 0.0015, "--threads", 1)[0] == 0
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(cli, text, tmp_path, monkeypatch):
+    from minillama.train import Run
+
+    step = Run.step
+
+    def interrupting_step(self):
+        if self.optimizer.steps == 3:
+            signal.raise_signal(signal.SIGINT)
+        return step(self)
+
+    monkeypatch.setattr(Run, "step", interrupting_step)
+    code, out, err = cli("train", "--data", text, "--out", tmp_path / "run", *TINY.split())
+    assert code == 130 and f"minillama train --out {tmp_path / 'run'} --resume" in out
+    assert "finishing the step, then saving" in err
+    monkeypatch.setattr(Run, "step", step)
+    code, out, _ = cli("train", "--out", tmp_path / "run", "--resume")
+    assert code == 0 and "at step 4 of 6" in out
+
+
+def test_a_second_ctrl_c_stops_at_once_and_says_so(cli, text, tmp_path, monkeypatch):
+    from minillama.train import Run
+
+    def impatient_step(self):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Run, "step", impatient_step)
+    code, _, err = cli("train", "--data", text, "--out", tmp_path / "run", *TINY.split())
+    assert code == 130 and "stopped without saving; the last checkpoint is in" in err
+
+
+def test_a_text_without_line_breaks_needs_a_prompt(cli, tmp_path):
+    (tmp_path / "a.txt").write_text("abc " * 100)
+    assert cli("train", "--data", tmp_path / "a.txt", "--out", tmp_path / "run", *TINY.split())[0] == 0
+    code, _, err = cli("sample", tmp_path / "run")
+    assert code == 1 and "--prompt" in err
+    assert cli("sample", tmp_path / "run", "--prompt", "a")[0] == 0
+
+
+def test_importing_compiles_nothing_and_leaves_the_large_libraries_alone():
+    code = "import sys, minillama; print(sorted({'numba', 'matplotlib', 'safetensors', 'tqdm'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"[]"
 
 
 def test_tokenizer_train_encode_decode(cli, text, tmp_path):
@@ -82,6 +130,8 @@ def test_tokenizer_train_encode_decode(cli, text, tmp_path):
     assert cli("tokenizer", "decode", tmp_path / "t", *out.split())[1] == "naïve ☕ cat\n"
     code, _, err = cli("tokenizer", "decode", tmp_path / "t", 9999)
     assert code == 1 and "9999" in err
+    code, _, err = cli("tokenizer", "decode", tmp_path / "t", "x1")
+    assert code == 1 and "whole numbers; received 'x1'" in err
 
 
 def test_output_is_utf_8_whatever_the_console_says(run_folder):

@@ -50,7 +50,9 @@ def test_flops_and_cache_of_llama_2_70b():
         ({"dim": 12.0}, "dim must be a whole number"),
         ({"rope_layout": "halves"}, "rotate_half, interleaved; received 'halves'"),
         ({"dropout": 1.0}, "dropout is a probability below 1; received 1.0"),
-        ({"norm_eps": float("nan")}, "norm_eps"),
+        ({"norm_eps": float("nan")}, "norm_eps must be a finite number"),
+        ({"context": 1}, "context must be a whole number of at least 2; received 1"),
+        ({"tied": 1}, "tied must be True or False; received 1"),
         ({"rope_theta": 0}, "rope_theta must be positive"),
     ],
 )

@@ -23,6 +23,29 @@ def test_a_folder_is_one_document_a_file_in_order_of_names(tmp_path):
     assert corpus.train == ["a" * 5, "b" * 60, "c" * 25] and corpus.validation == ["c" * 10]
 
 
+def test_a_file_with_end_of_text_markers_is_several_documents(tmp_path):
+    (tmp_path / "a.txt").write_text("first one<|endoftext|>second one<|endoftext|>" + "third " * 30)
+    corpus = read_corpus(tmp_path / "a.txt")
+    assert corpus.train[:2] == ["first one", "second one"]
+    assert encode_corpus(tmp_path / "a.txt", "char").tokenizer.end_of_text is not None
+
+
+def test_documents_of_the_validation_split_alone_are_kept_apart_too(tmp_path):
+    (tmp_path / "a.txt").write_text("a" * 95)
+    (tmp_path / "b.txt").write_text("b" * 5)
+    encoded = encode_corpus(tmp_path, "char")
+    assert encoded.tokenizer.decode(encoded.validation) == "<|endoftext|>aaaaa<|endoftext|>bbbbb<|endoftext|>"
+
+
+def test_a_damaged_cache_is_explained(tmp_path):
+    (tmp_path / "a.txt").write_text("some other text " * 100)
+    encode_corpus(tmp_path / "a.txt", "char")
+    for path in corpora.cache_folder().rglob("train.npy"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="damaged .* remove that folder"):
+        encode_corpus(tmp_path / "a.txt", "char")
+
+
 def test_encoded_streams_have_the_end_of_text_between_documents(tmp_path):
     (tmp_path / "a.txt").write_text("hello hello hello hello hello " * 5)
     (tmp_path / "b.txt").write_text("hello, world " * 12)
@@ -69,14 +92,14 @@ def test_stories_come_with_their_entropy(monkeypatch):
     assert encoded.floor == pytest.approx(encoded.entropy / (len(encoded.validation) - 1))
 
 
-@pytest.mark.parametrize("length", [41, 48, 57, 100, 1003])
+@pytest.mark.parametrize("length", [9, 16, 17, 41, 48, 57, 100, 1003])
 def test_an_epoch_shows_every_window_once(length):
     tokens = np.arange(length, dtype=np.int32)
     batches = Batches(tokens, 8, 3, seed=4)
     rows = [row for step in range(batches.windows) for row in batches[step][0]]  # 3 epochs
     for epoch in range(3):
         starts = sorted(row[0] for row in rows[epoch * batches.windows : (epoch + 1) * batches.windows])
-        assert len(set(np.diff(starts))) <= 1 and np.diff(starts)[0] == 8  # side by side, none twice
+        assert np.array_equal(np.diff(starts), [8] * (batches.windows - 1))  # side by side, none twice
         assert starts[0] >= 0 and starts[-1] + 8 < length
     assert batches.windows >= (length - 1) // 8 - 1
 
@@ -115,6 +138,8 @@ def test_text_that_cannot_be_used_is_refused_with_what_to_do(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "image.png").write_bytes(b"\x89PNG")
     refused(ValueError, "has no text: expected files ending in", tmp_path / "folder")
+    (tmp_path / "one.txt").write_text("x")
+    refused(ValueError, "has 1 characters, too few to set a tenth aside", tmp_path / "one.txt")
     (tmp_path / "a.txt").write_text("hello world")
     refused(ValueError, "tokenizer must be one of bpe, char; received 'words'", tmp_path / "a.txt", "words")
     with pytest.raises(ValueError, match="has 9 tokens and one window of context 16 needs 17"):

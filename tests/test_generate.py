@@ -43,6 +43,18 @@ def test_frequencies_of_the_first_token_follow_the_distribution(model):
     assert (np.abs(counts - 1000 * expected) / deviation)[expected > 0].max() < 4
 
 
+def test_extreme_temperatures_still_give_a_distribution():
+    logits = np.array([3.0, 9.0, 1.0])
+    np.testing.assert_allclose(next_token_distribution(logits, 1e-308), [0, 1, 0])
+    np.testing.assert_allclose(next_token_distribution(logits, 1e308), [1 / 3] * 3)
+
+
+def test_a_damaged_model_is_not_sampled(model):
+    model.parameters["final_norm"][0] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        next(generate(model, [1]))
+
+
 def test_the_seed_decides(model):
     a, b, c = (list(generate(model, [1], 10, seed=seed)) for seed in (1, 1, 2))
     assert a == b != c
@@ -81,6 +93,7 @@ def test_the_sliding_window_reads_the_newer_half(model):
         ({"top_k": 0}, "at least 1"),
         ({"max_tokens": 0}, "at least 1; received 0"),
         ({"prompt": []}, "prompt is empty"),
+        ({"seed": -1}, "seed must not be negative; received -1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_at_once(settings, words, model):

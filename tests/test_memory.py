@@ -49,6 +49,22 @@ def test_without_an_arena_arrays_are_numpys_own():
         pass
 
 
+def test_models_may_be_used_from_several_python_threads(rng):
+    from threading import Thread
+
+    from minillama import Config, Model
+
+    model = Model(Config(50, dim=32, layers=1, heads=2, context=16), threads=2)
+    ids, results = rng.integers(0, 50, (4, 16)), []
+    expected = model.logits(ids)
+    trainer = Thread(target=lambda: [model.loss_and_gradients(ids, ids) for _ in range(100)])
+    trainer.start()
+    while trainer.is_alive():
+        results.append(np.array_equal(model.logits(ids), expected))
+    trainer.join()
+    assert len(results) > 5 and all(results)
+
+
 def test_workers_keep_order_and_pass_errors_on():
     workers = Workers(3)
     assert workers.run(lambda i, shard: (i, shard), "abc") == [(0, "a"), (1, "b"), (2, "c")]

@@ -140,6 +140,29 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
     assert all(np.isfinite(array).all() for array in weights(tmp_path / "run").values())
 
 
+def test_weights_that_diverge_between_checks_are_not_saved(tmp_path, corpus):
+    run = make(tmp_path / "run", corpus, lr=1e30, warmup=0, eval_every=1)
+    with np.errstate(all="ignore"), pytest.raises(NotFinite, match="after step 1: validation loss .*checkpoint in"):
+        run.train(quiet=True)
+    assert read_state(tmp_path / "run")["step"] == 0
+    assert np.abs(weights(tmp_path / "run")["weights"]).max() < 10 and read_metrics(tmp_path / "run") == []
+
+
+def test_resuming_takes_the_threads_of_the_run(tmp_path, corpus):
+    make(tmp_path / "run", corpus, threads=1)
+    assert Run.resume(tmp_path / "run", corpus).model.workers.threads == 1
+    assert Run.resume(tmp_path / "run", corpus, threads=2).model.workers.threads == 2
+
+
+def test_a_model_from_elsewhere_is_not_overwritten_but_a_first_save_cut_short_is(tmp_path, corpus):
+    minillama.Model(Config(9), threads=1).save(tmp_path / "model")
+    with pytest.raises(FileExistsError, match="made elsewhere"):
+        make(tmp_path / "model", corpus)
+    make(tmp_path / "run", corpus)
+    (tmp_path / "run" / train.STATE_FILE).unlink()
+    make(tmp_path / "run", corpus)
+
+
 def test_a_write_that_fails_keeps_the_last_checkpoint(tmp_path, corpus, monkeypatch):
     run = make(tmp_path / "run", corpus)
     before = weights(tmp_path / "run")
@@ -168,9 +191,10 @@ def test_training_outside_the_main_thread_works(tmp_path, corpus):
     [
         ({"steps": 0}, "steps must be at least 1; received 0"),
         ({"lr": 0.0}, "lr must be above 0"),
-        ({"lr": float("nan")}, "lr must be above 0; received nan"),
+        ({"lr": float("nan")}, "lr must be a finite number; received nan"),
         ({"beta2": 1.0}, r"beta2 must lie in \[0, 1\)"),
         ({"lr_floor": 2.0}, "share of the peak"),
+        ({"init_std": float("inf")}, "init_std must be a finite number"),
         ({"warmup": -1}, "warmup must not be negative"),
     ],
 )

@@ -103,8 +103,10 @@ def config_from_json(values):
     for key in values:
         if key not in known:
             near = get_close_matches(key, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"config.json has the unknown key {key!r}{hint} A key may change the model: remove it")
+            hint = f", did you mean {near[0]!r}?" if near else "."
+            raise ValueError(
+                f"config.json has the unknown key {key!r}{hint} It may change the model: mend or remove it"
+            )
     missing = [key for key in _FIELDS.values() if key not in values and key not in _DEFAULTS]
     if missing:
         raise ValueError(f"config.json lacks {', '.join(missing)}; is it the config of a LLaMA?")
@@ -112,7 +114,8 @@ def config_from_json(values):
     rope = values.get("rope_parameters") or {}
     if not isinstance(rope, dict) or rope.get("rope_type", "default") != "default":
         raise ValueError(f"config.json says rope_parameters = {rope!r}; only the rope_type 'default' is supported")
-    theta = values.get("rope_theta", rope.get("rope_theta", 10000.0))
+    given = [theta for theta in (values.get("rope_theta"), rope.get("rope_theta")) if theta is not None]
+    theta = given[0] if given else 10000.0  # LlamaConfig's own default
     config = Config(**fields, rope_theta=theta)
     if values.get("head_dim") not in (None, config.head_dim):
         raise ValueError(

@@ -11,8 +11,9 @@ output O^T += V^T P^T reads P where it was written. Memory: the keys and values 
             P^T = exp(S^T - maximum)                             dV += P^T dO,   dK += dS^T Q
             O^T += V^T P^T                                       dQ^T += K^T dS^T
 
-Source: Dao et al. 2022, FlashAttention (arXiv 2205.14135), algorithms 1 and 4; the running softmax: Milakov and
-Gimelshein 2018 (arXiv 1805.02867).
+Q here is the query matrix already divided by sqrt(D). Source of the idea: Dao et al. 2022, FlashAttention (arXiv
+2205.14135), and Dao 2023 (arXiv 2307.08691), algorithm 1, which has the queries in the outer loop as here; the running
+softmax: Milakov and Gimelshein 2018 (arXiv 1805.02867).
 """
 
 import numpy as np

@@ -3,6 +3,9 @@
 A loop over floats is vectorised by LLVM on its own. A matrix product is not: it is fast only when a tile of the result
 stays in registers while the depth runs by, and Numba has no way to say so. `multiply_tile` says it, once, for every
 kernel that multiplies matrices.
+
+Numba's cache on disk knows a compiled function by its own file. After a change in this file the kernels that use it
+must be compiled anew: remove the __pycache__ folder beside it, or set NUMBA_CACHE_DIR to a new folder, as the tests do.
 """
 
 import llvmlite.binding

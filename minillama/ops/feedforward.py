@@ -7,7 +7,7 @@ def swiglu(gate_up):
     """h = silu(gate) * up,   silu(z) = z sigmoid(z)
 
     gate_up (N, 2 F), gate in the first F columns and up in the last F -> h (N, F).
-    Source: Shazeer 2020 (arXiv 2002.05202), equation 6.
+    Source: Shazeer 2020 (arXiv 2002.05202), equation 5 (Swish with beta 1, without biases).
     """
     gate, up = np.split(gate_up, 2, axis=1)
     return gate * _sigmoid(gate) * up
