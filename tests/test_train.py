@@ -140,12 +140,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
     assert all(np.isfinite(array).all() for array in weights(tmp_path / "run").values())
 
 
-def test_weights_that_diverge_between_checks_are_not_saved(tmp_path, corpus):
-    run = make(tmp_path / "run", corpus, lr=1e30, warmup=0, eval_every=1)
-    with np.errstate(all="ignore"), pytest.raises(NotFinite, match="after step 1: validation loss .*checkpoint in"):
+def test_weights_that_an_update_ruins_are_not_saved(tmp_path, corpus, monkeypatch):
+    run = make(tmp_path / "run", corpus, eval_every=5)
+    step = Run.step
+
+    def ruinous_step(self):
+        result = step(self)
+        if self.optimizer.steps == 10:
+            self.model.parameters["final_norm"][0] = np.nan
+        return result
+
+    monkeypatch.setattr(Run, "step", ruinous_step)
+    with pytest.raises(NotFinite, match="after step 10: validation loss nan.*checkpoint in"):
         run.train(quiet=True)
-    assert read_state(tmp_path / "run")["step"] == 0
-    assert np.abs(weights(tmp_path / "run")["weights"]).max() < 10 and read_metrics(tmp_path / "run") == []
+    assert read_state(tmp_path / "run")["step"] == 5 and read_metrics(tmp_path / "run")[-1]["step"] == 5
+    assert all(np.isfinite(array).all() for array in weights(tmp_path / "run").values())
 
 
 def test_resuming_takes_the_threads_of_the_run(tmp_path, corpus):
