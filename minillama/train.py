@@ -102,7 +102,7 @@ class Run:
         self.batches = Batches(corpus.train, config.context, s.batch_size, s.seed, corpus.tokenizer.end_of_text)
         if len(corpus.validation) < 2:
             raise ValueError("the validation split, a tenth of the text, has fewer than 2 tokens; use more text")
-        self.seconds = 0.0  # spent in training so far, by all sessions of this run
+        self.seconds = 0.0  # spent in training so far, also before interruptions
 
     @classmethod
     def start(cls, folder, config, settings, corpus, threads=None):

@@ -24,7 +24,7 @@ JIT = {"error_model": "numpy", "fastmath": FAST, "nogil": True, "cache": True}
 def _vector_bytes():
     """The width of a vector register: 64 bytes with AVX-512, 32 with AVX2, else 16 (SSE, NEON)."""
     name, features = numba.config.CPU_NAME, numba.config.CPU_FEATURES
-    if features is not None:
+    if features:
         on = set(features.split(","))
     elif name is None or name == "host":
         on = {"+" + feature for feature, has in llvmlite.binding.get_host_cpu_features().items() if has}
