@@ -132,6 +132,20 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
     assert (tmp_path / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_the_old_file_is_whole_until_the_new_one_takes_its_place_at_once(tmp_path, monkeypatch):
+    write_text(tmp_path / "a", "old")
+    seen = []
+
+    def watching_replace(new, path):
+        seen.append((new.read_text(), path.read_text()))
+        replace(new, path)
+
+    replace = os.replace
+    monkeypatch.setattr("minillama.files.os.replace", watching_replace)
+    write_text(tmp_path / "a", "new")
+    assert seen == [("new", "old")] and (tmp_path / "a").read_text() == "new"
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("No space left on device (os error 28)")]
 )

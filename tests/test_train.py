@@ -56,7 +56,8 @@ def test_it_learns_and_the_folder_has_what_was_learned(tmp_path, corpus):
     assert tokenizer.vocab_size == corpus.tokenizer.vocab_size
 
 
-def test_evaluation_covers_the_whole_split(corpus, tmp_path):
+def test_evaluation_covers_the_whole_split(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "_EVALUATION_TOKENS", 3 * 16)  # three windows at a time: the fourth, short one is alone
     model = make(tmp_path / "run", corpus).model
     tokens = corpus.validation[: 3 * 16 + 6]  # three whole windows and five targets of a fourth
     losses = []
