@@ -1,4 +1,4 @@
-"""The command line: `python -m minillama train | sample | tokenizer | info`."""
+"""The command line: `python -m minillama train | sample | tokenizer | info | bench`."""
 
 import argparse
 import sys
@@ -196,6 +196,21 @@ def info(options):
     print(f"{'FLOPs a token':<24}{forward:>20,}  forward, at {config.context} tokens; three times that in training")
 
 
+def bench(options):
+    from .bench import SHAPES, measure, report, save
+
+    unknown = [name for name in options.shapes if name not in SHAPES]
+    if unknown:
+        raise ValueError(f"there is no shape {unknown[0]!r} to measure; choose among {', '.join(SHAPES)}")
+    if options.rounds < 1:
+        raise ValueError(f"rounds must be at least 1; received {options.rounds}")
+    threads = available_threads() if options.threads is None else check_threads(options.threads)
+    measurements = [measure(name, threads, options.rounds) for name in options.shapes or SHAPES]
+    print(report(measurements))
+    if options.json:
+        save(measurements, options.json)
+
+
 def _parser():
     parser = argparse.ArgumentParser("minillama", description="Train, sample and inspect tiny LLaMAs, in NumPy.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -257,6 +272,12 @@ def _parser():
     made = command("decode", decode, "turn token ids into text", group)
     made.add_argument("tokenizer", metavar="DIR", help="folder with a tokenizer.json")
     made.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from standard input)")
+
+    made = command("bench", bench, "time training steps, in turn with PyTorch's where it is installed")
+    made.add_argument("shapes", nargs="*", metavar="SHAPE", help="what to measure (default: all shapes)")
+    made.add_argument("--rounds", type=int, default=20, metavar="N", help=_help("steps of each contestant", 20))
+    made.add_argument("--json", metavar="FILE", help="also write the measurements there (default: nowhere)")
+    threads(made)
 
     made = command("info", info, "shape, parameters, memory and arithmetic of a model")
     made.add_argument("model", metavar="DIR|NAME", help=f"folder of a model, or one of: {', '.join(PRESETS)}")
