@@ -63,7 +63,7 @@ def main(arguments=None):
 def train(options):
     from .corpora import encode_corpus
     from .plots import loss_curve
-    from .train import Run, Settings, read_state
+    from .train import Run, Settings, read_metrics, read_state
 
     given = vars(options)
     folder = Path(given.get("out") or Path("runs") / Path(given.get("data", "stories")).resolve().stem)
@@ -97,6 +97,8 @@ def train(options):
         print(f"\nstopped without saving; the last checkpoint is in {folder}", file=sys.stderr)
         return 130
     if loss is None:
+        if read_metrics(folder):
+            loss_curve(folder)
         print(f"\nstopped at step {run.optimizer.steps}; continue with: minillama train --out {folder} --resume")
         return 130
     print(f"the model is in {folder}, its loss curve in {loss_curve(folder)}")
@@ -172,6 +174,7 @@ def decode(options):
 
 def info(options):
     from .checkpoint.huggingface import config_from_json, read_json
+    from .model import parameter_shapes
     from .sizes import BYTES, cache_bytes_per_token, flops_per_token, parameters
 
     if options.model in PRESETS:
@@ -183,6 +186,10 @@ def info(options):
     counts = parameters(config)
     for name, value in config.to_dict().items():
         print(f"{name:<24}{value}")
+    print()
+    for name, shape in parameter_shapes(config).items():
+        if not name.startswith("blocks.") or name.startswith("blocks.0."):  # the blocks are alike
+            print(f"{name.replace('blocks.0', 'each block'):<28}{' x '.join(f'{size:,}' for size in shape)}")
     print()
     for part, count in counts.items():
         print(f"{part + ' parameters':<24}{count:>20,}{count / counts['total']:>9.1%}")

@@ -137,7 +137,7 @@ class Run:
             for name, array in run._state_tensors().items():
                 array[:] = file.get_tensor(name)
         run.optimizer.steps, run.seconds = state["step"], state["seconds"]
-        remove_leftovers(run.folder, (STATE_FILE, METRICS_FILE, "model.safetensors", "config.json", "tokenizer.json"))
+        remove_leftovers(run.folder, [path.name for path in run.folder.iterdir() if not path.name.startswith(".")])
         rows = [row for row in read_metrics(folder) if row["step"] <= state["step"]]
         write_text(run.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
         return run

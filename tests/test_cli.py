@@ -61,6 +61,7 @@ def test_train_then_sample_then_info(cli, text, tmp_path):
 def test_info_of_a_model_of_the_card(cli):
     code, out, _ = cli("info", "llama-7b")
     assert code == 0 and "6,738,415,616" in out and "100.0%" in out
+    assert "each block.w_gate           11,008 x 4,096\n" in out and "final_norm                  4,096\n" in out
     code, _, err = cli("info", "llama-8b")
     assert code == 1 and all(name in err for name in PRESETS)
 
@@ -92,6 +93,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(cli, text, tmp_path, monkeypatch):
     code, out, err = cli("train", "--data", text, "--out", tmp_path / "run", *TINY.split())
     assert code == 130 and f"minillama train --out {tmp_path / 'run'} --resume" in out
     assert "finishing the step, then saving" in err
+    assert (tmp_path / "run" / "loss.png").exists()  # step 3 was evaluated before the interrupt
     monkeypatch.setattr(Run, "step", step)
     code, out, _ = cli("train", "--out", tmp_path / "run", "--resume")
     assert code == 0 and "at step 4 of 6" in out

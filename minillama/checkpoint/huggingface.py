@@ -54,11 +54,10 @@ _REQUIRED = {
 }
 # Keys that say nothing about the logits.
 _IGNORED = {
-    "architectures", "attention_dropout", "bos_token_id", "chunk_size_feed_forward", "dtype", "eos_token_id",
-    "head_dim",
-    "id2label", "initializer_range", "is_encoder_decoder", "label2id", "output_attentions", "output_hidden_states",
-    "pad_token_id", "pretraining_tp", "problem_type", "return_dict", "rope_parameters", "rope_theta", "torch_dtype",
-    "transformers_version", "use_cache", "_name_or_path",
+    "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "chunk_size_feed_forward", "dtype",
+    "eos_token_id", "id2label", "initializer_range", "is_encoder_decoder", "label2id", "output_attentions",
+    "output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type", "return_dict", "torch_dtype",
+    "transformers_version", "use_cache",
 }  # fmt: skip
 
 
@@ -99,7 +98,7 @@ def config_from_json(values):
                 f"config.json says {key} = {values[key]!r}; minillama computes {allowed[0]!r} only, and anything else "
                 f"would give wrong logits"
             )
-    known = {*_FIELDS.values(), *_REQUIRED, *_IGNORED}
+    known = {*_FIELDS.values(), *_REQUIRED, *_IGNORED, "head_dim", "rope_parameters", "rope_theta"}
     for key in values:
         if key not in known:
             near = get_close_matches(key, known, 1)
