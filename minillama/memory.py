@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+POSITIONS = 128  # at most, in a block of the key/value cache
 _local = threading.local()
 
 
@@ -123,13 +124,17 @@ def frame():
 
 
 class KVCache:
-    """The keys and values of the positions that a model has read: keys, values (L, B, context, K, D).
+    """The keys and values of the positions that a model has read: keys, values (L, B, K, blocks, D, P)
 
+    The context is cut into blocks of P positions. Inside a block the positions of a coordinate lie side by side, so
+    that a query of any head width meets them in the lanes of vector registers, and a block is read from first to last.
     Bytes: 2 L context K D times the item size, for each sequence; grouped heads (K < H) save the factor H / K.
     """
 
     def __init__(self, config, batch_size, dtype=np.float32):
-        shape = (config.layers, batch_size, config.context, config.kv_heads, config.head_dim)
+        blocks = -(-config.context // POSITIONS)
+        positions = -(-config.context // blocks)
+        shape = (config.layers, batch_size, config.kv_heads, blocks, config.head_dim, positions)
         self.keys, self.values = np.empty(shape, dtype), np.empty(shape, dtype)
         self.length = 0  # positions that every layer has stored; the model moves it on after a forward
 
@@ -149,8 +154,17 @@ class _LayerCache:
         self.keys, self.values, self.length = keys, values, length
 
     def append(self, k, v):
-        """k, v (B, T, K, D) of the next T positions -> keys, values (B, length + T, K, D)."""
+        """k, v (B, T, K, D) of the next T positions -> keys, values (B, length + T, K, D), copies."""
         end = self.length + k.shape[1]
-        self.keys[:, self.length : end] = k
-        self.values[:, self.length : end] = v
-        return self.keys[:, :end], self.values[:, :end]
+        block, place = np.divmod(np.arange(self.length, end), self.keys.shape[-1])
+        for stored, new in ((self.keys, k), (self.values, v)):
+            stored[:, :, block, :, place] = new.swapaxes(0, 1)
+        if self.length == 0:
+            return k, v
+        return self._read(self.keys, end), self._read(self.values, end)
+
+    @staticmethod
+    def _read(stored, end):
+        B, K, _, D, P = stored.shape
+        used = stored[:, :, : -(-end // P)].transpose(0, 2, 4, 1, 3)  # (B, blocks, P, K, D)
+        return used.reshape(B, -1, K, D)[:, :end]
