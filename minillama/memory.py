@@ -17,6 +17,13 @@ POSITIONS = 128  # at most, in a block of the key/value cache
 _local = threading.local()
 
 
+def aligned_zeros(size, dtype):
+    """`size` zeros whose first one begins a cache line, as NumPy's own arrays seldom do: vectors then cross no line."""
+    raw = np.zeros(size * np.dtype(dtype).itemsize + _ALIGNMENT, np.uint8)
+    shift = -raw.ctypes.data % _ALIGNMENT
+    return raw[shift : raw.size - _ALIGNMENT + shift].view(dtype)
+
+
 class Store(Mapping):
     """One flat buffer with a view for every name of a `{name: shape}` description.
 
@@ -29,7 +36,7 @@ class Store(Mapping):
         order = sorted(shapes, key=lambda name: len(shapes[name]) < 2)  # sorted() is stable
         size = sum(prod(shape) for shape in shapes.values())
         self.shapes = dict(shapes)
-        self.flat = np.zeros(size, dtype) if flat is None else flat
+        self.flat = aligned_zeros(size, dtype) if flat is None else flat
         self._views, self._starts, start = {}, {}, 0
         for name in order:
             end = start + prod(shapes[name])
@@ -90,9 +97,7 @@ class Arena:
     def active(self):
         """Inside this block, `empty` on this thread takes from this arena."""
         if self._used == 0 and self._peak > self._buffer.nbytes:
-            raw = np.empty(self._peak + _ALIGNMENT, np.uint8)
-            shift = -raw.ctypes.data % _ALIGNMENT
-            self._buffer = raw[shift : shift + self._peak]
+            self._buffer = aligned_zeros(self._peak, np.uint8)
         outer = getattr(_local, "arena", None)
         _local.arena = self
         mark = self._used

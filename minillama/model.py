@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import backend
-from .memory import KVCache, Store, frame
+from .memory import KVCache, Store, empty, frame
 from .ops.loss import IGNORED
 from .ops.positions import rope_angles
 from .parallel import Workers, available_threads
@@ -323,7 +323,7 @@ class Model:
             logits = op.decode(self.config, self._views, int(ids[0, 0]), self.rotation, cache, self.workers)
             cache.length += 1
             return logits[None]
-        logits = np.empty((B, self.config.vocab_size), self.dtype)
+        logits = empty((B, self.config.vocab_size), self.dtype)
 
         def last_rows(op, h, rows):
             first = (T - 1 - rows.start) % T  # of those among these rows that end a sequence

@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+from ..memory import empty
 from ..ops.positions import ROPE_LAYOUTS
 from .vectors import FAST, JIT, exp
 
@@ -33,9 +34,9 @@ def decode(config, p, token, rotation, cache, workers):
     embedding, blocks, norms, output = p.stacked
     dtype = norms.dtype
     threads = workers.threads if p.nbytes > LEAST_BYTES_TO_SHARE else 1
-    x, hidden, logits = np.empty(C, dtype), np.empty(F, dtype), np.empty(config.vocab_size, dtype)
-    q, mixed = np.empty((2, H, D), dtype)
-    own = np.empty((threads, C + D + cache.length + 1), dtype)
+    logits = empty((config.vocab_size,), dtype)
+    x, hidden, q, mixed = (empty(shape, dtype) for shape in ((C,), (F,), (H, D), (H, D)))
+    own = empty((threads, C + D + cache.length + 1), dtype)
     turns = np.zeros((2 * (5 * config.layers + 2), LINE), np.int64)
 
     def work(i, _):
@@ -65,6 +66,7 @@ def _decode(
 ):  # fmt: skip
     """One thread's part of a token. x, q, mixed, hidden, logits and turns are shared; own is this thread's scratch."""
     L, K, P, (H, D), C, F, V = len(keys), keys.shape[1], keys.shape[4], q.shape, len(x), len(hidden), len(logits)
+    mixed_row = mixed.reshape(H * D)
     h, new, scores = own[:C], own[C : C + D], own[C + D :]
     rows_c, rows_f = _rows_in_unit(blocks, C), _rows_in_unit(blocks, F)
     units = (H + 2 * K, H, -(-C // rows_c), -(-F // rows_c), -(-C // rows_f))
@@ -74,44 +76,48 @@ def _decode(
         _finish(turns, 0, 1)
     _wait(turns, 0, 1)
 
-    for turn in range(1, 5 * L + 1):
-        layer, step = (turn - 1) // 5, (turn - 1) % 5
+    for layer in range(L):
         w_qkv, rest = _cut(_block(blocks, layer), (H + 2 * K) * D, C)
         w_o, rest = _cut(rest, C, H * D)
         w_gate, rest = _cut(rest, F, C)
         w_up, rest = _cut(rest, F, C)
         w_down, rest = _cut(rest, C, F)
-        finished, unit = 0, _take(turns, turn)
-        if unit < units[step] and (step == 0 or step == 3):
-            _rmsnorm(x, norms[2 * layer + step // 3], eps, h)
-        while unit < units[step]:
-            if step == 0:
-                head = q[unit] if unit < H else new
-                for d in range(D):
-                    head[d] = _dot(w_qkv, unit * D + d, h)
-                if unit < H + K:
-                    _rotate(head, cos[position], sin[position], pairs)
-                if unit >= H:
-                    stored = keys[layer, unit - H] if unit < H + K else values[layer, unit - H - K]
+        for step in range(5):
+            turn = 1 + 5 * layer + step
+            finished, unit = 0, _take(turns, turn)
+            if unit < units[step] and (step == 0 or step == 3):
+                _rmsnorm(x, norms[2 * layer + step // 3], eps, h)
+            while unit < units[step]:
+                if step == 0:
+                    head = q[unit] if unit < H else new
                     for d in range(D):
-                        stored[position // P, d, position % P] = head[d]
-            elif step == 1:
-                group = unit // (H // K)
-                _attend(q[unit], keys[layer, group], values[layer, group], scores, mixed[unit])
-            elif step == 2:
-                for c in range(unit * rows_c, min(C, (unit + 1) * rows_c)):
-                    x[c] += _dot(w_o, c, mixed.reshape(C))
-            elif step == 3:
-                for f in range(unit * rows_c, min(F, (unit + 1) * rows_c)):
-                    gate = _dot(w_gate, f, h)
-                    hidden[f] = gate / (x.dtype.type(1) + exp(-gate)) * _dot(w_up, f, h)
-            else:
-                for c in range(unit * rows_f, min(C, (unit + 1) * rows_f)):
-                    x[c] += _dot(w_down, c, hidden)
-            finished += 1
-            unit = _take(turns, turn)
-        _finish(turns, turn, finished)
-        _wait(turns, turn, units[step])
+                        head[d] = _dot(w_qkv, unit * D + d, h)
+                    if unit < H + K:
+                        _rotate(head, cos[position], sin[position], pairs)
+                    if unit >= H:
+                        stored = keys[layer, unit - H] if unit < H + K else values[layer, unit - H - K]
+                        for d in range(D):
+                            stored[position // P, d, position % P] = head[d]
+                elif step == 1:
+                    group = unit // (H // K)
+                    _attend(q[unit], keys[layer, group], values[layer, group], scores, mixed[unit])
+                elif step == 2:
+                    for c in range(unit * rows_c, min(C, (unit + 1) * rows_c)):
+                        x[c] += _dot(w_o, c, mixed_row)
+                elif step == 3:
+                    first, last = unit * rows_c, min(F, (unit + 1) * rows_c)
+                    for f in range(first, last):
+                        hidden[f] = _dot(w_gate, f, h)
+                    _silu(hidden[first:last])
+                    for f in range(first, last):
+                        hidden[f] *= _dot(w_up, f, h)
+                else:
+                    for c in range(unit * rows_f, min(C, (unit + 1) * rows_f)):
+                        x[c] += _dot(w_down, c, hidden)
+                finished += 1
+                unit = _take(turns, turn)
+            _finish(turns, turn, finished)
+            _wait(turns, turn, units[step])
 
     turn, count, finished = 5 * L + 1, -(-V // rows_c), 0
     unit = _take(turns, turn)
@@ -142,6 +148,12 @@ def _rotate(head, cos, sin, pairs):
         a, b = head[pairs[0, i]], head[pairs[1, i]]
         head[pairs[0, i]] = a * cos[i] - b * sin[i]
         head[pairs[1, i]] = a * sin[i] + b * cos[i]
+
+
+@njit(**JIT)
+def _silu(x):
+    for i in range(len(x)):
+        x[i] = x[i] / (x.dtype.type(1) + exp(-x[i]))
 
 
 @njit(**JIT)
