@@ -26,6 +26,7 @@ from .vectors import FAST, JIT, exp
 UNIT_BYTES = 2**16  # less costs more visits to the counter, more leaves threads idle at the end of a turn
 LEAST_BYTES_TO_SHARE = 2**22  # of weights; a smaller model stays in the cache of one core, which is faster alone
 PATIENCE = 1000  # looks at a counter before a waiting thread offers its processor to others
+GROUP = 64  # minillama.quantize.GROUP; a constant of this file, as compiled code is kept by its own file
 LINE = 8  # int64 in a cache line: every counter has its own
 
 
@@ -195,6 +196,9 @@ def _largest(scores):
     return largest
 
 
+# What follows is written twice: for float weights, and for pairs of int8 weights and scales (minillama.quantize).
+
+
 def _rows_in_unit(weights, columns):
     """How many rows of that many columns have about UNIT_BYTES."""
 
@@ -216,35 +220,71 @@ def _read_row(matrix, r, out):
 
 
 @overload(_rows_in_unit)
-def _rows_in_unit_float(weights, columns):
+def _rows_in_unit_of(weights, columns):
+    if isinstance(weights, types.BaseTuple):
+        return lambda weights, columns: max(1, UNIT_BYTES // columns)
     return lambda weights, columns: max(1, UNIT_BYTES // (columns * weights.itemsize))
 
 
 @overload(_block)
-def _block_float(blocks, layer):
+def _block_of(blocks, layer):
+    if isinstance(blocks, types.BaseTuple):
+        return lambda blocks, layer: (blocks[0][layer], blocks[1][layer])
     return lambda blocks, layer: blocks[layer]
 
 
 @overload(_cut)
-def _cut_float(rest, rows, columns):
+def _cut_of(rest, rows, columns):
+    if isinstance(rest, types.BaseTuple):
+
+        def cut(rest, rows, columns):
+            q, scales = rest
+            groups = -(-columns // GROUP)
+            matrix = q[: rows * columns].reshape(rows, columns), scales[: rows * groups].reshape(rows, groups)
+            return matrix, (q[rows * columns :], scales[rows * groups :])
+
+        return cut
     return lambda rest, rows, columns: (rest[: rows * columns].reshape(rows, columns), rest[rows * columns :])
 
 
 @overload(_dot)
-def _dot_float(matrix, r, x):
-    def dot(matrix, r, x):
-        row, total = matrix[r], x.dtype.type(0)
-        for c in range(len(x)):
-            total += row[c] * x[c]
-        return total
+def _dot_of(matrix, r, x):
+    if isinstance(matrix, types.BaseTuple):
+
+        def dot(matrix, r, x):
+            row, scales, total, whole = matrix[0][r], matrix[1][r], x.dtype.type(0), len(x) // GROUP
+            for g in range(whole):  # a loop of known length: LLVM makes it a few vector instructions
+                weights, part, subtotal = row[g * GROUP :], x[g * GROUP :], x.dtype.type(0)
+                for c in range(GROUP):
+                    subtotal += x.dtype.type(weights[c]) * part[c]
+                total += scales[g] * subtotal
+            for c in range(whole * GROUP, len(x)):
+                total += scales[whole] * (x.dtype.type(row[c]) * x[c])
+            return total
+
+    else:
+
+        def dot(matrix, r, x):
+            row, total = matrix[r], x.dtype.type(0)
+            for c in range(len(x)):
+                total += row[c] * x[c]
+            return total
 
     return dot
 
 
 @overload(_read_row)
-def _read_row_float(matrix, r, out):
-    def read_row(matrix, r, out):
-        out[:] = matrix[r]
+def _read_row_of(matrix, r, out):
+    if isinstance(matrix, types.BaseTuple):
+
+        def read_row(matrix, r, out):
+            for c in range(len(out)):
+                out[c] = matrix[1][r, c // GROUP] * matrix[0][r, c]
+
+    else:
+
+        def read_row(matrix, r, out):
+            out[:] = matrix[r]
 
     return read_row
 
