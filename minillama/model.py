@@ -189,8 +189,8 @@ def named_views(store, config):
 def stacked_views(store, config):
     """The same arrays for a kernel that runs through all layers: embedding, blocks, norms, output
 
-    Blocks are alike and lie one after the other, so theirs are two arrays: the matrices of each block in a row (L, size)
-    and all norms (2 L + 1, C).
+    Blocks are alike and lie one after the other, so their matrices are one array, each block a row (L, size), and so
+    are all norms (2 L + 1, C).
     """
     size = sum(prod(shape) for name, shape in store.shapes.items() if name.startswith("blocks.0.") and len(shape) > 1)
     first = store["embedding"].size

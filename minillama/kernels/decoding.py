@@ -33,12 +33,12 @@ LINE = 8  # int64 in a cache line: every counter has its own
 
 
 def decode(config, p, token, rotation, cache, workers):
-    H, K, D, F, C = config.heads, config.kv_heads, config.head_dim, config.ffn, config.dim
+    H, D, F, C = config.heads, config.head_dim, config.ffn, config.dim
     embedding, blocks, norms, output = p.stacked
     dtype = norms.dtype
     threads = workers.threads if p.nbytes > LEAST_BYTES_TO_SHARE else 1
     logits = empty((config.vocab_size,), dtype)
-    x, hidden, q, mixed = (empty(shape, dtype) for shape in ((C,), (F,), (H, D), (H, D)))
+    x, hidden, q, mixed = np.empty(C, dtype), np.empty(F, dtype), np.empty((H, D), dtype), np.empty((H, D), dtype)
     size = C + D + F + cache.length + 1
     own = empty((threads, -(-size // LANES) * LANES), dtype)[:, :size]  # each thread's part begins a cache line
     turns = np.zeros((2 * (5 * config.layers + 2), LINE), np.int64)
