@@ -167,21 +167,21 @@ def _pack(source, start, step, across, depth, count, target, target_start, width
 
 
 @njit(**JIT)
-def _tile(a_tile, b_panel, depth, c, start, M, size, border, fresh):
+def _tile(a_tile, b_tile, depth, c_tile, rows, columns, border, fresh):
     """One tile of C. Where it sticks out over the edge of C it is computed beside C and its inside copied.
     NumPy: c[rows, columns] = a[rows, depth] @ b[depth, columns], or += unless fresh
     """
-    (a, a_row, a_step), (rows, columns), width = a_tile, size, WIDTH_BYTES // c.itemsize
+    (a, at, a_row, a_step), (b, panel, width), (c, start, M) = a_tile, b_tile, c_tile
     if rows == ROWS and columns == width:
         for row in range(ROWS):  # of the tile that comes next
             _prefetch(c, start + row * M + width)
             _prefetch(c, start + row * M + width + width // 2)
-        if not fresh:
-            _add_tile(a, 0, a_row, a_step, b_panel, 0, width, depth, c, start, M)
+        if fresh:
+            _set_tile(a, at, a_row, a_step, b, panel, width, depth, c, start, M)
         else:
-            _set_tile(a, 0, a_row, a_step, b_panel, 0, width, depth, c, start, M)
+            _add_tile(a, at, a_row, a_step, b, panel, width, depth, c, start, M)
         return
-    _set_tile(a, 0, a_row, a_step, b_panel, 0, width, depth, border, 0, width)
+    _set_tile(a, at, a_row, a_step, b, panel, width, depth, border, 0, width)
     for row in range(rows):
         for column in range(columns):
             value = border[row * width + column]
@@ -219,11 +219,10 @@ def tiled(a, b, c, K, part, block, scratch, accumulate):
                 else:
                     _pack(a, i * a_row + k * a_step, a_step, a_row, depth, rows, strip, 0, strip_rows)
                 for j in range(block_left, block_right, width):
-                    b_panel = panels[(j - block_left) * depth :]
+                    b_tile, columns = (panels, (j - block_left) * depth, width), min(width, block_right - j)
                     for r in range(0, rows, ROWS):
-                        size = min(ROWS, rows - r), min(width, block_right - j)
-                        a_tile = strip[r * strip_row :], strip_row, strip_step
-                        _tile(a_tile, b_panel, depth, flat, (i + r) * M + j, M, size, border, fresh)
+                        a_tile, c_tile = (strip, r * strip_row, strip_row, strip_step), (flat, (i + r) * M + j, M)
+                        _tile(a_tile, b_tile, depth, c_tile, min(ROWS, rows - r), columns, border, fresh)
 
 
 def _even(length, largest, multiple):
