@@ -42,8 +42,8 @@ def attention_layer(op, config, p, x, shard, cache=None):
     """Project to queries, keys and values; turn queries and keys by their positions; attend; project back. (N, C)"""
     H, K = config.heads, config.kv_heads
     qkv = op.linear(x, p.w_qkv)  # (N, (H + 2 K) D)
-    turned = qkv.reshape(-1, len(shard.rotation[0]), H + 2 * K, config.head_dim)[:, :, : H + K]  # queries and keys
-    op.rope(turned, *shard.rotation, config.rope_layout)
+    heads = qkv.reshape(-1, len(shard.rotation[0]), H + 2 * K, config.head_dim)
+    op.rope(heads, *shard.rotation, config.rope_layout, H + K)  # queries and keys, not the values behind them
     attended = []
     for job, part in zip(shard.jobs, shard.to_heads(qkv), strict=True):
         q, k, v = split_heads(part, job)
@@ -60,8 +60,8 @@ def attention_layer_backward(op, config, p, grad, dy, shard, saved):
     dmixed = op.linear_backward(dy, mixed, p.w_o, grad.w_o)
     dparts = [op.attention_backward(do, *part) for do, part in zip(shard.to_heads(dmixed), attended, strict=True)]
     dqkv = shard.to_rows(dparts, H + 2 * K)  # (N, (H + 2 K) D)
-    dturned = dqkv.reshape(-1, len(shard.rotation[0]), H + 2 * K, config.head_dim)[:, :, : H + K]
-    op.rope_backward(dturned, *shard.rotation, config.rope_layout)
+    dheads = dqkv.reshape(-1, len(shard.rotation[0]), H + 2 * K, config.head_dim)
+    op.rope_backward(dheads, *shard.rotation, config.rope_layout, H + K)
     return op.linear_backward(dqkv, x, p.w_qkv, grad.w_qkv)
 
 
