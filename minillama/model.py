@@ -84,8 +84,7 @@ def block(op, config, p, x, shard, noise=None, site=0, cache=None):
     h, inverse_rms_1 = op.rmsnorm(x, p.attention_norm, config.norm_eps)
     y, saved_attention = attention_layer(op, config, p, h, shard, cache)
     y = noise.drop(op, y, site) if noise else y
-    y += x  # y is a fresh array: it becomes the residual stream after attention
-    h, inverse_rms_2 = op.rmsnorm(y, p.ffn_norm, config.norm_eps)
+    h, inverse_rms_2 = op.rmsnorm(y, p.ffn_norm, config.norm_eps, residual=x)  # y is now the stream after attention
     z, saved_ffn = swiglu_layer(op, p, h)
     z = noise.drop(op, z, site + 1) if noise else z
     z += y
@@ -97,10 +96,10 @@ def block_backward(op, config, p, grad, dx, shard, noise, site, saved):
     x, inverse_rms_1, saved_attention, y, inverse_rms_2, saved_ffn = saved
     dz = noise.drop(op, dx, site + 1)
     dh = swiglu_layer_backward(op, p, grad, dz, saved_ffn)
-    dx += op.rmsnorm_backward(dh, y, p.ffn_norm, inverse_rms_2, grad.ffn_norm)
+    op.rmsnorm_backward(dh, y, p.ffn_norm, inverse_rms_2, grad.ffn_norm, dx)
     dy = noise.drop(op, dx, site)
     dh = attention_layer_backward(op, config, p, grad, dy, shard, saved_attention)
-    dx += op.rmsnorm_backward(dh, x, p.attention_norm, inverse_rms_1, grad.attention_norm)
+    op.rmsnorm_backward(dh, x, p.attention_norm, inverse_rms_1, grad.attention_norm, dx)
 
 
 def network_loss_and_gradients(op, config, p, grad, ids, targets, shard, scale, noise):
