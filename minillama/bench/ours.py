@@ -1,0 +1,141 @@
+"""What minillama does in each part of the benchmark: functions that make {name: function of one step}."""
+
+from math import prod
+
+import numpy as np
+
+from .. import backend
+from ..config import Config
+from ..generate import generate
+from ..model import Model
+from ..optim import AdamW
+from ..parallel import Workers
+from .shapes import ELEMENTS, WIDTH, Shape
+
+SLOW_FLOPS = 3e8  # of a matrix product: beyond these the naive loops take more than a second
+
+
+def batch(shape, seed=0):
+    """Random ids and the targets that follow them: both (B, T)."""
+    B, T = shape.batch_size, shape.config.context
+    tokens = np.random.default_rng(seed).integers(0, shape.config.vocab_size, (B, T + 1))
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def warm_up():
+    """One step of a tiny model: every kernel is compiled, or read from Numba's cache."""
+    training(Shape(Config(16, dim=16, layers=1, heads=2, ffn=16, context=8), 2), 1)["step"]()
+
+
+def training(shape, threads):
+    """One step: gradients of a batch, clipping, AdamW. Returns the loss."""
+    model = Model(shape.config, threads=threads)
+    optimizer = AdamW(model.parameters)
+    ids, targets = batch(shape)
+
+    def step():
+        loss, gradients = model.loss_and_gradients(ids, targets)
+        optimizer.step(gradients, optimizer.gradient_norm(gradients, model.workers), 1e-3, model.workers)
+        return loss
+
+    return {"step": step}
+
+
+def prefill(shape, threads):
+    """Read a prompt into an empty cache; the logits of its last position."""
+    model = Model(shape.config, threads=threads)
+    ids, cache = batch(shape)[0][:1, : shape.prompt], model.new_cache()
+
+    def step():
+        cache.length = 0
+        return model.next_logits(ids, cache)
+
+    return {"step": step}
+
+
+def decoding(shape, threads, weights="float32"):
+    """Sample from a prompt of one token, a token at a time, as `minillama sample` does."""
+    model = Model(shape.config, threads=threads)
+    if weights == "int8":
+        from ..quantize import quantize
+
+        model = quantize(model)
+    return {"step": lambda: list(generate(model, [1], shape.decoded))}
+
+
+def attention(config, batch_size, T, threads):
+    """Forward and backward of attention alone, on q, k, v as views of one array, as in the model."""
+    H, K, D = config.heads, config.kv_heads, config.head_dim
+    rng, op, workers = np.random.default_rng(0), backend.active(), Workers(threads)
+    qkv = rng.standard_normal((batch_size, T, H + 2 * K, D), np.float32)
+    q, k, v = qkv[:, :, :H], qkv[:, :, H : H + K], qkv[:, :, H + K :]
+    do = rng.standard_normal(q.shape, np.float32)
+    o, log_denominator = op.attention(q, k, v)
+    group = H // K
+    if batch_size >= threads:
+        parts = [((part,), (part,), (part,)) for part in workers.split(batch_size)]
+    else:
+        parts = []
+        for part in workers.split(K):
+            heads, every = slice(part.start * group, part.stop * group), slice(None)
+            parts.append(((every, every, heads), (every, every, part), (every, heads)))
+
+    def forward():
+        def work(_, part):
+            of_q, of_kv, _ = part
+            op.attention(q[of_q], k[of_kv], v[of_kv])
+
+        workers.run(work, parts)
+
+    def backward():
+        def work(_, part):
+            of_q, of_kv, of_rows = part
+            op.attention_backward(do[of_q], q[of_q], k[of_kv], v[of_kv], o[of_q], log_denominator[of_rows])
+
+        workers.run(work, parts)
+
+    return {"forward": forward, "backward": backward}
+
+
+def elementwise(threads):
+    """The operations that shapes.elementwise_costs lists, rows or elements shared out over the threads."""
+    op, workers = backend.active(), Workers(threads)
+    x = np.random.default_rng(0).standard_normal((ELEMENTS // WIDTH, WIDTH), np.float32)
+    norm, weight = np.ones(WIDTH, np.float32), x.reshape(-1).copy()
+    mean, square = np.zeros((2, ELEMENTS), np.float32)
+
+    def update(_, part):
+        arrays = (array[part] for array in (weight, x.reshape(-1), mean, square))
+        op.adamw(*arrays, 100, 1e-3, (0.9, 0.95), 1e-8, 0.1, 1.0)
+
+    def over_rows(function):
+        def work(_, part):
+            function(x[part])  # the result lies in the worker's arena
+
+        return lambda: workers.run(work, workers.split(len(x)))
+
+    return {
+        "rmsnorm": over_rows(lambda rows: op.rmsnorm(rows, norm, 1e-5)),
+        "swiglu": over_rows(op.swiglu),
+        "adamw": lambda: workers.run(update, workers.split(ELEMENTS)),
+    }
+
+
+def matmul(size, threads):
+    """The rungs of minillama.kernels.matmul that run on so many threads; the slow ones at small sizes only."""
+    from ..kernels.matmul import LADDER
+    from ..kernels.matmul import matmul as product
+
+    a, b = matmul_operands(*size)
+    c, workers = np.empty((len(a), b.shape[1]), np.float32), Workers(threads)
+    if threads > 1:
+        return {"threaded": lambda: product(a, b, c, workers)}
+    rungs = {name: (lambda rung=rung: rung(a, b)) for name, rung in LADDER.items() if name != "threaded"}
+    if 2 * prod(size) > SLOW_FLOPS:
+        del rungs["naive"], rungs["reordered"]
+    return rungs
+
+
+def matmul_operands(rows, depth, columns):
+    rng = np.random.default_rng(0)
+    return rng.random((rows, depth), np.float32), rng.random((depth, columns), np.float32)
