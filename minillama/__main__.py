@@ -297,8 +297,8 @@ def _parser():
     made.add_argument("parts", nargs="*", metavar="PART", help=_help(f"what to measure: {parts}", "all"))
     text = "models to measure: char, stories260K, stories15M, long, 110M"
     made.add_argument("--shapes", nargs="+", default=(), metavar="NAME", help=_help(text, "all"))
-    text = "turns of each contestant; fewer, but at least 3, where a measurement takes longer than 15 seconds"
-    made.add_argument("--rounds", type=int, default=12, metavar="N", help=_help(text, 12))
+    text = "turns of each contestant; fewer, but at least 3, where a measurement takes longer than 10 seconds"
+    made.add_argument("--rounds", type=int, default=6, metavar="N", help=_help(text, 6))
     made.add_argument("--no-torch", dest="torch", action="store_false", help="leave PyTorch out")
     made.add_argument("--json", metavar="FILE", help="also write everything that was measured there")
     made.add_argument("--figures", metavar="DIR", help="also draw figures there, for the parts that were measured")

@@ -1,10 +1,18 @@
 """Contestants in processes of their own, which take turns.
 
 In one process they disturb each other: after a parallel region the threads of OpenMP and of OpenBLAS keep spinning for
-a while, in case more work comes, and take a core from whoever is measured next. (A step of 28 ms took 35 when it came
-right after PyTorch's.) A process that waits on its pipe sleeps, with all its threads, as soon as its own spinning is
-over; the step that opens a turn is not counted, which gives the others time for that and brings the weights back into
-the caches. Processes of their own also show how much memory each one takes.
+a while, in case more work comes, and take a core from whoever is measured next. Training steps of the shape `char` on
+two cores, milliseconds, minimum and median:
+
+    minillama   PyTorch
+    28 / 30     39 / 45     each alone
+    35 / 39     50 / 54     in one process, step by step
+    29 / 33     41 / 45     in one process, the first of five steps not counted
+    28 / 29     38 / 43     in processes of their own, turns as below
+
+A process that waits on its pipe sleeps, with all its threads, once its own spinning is over. Steps that open a turn are
+not counted, which gives the others time for that and brings the weights back into the caches. Processes of their own
+also show how much memory each one takes.
 """
 
 import importlib
@@ -13,8 +21,8 @@ import signal
 import time
 from pathlib import Path
 
-TURN = 0.25  # seconds of counted steps in a turn, unless one step takes longer
-SLOW = 1.0  # seconds: so long a step is not preceded by an uncounted one
+SETTLE = 0.05  # seconds of uncounted steps that open a turn: longer than any thread spins
+TURN = 0.15  # seconds of counted steps, at least one
 
 
 class Unavailable(Exception):
@@ -97,9 +105,13 @@ def _serve(pipe, module, maker, arguments):
 
 
 def _turn(job, seconds):
-    first = _seconds(job)
-    times = [first] if first > SLOW else [_seconds(job)]
-    while sum(times) < seconds:
+    settling = _seconds(job)
+    if settling > 10 * SETTLE:  # its own beginning is too small a part of so long a step to matter
+        return [settling]
+    while settling < SETTLE:
+        settling += _seconds(job)
+    times = []
+    while sum(times) < seconds or not times:
         times.append(_seconds(job))
     return times
 

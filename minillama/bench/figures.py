@@ -1,12 +1,15 @@
 """The figures of a benchmark: bars of the training steps, the roofline of this machine, time against length."""
 
+from math import atan2, degrees
 from pathlib import Path
+from statistics import median
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from ..files import replacing
 from ..plots import COLOURS
+from .shapes import SHAPES
 
 CONTESTANTS = {  # colour and hatching: told apart in grey print too
     "minillama": (COLOURS["blue"], ""),
@@ -75,48 +78,51 @@ def training_bars(rows, machine):
 
 
 def roofline(rows, machine):
-    """Every part's rate against its arithmetic intensity, under the two roofs that were measured
+    """Every part's rate against its arithmetic intensity, under the roofs that were measured; all of them medians
 
     Source: Williams, Waterman and Patterson 2009, Roofline (doi 10.1145/1498765.1498785).
     """
     limits = [row["limits"] for row in rows]
-    matmul, read, update = (max(limit[key] for limit in limits) for key in ("matmul_gflops", "read_gb", "update_gb"))
-    figure = Figure(figsize=(9, 6), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    left, right = 0.2, 2000
-    edge = matmul / read
-    axes.plot([left, edge, right], [left * read, matmul, matmul], color="black", lw=1.8)
-    axes.plot([left, matmul / update], [left * update, matmul], color="black", lw=1, ls="--")
-    axes.annotate(f"SGEMM {matmul:.0f} GFLOP/s", (right, matmul), (0, 5), textcoords="offset points", ha="right")
+    matmul = max(limit["matmul_gflops"] for limit in limits)
+    read, update = (median(limit[key] for limit in limits) for key in ("read_gb", "update_gb"))
     chosen = [
         row
         for row in rows
         if row["part"] in POINTS and row["contestant"].startswith("minillama") and row["threads"] == machine["threads"]
     ]
+    figure = Figure(figsize=(9, 6.5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    left, right = 0.25, 3000
+    axes.plot([left, matmul / read, right], [left * read, matmul, matmul], color="black", lw=1.8)
+    axes.plot([left, matmul / update], [left * update, matmul], color="black", lw=1, ls="--")
+    axes.annotate(
+        f"matrix product, {matmul:.0f} GFLOP/s", (right, matmul), (-4, 5), textcoords="offset points", ha="right"
+    )
     for part, (marker, colour) in POINTS.items():
         mine = [row for row in chosen if row["part"] == part]
-        x, y = [row["flops"] / row["bytes"] for row in mine], [row["flops"] / row["min"] / 1e9 for row in mine]
+        if not mine:
+            continue
+        x = [row["flops"] / row["bytes"] for row in mine]
+        y = [row["flops"] / row["median"] / 1e9 for row in mine]
         axes.plot(x, y, marker, color=colour, ms=7, mec="white", label=part)
         for row, place in zip(mine, zip(x, y, strict=True), strict=True):
-            axes.annotate(_point_name(row), place, (6, -3), textcoords="offset points", fontsize=7.5)
-    axes.set(
-        xscale="log", yscale="log", xlim=(left, right), xlabel="arithmetic intensity (FLOP per byte of memory traffic, at least)",
-        ylabel="rate (GFLOP/s)", title="Roofline: what this machine can do, and what minillama does with it",
-    )  # fmt: skip
+            axes.annotate(_point_name(row), place, (6, -3), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(None, 2 * matmul))
+    axes.set(xlabel="arithmetic intensity (FLOP for each byte of memory traffic)", ylabel="rate (GFLOP/s)")
+    axes.set_title("Roofline: what this machine can do, and what minillama makes of it")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator())
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.grid(alpha=0.25, which="major")
+        axis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
-    figure.supxlabel(_described(machine), fontsize=8)
-    figure.draw_without_rendering()  # places the axes: the slope of the roof in the picture is known after it
-    for rate, text, above in ((read, f"reading memory, {read:.0f} GB/s", False), (update, f"reading and writing, {update:.0f} GB/s", True)):
-        start = axes.transData.transform((left, left * rate))
-        angle = axes.transData.transform((10 * left, 10 * left * rate)) - start
-        from math import atan2, degrees
-
-        axes.annotate(
-            text, (left * 1.3, left * 1.3 * rate), (-4, 6) if above else (8, -6), textcoords="offset points", fontsize=9,
-            rotation=degrees(atan2(angle[1], angle[0])), rotation_mode="anchor", va="bottom" if above else "top",
+    figure.supxlabel(f"{_described(machine)}; traffic: what must move if everything is moved once", fontsize=8)
+    for rate, text in ((read, f"reading, {read:.0f} GB/s"), (update, f"reading and writing, {update:.0f} GB/s")):
+        x, y = 0.85 * matmul / rate, 0.95 * matmul  # a little above the line, along it
+        axes.text(
+            x, y, text, ha="right", fontsize=9, rotation=degrees(atan2(y, x)), rotation_mode="anchor",
+            transform_rotates_text=True,
         )  # fmt: skip
     return figure
 
@@ -138,16 +144,46 @@ def length_curves(rows, machine):
         found = {(row["shape"], row["job"]): row["min"] for row in rows if row["contestant"] == contestant}
         return [1e3 * sum(found[f"T {T}", job] for job in jobs) for T in lengths]
 
-    figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
-    alone, step = figure.subplots(1, 2, sharey=True)
-    present = [name for name in CONTESTANTS if any(row["contestant"] == name for row in rows)]
+    present = [name for name in ("minillama", "PyTorch") if any(row["contestant"] == name for row in rows)]
+    layers = SHAPES["long"].config.layers
+    figure = Figure(figsize=(10, 5), dpi=150, layout="constrained")
+    alone, step = figure.subplots(1, 2)
     for name in present:
-        colour = CONTESTANTS[name][0]
+        colour, marker = CONTESTANTS[name][0], {"minillama": "o", "PyTorch": "s"}[name]
+        attention = times(name, "forward", "backward")
         label = "F.scaled_dot_product_attention" if name == "PyTorch" else name
-        marker = "o" if name == "minillama" else "s"
-        alone.plot(lengths, times(name, "forward", "backward"), marker=marker, color=colour, label=label)
-        step.plot(lengths, times(name, "step"), marker=marker, color=colour, label=f"{name}, whole step")
+        alone.plot(lengths, attention, marker=marker, color=colour, label=label)
+        step.plot(lengths, times(name, "step"), marker=marker, color=colour, label=f"{name}: whole step")
+    ours = times("minillama", "forward", "backward")
+    _slope(alone, lengths, ours[-1], 2)
+    ours = [layers * time for time in ours]
+    rest = [whole - part for whole, part in zip(times("minillama", "step"), ours, strict=True)]
+    step.plot(lengths, ours, marker="^", ls=":", color=COLOURS["green"], label=f"minillama: attention, {layers} layers")
+    step.plot(lengths, rest, marker="v", ls=":", color=COLOURS["red"], label="minillama: all the rest")
+    _slope(step, lengths, ours[-1], 2)
+    _slope(step, lengths, rest[-1], 1)
+    alone.set(title="Causal attention alone, forward and backward", ylabel="time (ms)")
+    step.set(title="A training step of one sequence", ylabel="time (ms)")
+    for axes in (alone, step):
+        axes.set(xscale="log", yscale="log", xlabel="length of the sequence T (tokens)", xticks=lengths)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, loc="upper left", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    config = SHAPES["long"].config
+    shape = f"{config.heads} heads of width {config.head_dim}, {config.kv_heads} key/value heads"
+    figure.supxlabel(f"{shape}; {_described(machine)}; fastest of each", fontsize=8)
     return figure
+
+
+def _slope(axes, lengths, last, power):
+    """A dashed line of the given power of T through the last point."""
+    axes.plot(lengths, [last * (T / lengths[-1]) ** power for T in lengths], ls="--", lw=1, color=COLOURS["grey"])
+    place = lengths[0], last * (lengths[0] / lengths[-1]) ** power
+    text = f"grows as T{'²' if power == 2 else ''}"
+    axes.annotate(text, place, (16, -2), textcoords="offset points", color=COLOURS["grey"], fontsize=9, va="center")
 
 
 def _ours(rows, row):
@@ -160,4 +196,6 @@ def _milliseconds(seconds):
 
 def _described(machine):
     torch = f", PyTorch {machine['torch']}" if machine["torch"] else ""
-    return f"{machine['processor']}, {machine['threads']} threads, NumPy {machine['numpy']}{torch}, {machine['date'][:10]}"
+    return (
+        f"{machine['processor']}, {machine['threads']} threads, NumPy {machine['numpy']}{torch}, {machine['date'][:10]}"
+    )

@@ -8,8 +8,10 @@ from .. import backend
 from ..config import Config
 from ..generate import generate
 from ..model import Model
+from ..ops.positions import rope_angles
 from ..optim import AdamW
 from ..parallel import Workers
+from ..shards import cut
 from .shapes import ELEMENTS, WIDTH, Shape
 
 SLOW_FLOPS = 3e8  # of a matrix product: beyond these the naive loops take more than a second
@@ -64,35 +66,31 @@ def decoding(shape, threads, weights="float32"):
 
 
 def attention(config, batch_size, T, threads):
-    """Forward and backward of attention alone, on q, k, v as views of one array, as in the model."""
-    H, K, D = config.heads, config.kv_heads, config.head_dim
+    """Forward and backward of attention alone; each thread has the sequences and heads that it has in the model."""
     rng, op, workers = np.random.default_rng(0), backend.active(), Workers(threads)
-    qkv = rng.standard_normal((batch_size, T, H + 2 * K, D), np.float32)
-    q, k, v = qkv[:, :, :H], qkv[:, :, H : H + K], qkv[:, :, H + K :]
-    do = rng.standard_normal(q.shape, np.float32)
-    o, log_denominator = op.attention(q, k, v)
-    group = H // K
-    if batch_size >= threads:
-        parts = [((part,), (part,), (part,)) for part in workers.split(batch_size)]
-    else:
-        parts = []
-        for part in workers.split(K):
-            heads, every = slice(part.start * group, part.stop * group), slice(None)
-            parts.append(((every, every, heads), (every, every, part), (every, heads)))
+    tables = rope_angles(np.arange(T), config.head_dim, config.rope_theta)
+    shares = []
+    for shard in cut(config, batch_size, T, tables, threads):
+        shares.append([])
+        for job in shard.jobs:
+            B, H, K = (part.stop - part.start for part in job)
+            qkv = rng.standard_normal((B, T, H + 2 * K, config.head_dim), np.float32)
+            q, k, v = qkv[:, :, :H], qkv[:, :, H : H + K], qkv[:, :, H + K :]
+            shares[-1].append((rng.standard_normal(q.shape, np.float32), q, k, v, *op.attention(q, k, v)))
 
     def forward():
-        def work(_, part):
-            of_q, of_kv, _ = part
-            op.attention(q[of_q], k[of_kv], v[of_kv])
+        def work(_, share):
+            for _, q, k, v, _, _ in share:
+                op.attention(q, k, v)
 
-        workers.run(work, parts)
+        workers.run(work, shares)
 
     def backward():
-        def work(_, part):
-            of_q, of_kv, of_rows = part
-            op.attention_backward(do[of_q], q[of_q], k[of_kv], v[of_kv], o[of_q], log_denominator[of_rows])
+        def work(_, share):
+            for arrays in share:
+                op.attention_backward(*arrays)
 
-        workers.run(work, parts)
+        workers.run(work, shares)
 
     return {"forward": forward, "backward": backward}
 

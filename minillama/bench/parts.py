@@ -32,7 +32,7 @@ from .shapes import (
     matmul_shapes,
 )
 
-PATIENCE = 15.0  # seconds of rounds, after which a measurement ends; but not before LEAST rounds
+PATIENCE = 10.0  # seconds of rounds, after which a measurement ends; but not before LEAST rounds
 LEAST = 3
 
 
@@ -42,7 +42,7 @@ class Bench:
 
     shapes: dict = field(default_factory=lambda: dict(SHAPES))
     threads: int = 1
-    rounds: int = 12
+    rounds: int = 6
     torch: bool = True  # PyTorch takes part
 
     def __post_init__(self):
@@ -100,7 +100,7 @@ class Bench:
         start = time.perf_counter()
         for number in tqdm(range(self.rounds), desc=label, leave=False):
             for job in limits:
-                limits[job] += self.referee.turn(job, 0.05)
+                limits[job] += self.referee.turn(job, 0.04)
             for job in jobs:
                 for i in range(len(contestants)):  # who begins changes from round to round
                     contestant = contestants[(number + i) % len(contestants)]
@@ -151,7 +151,11 @@ def decoding(bench):
 
 def decoding_costs(shape, contestant):
     bytes_a_weight = 1 if contestant.endswith("int8") else 4
-    return 2 * shape.weights_a_token * shape.decoded, bytes_a_weight * shape.weights_a_token * shape.decoded, shape.decoded
+    return (
+        2 * shape.weights_a_token * shape.decoded,
+        bytes_a_weight * shape.weights_a_token * shape.decoded,
+        shape.decoded,
+    )
 
 
 def attention(bench):

@@ -20,15 +20,16 @@ def _gflops(row, _):
 
 
 def _gigabytes(row, _):
-    return _digits(row["bytes"] / row["min"] / 1e9)
+    return _digits(row["bytes"] / row["median"] / 1e9)
 
 
 def _share_of_matmul(row, _):
     return f"{row['flops'] / row['min'] / 1e9 / row['limits']['matmul_gflops']:.0%}"
 
 
-def _share_of_read(row, _):
-    return f"{row['bytes'] / row['min'] / 1e9 / row['limits']['read_gb']:.0%}"
+def _share_of(limit):
+    """Of a limit of memory. Medians on both sides: see limits.rates."""
+    return lambda row, _: f"{row['bytes'] / row['median'] / 1e9 / row['limits'][limit]:.0%}"
 
 
 def _tokens(key):
@@ -84,7 +85,7 @@ _TABLES = {
             "median tokens/s": _tokens("median"),
             "time": _against,
             "GB/s": _gigabytes,
-            "of memory read": _share_of_read,
+            "of memory read": _share_of("read_gb"),
             "peak MB": _memory,
         },
     ),
@@ -102,7 +103,11 @@ _TABLES = {
     "elementwise": (
         "Operations that memory limits",
         ("job",),
-        {**_TIMES, "GB/s": _gigabytes, "of update": lambda r, _: f"{r['bytes'] / r['min'] / 1e9 / r['limits']['update_gb']:.0%}"},
+        {
+            **_TIMES,
+            "GB/s": _gigabytes,
+            "of memory update": _share_of("update_gb"),
+        },
     ),
 }
 
@@ -110,7 +115,9 @@ _TABLES = {
 def table(rows, machine):
     """Every part's rows under its title, and what the machine can do at all."""
     lines = [f"{machine['processor']}, {machine['system']}, {machine['threads']} threads, {machine['date']}"]
-    lines.append(", ".join(f"{name} {machine[name]}" for name in ("python", "numpy", "numba", "torch") if machine[name]))
+    lines.append(
+        ", ".join(f"{name} {machine[name]}" for name in ("python", "numpy", "numba", "torch") if machine[name])
+    )
     for part, (title, keys, columns) in _TABLES.items():
         chosen = [row for row in rows if row["part"] == part]
         if not chosen:
@@ -124,7 +131,10 @@ def table(rows, machine):
             else:
                 cells.append([*names, *(column(row, chosen) for column in columns.values())])
         lines += ["", title, *_aligned([heading, *cells], 2 + len(keys))]
-    best = {key: max(row["limits"][key] for row in rows if "limits" in row) for key in ("matmul_gflops", "read_gb", "update_gb")}
+    best = {
+        key: max(row["limits"][key] for row in rows if "limits" in row)
+        for key in ("matmul_gflops", "read_gb", "update_gb")
+    }
     lines += [
         "",
         f"This machine's limits, the best of the run: SGEMM {SIZE} square {best['matmul_gflops']:.0f} GFLOP/s; reading "
