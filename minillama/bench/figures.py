@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from ..files import replacing
@@ -106,7 +107,10 @@ def roofline(rows, machine):
         y = [row["flops"] / row["median"] / 1e9 for row in mine]
         axes.plot(x, y, marker, color=colour, ms=7, mec="white", label=part)
         for row, place in zip(mine, zip(x, y, strict=True), strict=True):
-            axes.annotate(_point_name(row), place, (6, -3), textcoords="offset points", fontsize=8)
+            axes.annotate(
+                _point_name(row), place, (6, -3), textcoords="offset points", fontsize=8,
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+            )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(None, 2 * matmul))
     axes.set(xlabel="arithmetic intensity (FLOP for each byte of memory traffic)", ylabel="rate (GFLOP/s)")
     axes.set_title("Roofline: what this machine can do, and what minillama makes of it")

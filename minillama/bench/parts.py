@@ -6,9 +6,9 @@ Each part is a function (Bench) -> rows. A row is a dictionary, ready for JSON, 
     min, median, steps, first                 seconds, how many steps, seconds from a process with nothing loaded or
                                               made to the end of its first step
     flops, bytes, tokens                      of one step, where they have a meaning
-    limits                                    what the machine did in the same rounds: matmul_gflops, read_gb
     memory                                    bytes by which the process grew, at the peak of its steps
-    unavailable                               instead of all of these: why there is no time
+    limits                                    what the machine did in the same rounds: limits.rates
+    unavailable                               instead of times: why there are none
 """
 
 import importlib.util
@@ -22,7 +22,6 @@ from tqdm import tqdm
 from .contestants import Contestant, Unavailable
 from .limits import machine, rates
 from .shapes import (
-    DECODING,
     LENGTHS,
     SHAPES,
     Shape,
@@ -62,38 +61,41 @@ class Bench:
     def contest(self, part, shape, entries, threads=None):
         """Rows of a measurement in which the entries (name, module, maker, arguments) take turns at their jobs."""
         common = {"part": part, "shape": shape, "threads": threads or self.threads}
-        rows, contestants, memory = [], [], {}
         with ExitStack() as stack:
+            contestants, absent = [], {}
             for name, *making in entries:
                 contestant = stack.enter_context(closing(Contestant(name, *making)))
                 try:
                     contestant.await_ready()  # one after the other, so that nobody's first step is disturbed
                     contestants.append(contestant)
                 except Unavailable as error:
-                    rows.append({**common, "job": "", "contestant": name, "unavailable": str(error)})
-            seconds, limits = self._take_turns(contestants, f"{part}, {shape}")
-            for contestant in contestants:
-                memory[contestant.name] = contestant.memory()
-        for contestant in contestants:
-            for job in contestant.jobs:
-                times = seconds[contestant.name, job]
-                rows.append(
-                    {
-                        **common,
-                        "job": job,
-                        "contestant": contestant.name,
-                        "min": min(times),
-                        "median": median(times),
-                        "steps": len(times),
-                        "first": contestant.first[job],
-                        "memory": memory[contestant.name],
-                        "limits": limits,
-                    }
-                )
+                    absent[name] = str(error)
+            seconds, limits = self._take_turns(contestants, absent, f"{part}, {shape}")
+            memory = {contestant.name: contestant.memory() for contestant in contestants}
+        rows = [
+            {
+                **common,
+                "job": job,
+                "contestant": contestant.name,
+                "min": min(seconds[contestant.name, job]),
+                "median": median(seconds[contestant.name, job]),
+                "steps": len(seconds[contestant.name, job]),
+                "first": contestant.first[job],
+                "memory": memory[contestant.name],
+                "limits": limits,
+            }
+            for contestant in contestants
+            for job in contestant.jobs
+        ]
+        for name, reason in absent.items():
+            rows.append({**common, "job": "", "contestant": name, "unavailable": reason, "limits": limits})
         return rows
 
-    def _take_turns(self, contestants, label):
-        """{(contestant, job): seconds of its steps}, and the limits measured in between."""
+    def _take_turns(self, contestants, absent, label):
+        """{(contestant, job): seconds of its steps}, and the limits measured in between
+
+        Who fails is moved from contestants to absent {name: reason}, and the others go on.
+        """
         seconds = {(contestant.name, job): [] for contestant in contestants for job in contestant.jobs}
         limits = {job: [] for job in self.referee.jobs}
         jobs = list(dict.fromkeys(job for contestant in contestants for job in contestant.jobs))
@@ -102,10 +104,15 @@ class Bench:
             for job in limits:
                 limits[job] += self.referee.turn(job, 0.04)
             for job in jobs:
-                for i in range(len(contestants)):  # who begins changes from round to round
-                    contestant = contestants[(number + i) % len(contestants)]
-                    if job in contestant.jobs:
+                begins = number % max(1, len(contestants))  # another one in each round
+                for contestant in contestants[begins:] + contestants[:begins]:
+                    if job not in contestant.jobs:
+                        continue
+                    try:
                         seconds[contestant.name, job] += contestant.turn(job)
+                    except Unavailable as error:
+                        absent[contestant.name] = str(error)
+                        contestants.remove(contestant)
             if number + 1 >= LEAST and time.perf_counter() - start > PATIENCE:
                 break
         return seconds, rates(limits)
@@ -140,7 +147,7 @@ def prefill(bench):
 def decoding(bench):
     rows = []
     for name, shape in bench.shapes.items():
-        if name not in DECODING:
+        if not shape.decoded:
             continue
         entries = bench.against("decoding", shape, bench.threads)
         entries.insert(1, ("minillama int8", ".ours", "decoding", shape, bench.threads, "int8"))

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from ..config import Config
 from ..sizes import flops_per_token, parameters
 
-DECODED = 256  # positions at which a benchmark of decoding ends, or at the end of the context
-
 
 @dataclass(frozen=True)
 class Shape:
@@ -14,7 +12,8 @@ class Shape:
 
     config: Config
     batch_size: int
-    prompt: int | None = None  # tokens of the prefill; None: this shape has none
+    prompt: int | None = None  # tokens that the prefill reads; None: not measured with this shape
+    decoded: int | None = None  # tokens that decoding writes after a prompt of one; None: not measured
 
     @property
     def tokens(self):
@@ -33,11 +32,6 @@ class Shape:
         """Of reading the prompt: one forward pass, the output matrix at the last position only."""
         output = 2 * self.config.vocab_size * self.config.dim
         return self.prompt * (flops_per_token(self.config, self.prompt / 2) - output) + output
-
-    @property
-    def decoded(self):
-        """Tokens that decoding writes after a prompt of one token."""
-        return min(DECODED, self.config.context) - 1
 
     @property
     def weights_a_token(self):
@@ -70,12 +64,15 @@ class Shape:
 
 SHAPES = {
     "char": Shape(Config(65, dim=128, layers=4, heads=4, ffn=344, context=64), 12),
-    "stories260K": Shape(Config(512, dim=64, layers=5, heads=8, kv_heads=4, ffn=172, context=512), 4),
-    "stories15M": Shape(Config(32000, dim=288, layers=6, heads=6, ffn=768, context=256, tied=True), 4, prompt=256),
+    "stories260K": Shape(Config(512, dim=64, layers=5, heads=8, kv_heads=4, ffn=172, context=512), 4, decoded=255),
+    "stories15M": Shape(
+        Config(32000, dim=288, layers=6, heads=6, ffn=768, context=256, tied=True), 4, prompt=256, decoded=255
+    ),
     "long": Shape(Config(512, dim=256, layers=4, heads=8, kv_heads=2, ffn=688, context=2048), 1),
-    "110M": Shape(Config(32000, dim=768, layers=12, heads=12, ffn=2048, context=1024, tied=True), 1, prompt=512),
+    "110M": Shape(
+        Config(32000, dim=768, layers=12, heads=12, ffn=2048, context=1024, tied=True), 1, prompt=512, decoded=255
+    ),
 }
-DECODING = ("stories260K", "stories15M", "110M")
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)  # of the sequence, at the width of `long`
 
 
