@@ -38,71 +38,86 @@ TILE_ROWS = 4 if VECTOR_BYTES == 32 else 8  # 2 ROWS accumulators fit 16 registe
 TILE_BYTES = 2 * VECTOR_BYTES  # a row of a tile is two vectors wide
 
 
-@intrinsic
-def multiply_tile(typing_context, a, a_start, a_row, a_step, b, b_start, b_step, depth, c, c_start, c_row):
-    """c[r, :] += sum over d < depth of a[r, d] * b[d, :]   for TILE_ROWS rows r and TILE_BYTES of columns
+def register_tile(rows, vectors, vector_bytes=VECTOR_BYTES, add=True):
+    """A function that multiplies into a tile of `rows` rows, each `vectors` vector registers of `vector_bytes` wide:
 
-    a, b, c are 1-D arrays; element (r, d) of a lies at a_start + r a_row + d a_step, row d of b at b_start + d b_step,
-    row r of c at c_start + r c_row. The sums stay in registers from the first to the last d.
+    tile(a, a_start, a_row, a_step, b, b_start, b_step, depth, c, c_start, c_row)
+    c[r, :] += sum over d < depth of a[r, d] * b[d, :]      or, with add=False, c[r, :] = the sum
+
+    a, b, c are 1-D arrays of one dtype; element (r, d) of a lies at a_start + r a_row + d a_step, row d of b at
+    b_start + d b_step, row r of c at c_start + r c_row. The rows x vectors sums stay in registers from the first to
+    the last d, if there are that many: 32 with AVX-512 and NEON, 16 with AVX2 and SSE, some of them for a and b.
     """
-    item = 4 if a.dtype == types.float32 else 8
-    element = ir.FloatType() if item == 4 else ir.DoubleType()
-    lanes = VECTOR_BYTES // item
-    vector = ir.VectorType(element, lanes)
-    signature = types.void(
-        a, types.intp, types.intp, types.intp, b, types.intp, types.intp, types.intp, c, types.intp, types.intp
-    )
 
-    def generate(context, builder, signature, args):
-        a, a_start, a_row, a_step, b, b_start, b_step, depth, c, c_start, c_row = args
+    @intrinsic
+    def tile(typing_context, a, a_start, a_row, a_step, b, b_start, b_step, depth, c, c_start, c_row):
+        item = a.dtype.bitwidth // 8
+        lanes = vector_bytes // item
+        vector = ir.VectorType(ir.FloatType() if item == 4 else ir.DoubleType(), lanes)
+        signature = types.void(
+            a, types.intp, types.intp, types.intp, b, types.intp, types.intp, types.intp, c, types.intp, types.intp
+        )
 
-        def data(array, kind):
-            return context.make_array(kind)(context, builder, array).data
+        def generate(context, builder, signature, args):
+            a, a_start, a_row, a_step, b, b_start, b_step, depth, c, c_start, c_row = args
+            a, b, c = (
+                context.make_array(signature.args[i])(context, builder, array).data
+                for i, array in ((0, a), (4, b), (8, c))
+            )
 
-        a, b, c = (data(x, kind) for x, kind in zip((a, b, c), (signature.args[i] for i in (0, 4, 8)), strict=True))
+            def times(number, index):
+                return builder.mul(index, ir.Constant(index.type, number))
 
-        def vector_at(base, index, column):
-            index = builder.add(index, ir.Constant(index.type, column * lanes))
-            return builder.bitcast(builder.gep(base, [index]), vector.as_pointer())
+            def vector_at(base, index, column):
+                index = builder.add(index, ir.Constant(index.type, column * lanes))
+                return builder.bitcast(builder.gep(base, [index]), vector.as_pointer())
 
-        def splat(scalar):
-            one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-            return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+            def load(place):
+                value = builder.load(place)
+                value.align = item
+                return value
 
-        def times(number, index):
-            return builder.mul(index, ir.Constant(index.type, number))
+            def multiply_add(scalar, column, total):
+                product = builder.fmul(scalar, column, flags=("contract",))
+                return builder.fadd(builder.load(total), product, flags=("contract",))
 
-        places, sums = [], []
-        for r in range(TILE_ROWS):
-            row = builder.add(c_start, times(r, c_row))
-            for column in range(2):
-                place = vector_at(c, row, column)
-                start = builder.load(place)
-                start.align = item
-                total = cgutils.alloca_once(builder, vector)
-                builder.store(start, total)
-                places.append(place)
-                sums.append(total)
+            places = [
+                vector_at(c, builder.add(c_start, times(r, c_row)), column)
+                for r in range(rows)
+                for column in range(vectors)
+            ]
+            sums = [cgutils.alloca_once(builder, vector) for _ in places]  # LLVM turns them into registers
+            for place, total in zip(places, sums, strict=True):
+                builder.store(load(place) if add else ir.Constant(vector, [0.0] * lanes), total)
 
-        with cgutils.for_range(builder, depth) as loop:
-            b_row = builder.add(b_start, builder.mul(loop.index, b_step))
-            columns = [builder.load(vector_at(b, b_row, column)) for column in range(2)]
-            for column in columns:
-                column.align = item
-            a_column = builder.add(a_start, builder.mul(loop.index, a_step))
-            for r in range(TILE_ROWS):
-                scalar = splat(builder.load(builder.gep(a, [builder.add(a_column, times(r, a_row))])))
-                for column in range(2):
-                    total = sums[2 * r + column]
-                    product = builder.fmul(scalar, columns[column], flags=("contract",))
-                    builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+            with cgutils.for_range(builder, depth) as loop:
+                b_row = builder.add(b_start, builder.mul(loop.index, b_step))
+                columns = [load(vector_at(b, b_row, column)) for column in range(vectors)]
+                a_column = builder.add(a_start, builder.mul(loop.index, a_step))
+                for r in range(rows):
+                    scalar = _splat(
+                        builder, builder.load(builder.gep(a, [builder.add(a_column, times(r, a_row))])), vector
+                    )
+                    for column, total in zip(columns, sums[vectors * r :], strict=False):
+                        builder.store(multiply_add(scalar, column, total), total)
 
-        for place, total in zip(places, sums, strict=True):
-            builder.store(builder.load(total), place).align = item
-        return context.get_dummy_value()
+            for place, total in zip(places, sums, strict=True):
+                builder.store(builder.load(total), place).align = item
+            return context.get_dummy_value()
 
-    return signature, generate
+        return signature, generate
+
+    return tile
+
+
+def _splat(builder, scalar, vector):
+    """The scalar in every lane."""
+    undefined, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    return builder.shuffle_vector(builder.insert_element(undefined, scalar, first), undefined, everywhere)
+
+
+multiply_tile = register_tile(TILE_ROWS, 2)
 
 
 @intrinsic
