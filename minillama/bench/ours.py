@@ -122,16 +122,13 @@ def elementwise(threads):
 def matmul(size, threads):
     """The rungs of minillama.kernels.matmul that run on so many threads; the slow ones at small sizes only."""
     from ..kernels.matmul import LADDER
-    from ..kernels.matmul import matmul as product
 
     a, b = matmul_operands(*size)
     c, workers = np.empty((len(a), b.shape[1]), np.float32), Workers(threads)
-    if threads > 1:
-        return {"threaded": lambda: product(a, b, c, workers)}
-    rungs = {name: (lambda rung=rung: rung(a, b)) for name, rung in LADDER.items() if name != "threaded"}
+    names = ["threaded"] if threads > 1 else [name for name in LADDER if name != "threaded"]
     if 2 * prod(size) > SLOW_FLOPS:
-        del rungs["naive"], rungs["reordered"]
-    return rungs
+        names = [name for name in names if name not in ("naive", "reordered")]
+    return {name: lambda rung=LADDER[name]: rung(a, b, c, workers) for name in names}
 
 
 def matmul_operands(rows, depth, columns):

@@ -93,15 +93,11 @@ def attention_bytes(config, batch_size, T):
 
 def matmul_shapes(shapes):
     """{name: (rows, depth, columns)}: two squares, and the widest product of each model's blocks, w_gate_up"""
-    squares = {f"{size} square": (size, size, size) for size in (512, 1024)}
-    return squares | {
-        f"{name}: {shape.tokens} x {shape.config.dim} x {2 * shape.config.ffn}": (
-            shape.tokens,
-            shape.config.dim,
-            2 * shape.config.ffn,
-        )
-        for name, shape in shapes.items()
-    }
+    sizes = {f"{size} square": (size, size, size) for size in (512, 1024)}
+    for name, shape in shapes.items():
+        size = shape.tokens, shape.config.dim, 2 * shape.config.ffn
+        sizes[f"{name}, {' x '.join(map(str, size))}"] = size
+    return sizes
 
 
 ELEMENTS = 2**24  # of an elementwise operation's array: 64 MB, larger than the caches
