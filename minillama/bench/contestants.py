@@ -100,8 +100,8 @@ def _serve(pipe, module, maker, arguments):
     except (EOFError, BrokenPipeError):
         return
     except Exception as error:  # whatever it is, the table says it
-        lines = str(error).strip().splitlines() or [""]
-        pipe.send(("error", f"{type(error).__name__}: {lines[0]}"))
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        pipe.send(("error", " ".join([f"{type(error).__name__}:", *lines[:2]])[:200]))
 
 
 def _turn(job, seconds):

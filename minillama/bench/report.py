@@ -58,14 +58,14 @@ def _same(one, other):
 _TIMES = {"min ms": _milliseconds("min"), "median ms": _milliseconds("median")}
 _COMPUTE = {"GFLOP/s": _gflops, "of SGEMM": _share_of_matmul}
 
-# Each part: its title, whether its jobs and threads have columns, and its columns {heading: (row, rows) -> text}.
+# Each part: its title, the fields that name a row beside its shape, and its columns {heading: (row, rows) -> text}.
 _TABLES = {
     "training": (
         "Training step: forward, backward, clipping, AdamW",
-        (),
+        ("contestant",),
         {
             **_TIMES,
-            "time": _against,
+            "relative": _against,
             "tokens/s": _tokens("median"),
             **_COMPUTE,
             "peak MB": _memory,
@@ -74,31 +74,35 @@ _TABLES = {
     ),
     "prefill": (
         "Prefill: reading a prompt",
-        (),
-        {**_TIMES, "time": _against, "tokens/s": _tokens("median"), **_COMPUTE},
+        ("contestant",),
+        {**_TIMES, "relative": _against, "tokens/s": _tokens("median"), **_COMPUTE},
     ),
     "decoding": (
         "Decoding: one sequence, sampled token by token",
-        (),
+        ("contestant",),
         {
             "best tokens/s": _tokens("min"),
             "median tokens/s": _tokens("median"),
-            "time": _against,
+            "relative": _against,
             "GB/s": _gigabytes,
             "of memory read": _share_of("read_gb"),
             "peak MB": _memory,
         },
     ),
-    "attention": ("Attention alone, causal", ("job", "threads"), {**_TIMES, "time": _against, **_COMPUTE}),
+    "attention": (
+        "Attention alone, causal",
+        ("threads", "job", "contestant"),
+        {**_TIMES, "relative": _against, **_COMPUTE},
+    ),
     "length": (
         "Length of one sequence, at the width of `long`",
-        ("job",),
-        {**_TIMES, "time": _against, **_COMPUTE, "peak MB": _memory},
+        ("job", "contestant"),
+        {**_TIMES, "relative": _against, **_COMPUTE, "peak MB": _memory},
     ),
     "matmul": (
         "Matrix product, rung by rung, against BLAS",
-        ("job", "threads"),
-        {**_TIMES, "time": _against, "GFLOP/s": _gflops},
+        ("threads", "job"),
+        {**_TIMES, "relative": _against, "GFLOP/s": _gflops},
     ),
     "elementwise": (
         "Operations that memory limits",
@@ -122,15 +126,15 @@ def table(rows, machine):
         chosen = [row for row in rows if row["part"] == part]
         if not chosen:
             continue
-        heading = ["shape", *keys, "", *columns]
+        heading = ["shape", *(key.replace("contestant", "") for key in keys), *columns]
         cells = []
         for row in chosen:
-            names = [row["shape"], *(str(row[key]) for key in keys), row["contestant"]]
+            names = [row["shape"], *(str(row[key]) for key in keys)]
             if "unavailable" in row:
-                cells.append([*names, f"not available: {row['unavailable']}"])
+                cells.append([row["shape"], f"{row['contestant']} not available: {row['unavailable']}"])
             else:
                 cells.append([*names, *(column(row, chosen) for column in columns.values())])
-        lines += ["", title, *_aligned([heading, *cells], 2 + len(keys))]
+        lines += ["", title, *_aligned([heading, *cells], 1 + len(keys))]
     best = {
         key: max(row["limits"][key] for row in rows if "limits" in row)
         for key in ("matmul_gflops", "read_gb", "update_gb")
@@ -139,8 +143,8 @@ def table(rows, machine):
         "",
         f"This machine's limits, the best of the run: SGEMM {SIZE} square {best['matmul_gflops']:.0f} GFLOP/s; reading "
         f"{MEGABYTES} MB {best['read_gb']:.1f} GB/s; updating it in place {best['update_gb']:.1f} GB/s.",
-        "time: the contestant's minimum over minillama's (matmul: over BLAS's). Shares: of the limits measured in the "
-        "same rounds.",
+        "relative: the contestant's fastest step, in time, over minillama's (matmul: over BLAS's). Shares are of the limits "
+        "measured in the same rounds: of SGEMM by the fastest, of memory by the medians.",
         "peak MB: growth of the process over what it took before the model was made. first s: from a process without "
         "libraries or model to the end of the first step.",
     ]

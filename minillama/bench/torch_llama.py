@@ -70,7 +70,7 @@ class TorchLlama(nn.Module):
         shape = (2, batch_size, config.kv_heads, config.context, config.head_dim)
         return [torch.empty(shape) for _ in self.blocks]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def next_logits(self, ids, cache, past):
         """ids (B, T) that follow `past` positions of the cache -> logits (B, V) of the token after the last one
 
@@ -120,7 +120,8 @@ def prefill(shape, threads, compiled=False):
     torch.set_num_threads(threads)
     model = TorchLlama(shape.config)
     ids, cache = torch.tensor(batch(shape)[0][:1, : shape.prompt]), model.new_cache()
-    next_logits = torch.compile(model.next_logits) if compiled else model.next_logits
+    wrap = torch.compile if compiled else torch.inference_mode()  # inductor does not take inference mode's tensors
+    next_logits = wrap(model.next_logits)
     return {"step": lambda: next_logits(ids, cache, 0)}
 
 
