@@ -141,10 +141,10 @@ def table(rows, machine):
     }
     lines += [
         "",
-        f"This machine's limits, the best of the run: SGEMM {SIZE} square {best['matmul_gflops']:.0f} GFLOP/s; reading "
+        f"This machine's limits, the best measurement of the run: SGEMM {SIZE} square {best['matmul_gflops']:.0f} GFLOP/s; reading "
         f"{MEGABYTES} MB {best['read_gb']:.1f} GB/s; updating it in place {best['update_gb']:.1f} GB/s.",
-        "relative: the contestant's fastest step, in time, over minillama's (matmul: over BLAS's). Shares are of the limits "
-        "measured in the same rounds: of SGEMM by the fastest, of memory by the medians.",
+        "relative: the contestant's fastest step, in time, over minillama's (matmul: over BLAS's). Shares: of the limits "
+        "measured in the same rounds, SGEMM by the fastest steps, memory by the medians.",
         "peak MB: growth of the process over what it took before the model was made. first s: from a process without "
         "libraries or model to the end of the first step.",
     ]
