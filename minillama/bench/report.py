@@ -115,6 +115,14 @@ _TABLES = {
     ),
 }
 
+_LEGEND = (
+    "relative: the time of the contestant's fastest step over that of minillama's (matmul: of BLAS's).",
+    "of SGEMM, of memory: share of the limit that was measured in the same rounds; SGEMM by the fastest, memory by the "
+    "medians.",
+    "peak MB: growth of the process over what it took before the model was made.",
+    "first s: from a process without libraries and model to the end of the first step.",
+)
+
 
 def table(rows, machine):
     """Every part's rows under its title, and what the machine can do at all."""
@@ -135,18 +143,13 @@ def table(rows, machine):
             else:
                 cells.append([*names, *(column(row, chosen) for column in columns.values())])
         lines += ["", title, *_aligned([heading, *cells], 1 + len(keys))]
-    best = {
-        key: max(row["limits"][key] for row in rows if "limits" in row)
-        for key in ("matmul_gflops", "read_gb", "update_gb")
-    }
+    limits = [row["limits"] for row in rows]
+    matmul, read, update = (max(limit[key] for limit in limits) for key in ("matmul_gflops", "read_gb", "update_gb"))
     lines += [
         "",
-        f"This machine's limits, the best measurement of the run: SGEMM {SIZE} square {best['matmul_gflops']:.0f} GFLOP/s; reading "
-        f"{MEGABYTES} MB {best['read_gb']:.1f} GB/s; updating it in place {best['update_gb']:.1f} GB/s.",
-        "relative: the contestant's fastest step, in time, over minillama's (matmul: over BLAS's). Shares: of the limits "
-        "measured in the same rounds, SGEMM by the fastest steps, memory by the medians.",
-        "peak MB: growth of the process over what it took before the model was made. first s: from a process without "
-        "libraries or model to the end of the first step.",
+        f"This machine, the best measurement of the run: SGEMM {SIZE} square {matmul:.0f} GFLOP/s; reading {MEGABYTES} MB "
+        f"{read:.1f} GB/s, updating them in place {update:.1f} GB/s.",
+        *_LEGEND,
     ]
     return "\n".join(lines)
 
