@@ -18,7 +18,10 @@ import numpy as np
 
 from .memory import empty
 
-ROWS_WORTH_CUTTING = 32  # a worker; below this a meeting costs more than the work that it shares
+# Measured on two cores. Threads that meet, or that take turns at the interpreter's lock, lose some 50 microseconds each
+# time; where that is more than they gain, one worker computes and BLAS alone uses the other processors.
+WORK_WORTH_SHARING = 2**25  # multiplications by weights, rows x 12 L C^2
+ROWS_WORTH_CUTTING = 128  # a worker
 
 
 class Job(NamedTuple):
@@ -146,6 +149,8 @@ class Meeting:
 def cut(config, B, T, tables, threads, past=0):
     """The shards of B sequences of T positions, one for each thread of use; tables: cos and sin of all positions."""
     H, K, N = config.heads, config.kv_heads, B * T
+    if N * 12 * config.layers * config.dim**2 < WORK_WORTH_SHARING:
+        threads = 1
     if B % threads == 0 or N < threads * ROWS_WORTH_CUTTING:
         cuts = even_cuts(B, min(B, threads))
         everything = slice(0, H), slice(0, K)

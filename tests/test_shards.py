@@ -8,6 +8,11 @@ from minillama.gradcheck import relative_error
 from minillama.shards import attention_jobs, cut
 
 
+@pytest.fixture(autouse=True)
+def short_sequences_are_worth_cutting(monkeypatch):
+    monkeypatch.setattr("minillama.shards.ROWS_WORTH_CUTTING", 16)
+
+
 @pytest.mark.parametrize("heads, kv_heads", [(4, 4), (6, 3), (4, 1), (5, 1)])
 @pytest.mark.parametrize("batch, T", [(1, 129), (3, 50), (5, 40)])
 @pytest.mark.parametrize("threads", [2, 4])
