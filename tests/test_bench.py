@@ -83,8 +83,8 @@ def test_attention_does_what_the_model_does(rng, monkeypatch):
     calls = []
     op = ours.backend.active()
     monkeypatch.setattr(op, "attention", lambda q, k, v, true=op.attention: calls.append(q.shape) or true(q, k, v))
-    ours.attention(Config(8, dim=16, heads=4, kv_heads=2, context=64), 1, 64, 2)
-    assert calls == [(1, 64, 2, 4)] * 2  # two workers, a group of query heads each
+    ours.attention(Config(8, dim=256, heads=4, kv_heads=2, context=512), 1, 512, 2)
+    assert calls == [(1, 512, 2, 64)] * 2  # two workers, a group of query heads each
 
 
 def test_a_turn_counts_only_what_follows_the_settling(monkeypatch):

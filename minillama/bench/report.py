@@ -147,7 +147,7 @@ def table(rows, machine):
     matmul, read, update = (max(limit[key] for limit in limits) for key in ("matmul_gflops", "read_gb", "update_gb"))
     lines += [
         "",
-        f"This machine, the best measurement of the run: SGEMM {SIZE} square {matmul:.0f} GFLOP/s; reading {MEGABYTES} MB "
+        f"This machine at its best in the run: SGEMM {SIZE} square {matmul:.0f} GFLOP/s; reading {MEGABYTES} MB "
         f"{read:.1f} GB/s, updating them in place {update:.1f} GB/s.",
         *_LEGEND,
     ]
