@@ -67,8 +67,14 @@ def test_attention_costs_against_a_count():
 
 
 def test_rates_by_hand():
-    seconds = {"matmul": [2.0, 1.0, 3.0], "read": [0.1, 0.2, 0.4], "update": [0.4, 0.4, 0.4]}
-    assert limits.rates(seconds) == {"matmul_gflops": 2e-9 * 1024**3, "read_gb": 0.256 / 0.2, "update_gb": 1.28}
+    matmul = {"matmul": [2.0, 1.0, 3.0], "matmul, one thread": [2.0]}
+    rates = limits.rates({**matmul, "read": [0.1, 0.2, 0.4], "update": [0.4, 0.4, 0.4]})
+    assert rates == {
+        "matmul_gflops": 2e-9 * 1024**3,
+        "matmul_one_gflops": 1e-9 * 1024**3,
+        "read_gb": 0.256 / 0.2,
+        "update_gb": 2 * 0.256 / 0.4,
+    }
 
 
 def test_the_step_trains():
@@ -122,7 +128,9 @@ def test_memory_is_the_growth_at_the_peak_of_the_steps():
 def test_who_cannot_take_part_is_in_the_table_with_the_reason(monkeypatch):
     monkeypatch.setattr(contestants, "TURN", 0.01)
     bench = parts.Bench({}, threads=1, rounds=2, torch=False)
-    bench.referee = type("Referee", (), {"jobs": ("matmul", "read", "update"), "turn": lambda *_: [1.0]})()
+    bench.referee = type(
+        "Referee", (), {"jobs": ("matmul", "matmul, one thread", "read", "update"), "turn": lambda *_: [1.0]}
+    )()
     makers = [("present", "sleeper", 0.01), ("absent", "failing"), ("late", "dying_later")]
     entries = [(name, "tests.bench_contestants", *making) for name, *making in makers]
     rows = {row["contestant"]: row for row in bench.contest("training", "tiny", entries)}

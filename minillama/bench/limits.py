@@ -41,25 +41,30 @@ def warm_up():
 
 
 def limits(threads):
-    """{"matmul": square SGEMM of SIZE; "read", "update": going through MEGABYTES, each thread a part}
+    """{"matmul" and "matmul, one thread": square SGEMM of SIZE; "read", "update": through MEGABYTES, each thread a part}
 
     One sequential stream a thread reads as fast as anything that was tried (2 to 8 streams, 256 MB to 1 GB, more
     threads than processors), and up to a fifth faster than NumPy's sum and max. Reading and writing in turn moves more
     bytes than reading alone where the processor has separate paths for the two; decoding only reads.
     """
-    workers = Workers(threads)
+    workers, one = Workers(threads), Workers(1)
     a, b = np.random.default_rng(0).random((2, SIZE, SIZE), np.float32)
     c = np.empty_like(a)
     array = np.ones(MEGABYTES * 250_000, np.float32)
 
-    def matmul():
+    def matmul(workers):
         with workers.blas(1):
             np.matmul(a, b, out=c)
 
     def through_memory(function):
         return lambda: workers.run(lambda _, part: function(array[part]), workers.split(len(array)))
 
-    return {"matmul": matmul, "read": through_memory(_sum), "update": through_memory(_scale)}
+    return {
+        "matmul": lambda: matmul(workers),
+        "matmul, one thread": lambda: matmul(one),
+        "read": through_memory(_sum),
+        "update": through_memory(_scale),
+    }
 
 
 def blas(size, threads):
@@ -77,7 +82,7 @@ def blas(size, threads):
 
 
 def rates(seconds):
-    """{job: seconds of its steps} -> matmul_gflops, read_gb, and update_gb which counts what is read and written
+    """{job: seconds of its steps} -> matmul_gflops and matmul_one_gflops; read_gb, and update_gb of reads and writes
 
     The best rate of the matrix product, and the median of the memory's: what a core computes is its own, but memory is
     shared, and on a rented machine it is at times twice as fast for some milliseconds, when a neighbour rests.
@@ -85,6 +90,7 @@ def rates(seconds):
     gigabytes = MEGABYTES / 1e3
     return {
         "matmul_gflops": 2e-9 * SIZE**3 / min(seconds["matmul"]),
+        "matmul_one_gflops": 2e-9 * SIZE**3 / min(seconds["matmul, one thread"]),
         "read_gb": gigabytes / median(seconds["read"]),
         "update_gb": 2 * gigabytes / median(seconds["update"]),
     }

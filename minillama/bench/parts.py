@@ -102,7 +102,7 @@ class Bench:
         start = time.perf_counter()
         for number in tqdm(range(self.rounds), desc=label, leave=False):
             for job in limits:
-                limits[job] += self.referee.turn(job, 0.04)
+                limits[job] += self.referee.turn(job, 0.08)
             for job in jobs:
                 begins = number % max(1, len(contestants))  # another one in each round
                 for contestant in contestants[begins:] + contestants[:begins]:

@@ -24,7 +24,8 @@ def _gigabytes(row, _):
 
 
 def _share_of_matmul(row, _):
-    return f"{row['flops'] / row['min'] / 1e9 / row['limits']['matmul_gflops']:.0%}"
+    limit = row["limits"]["matmul_one_gflops" if row["threads"] == 1 else "matmul_gflops"]
+    return f"{row['flops'] / row['min'] / 1e9 / limit:.0%}"
 
 
 def _share_of(limit):
@@ -117,8 +118,8 @@ _TABLES = {
 
 _LEGEND = (
     "relative: the time of the contestant's fastest step over that of minillama's (matmul: of BLAS's).",
-    "of SGEMM, of memory: share of the limit that was measured in the same rounds; SGEMM by the fastest, memory by the "
-    "medians.",
+    "of SGEMM, of memory: share of the limit that was measured in the same rounds with as many threads; SGEMM by the "
+    "fastest, memory by the medians.",
     "peak MB: growth of the process over what it took before the model was made.",
     "first s: from a process without libraries and model to the end of the first step.",
 )
