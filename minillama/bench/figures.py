@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
@@ -18,13 +19,15 @@ CONTESTANTS = {  # colour and hatching: told apart in grey print too
     "PyTorch": (COLOURS["orange"], "//"),
     "torch.compile": (COLOURS["red"], "xx"),
 }
-POINTS = {  # of the roofline: marker and colour of each part
-    "training": ("o", COLOURS["blue"]),
-    "prefill": ("s", COLOURS["red"]),
-    "decoding": ("^", COLOURS["green"]),
-    "attention": ("D", COLOURS["orange"]),
-    "elementwise": ("v", COLOURS["grey"]),
+PARTS = {  # colours of the roofline
+    "training": COLOURS["blue"],
+    "prefill": COLOURS["red"],
+    "decoding": COLOURS["green"],
+    "decoding int8": "white",
+    "attention": COLOURS["orange"],
+    "elementwise": COLOURS["grey"],
 }
+MARKERS = "oDs^vPXp"  # of the roofline: one for each model
 
 
 def draw(rows, machine, folder):
@@ -63,7 +66,7 @@ def training_bars(rows, machine):
         mine = [mine[shape] for shape in shapes if shape in mine]
         baselines = [_ours(rows, row) for row in mine]
         bars = speed.bar(places, [base["min"] / row["min"] for row, base in zip(mine, baselines, strict=True)], **style)
-        speed.bar_label(bars, [_milliseconds(row["min"]) for row in mine], padding=2, fontsize=8)
+        speed.bar_label(bars, [f"{1e3 * row['min']:,.0f}" for row in mine], padding=2, fontsize=8)
         shares = [100 * row["flops"] / row["min"] / 1e9 / row["limits"]["matmul_gflops"] for row in mine]
         bars = share.bar(places, shares, **style)
         share.bar_label(bars, [f"{value:.0f}" for value in shares], padding=2, fontsize=8)
@@ -74,7 +77,7 @@ def training_bars(rows, machine):
     share.axhline(100, color=COLOURS["grey"], ls="--", lw=1)
     for axes in (speed, share):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel(_described(machine) + "; above the bars: fastest step", fontsize=8)
+    figure.supxlabel(_described(machine) + "; above the bars of speed: milliseconds of the fastest step", fontsize=8)
     return figure
 
 
@@ -86,11 +89,8 @@ def roofline(rows, machine):
     limits = [row["limits"] for row in rows]
     matmul = max(limit["matmul_gflops"] for limit in limits)
     read, update = (median(limit[key] for limit in limits) for key in ("read_gb", "update_gb"))
-    chosen = [
-        row
-        for row in rows
-        if row["part"] in POINTS and row["contestant"].startswith("minillama") and row["threads"] == machine["threads"]
-    ]
+    points = _points(rows, machine["threads"])
+    shapes = dict(zip(dict.fromkeys(shape for part, shape in points if part != "elementwise"), MARKERS, strict=False))
     figure = Figure(figsize=(9, 6.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     left, right = 0.25, 3000
@@ -99,18 +99,30 @@ def roofline(rows, machine):
     axes.annotate(
         f"matrix product, {matmul:.0f} GFLOP/s", (right, matmul), (-4, 5), textcoords="offset points", ha="right"
     )
-    for part, (marker, colour) in POINTS.items():
-        mine = [row for row in chosen if row["part"] == part]
-        if not mine:
-            continue
-        x = [row["flops"] / row["bytes"] for row in mine]
-        y = [row["flops"] / row["median"] / 1e9 for row in mine]
-        axes.plot(x, y, marker, color=colour, ms=7, mec="white", label=part)
-        for row, place in zip(mine, zip(x, y, strict=True), strict=True):
+    for (part, shape), (flops, traffic, seconds) in points.items():
+        x, y, colour = flops / traffic, flops / seconds / 1e9, PARTS[part]
+        edge = COLOURS["green"] if colour == "white" else "white"
+        axes.plot(x, y, shapes.get(shape, "."), color=colour, mec=edge, ms=9)
+        if part == "elementwise":
             axes.annotate(
-                _point_name(row), place, (6, -3), textcoords="offset points", fontsize=8,
+                shape, (x, y), (6, -3), textcoords="offset points", fontsize=8,
                 path_effects=[withStroke(linewidth=2, foreground="white")],
             )  # fmt: skip
+    kinds = [
+        Line2D(
+            [],
+            [],
+            ls="",
+            marker="s",
+            color=PARTS[part],
+            mec="black" if part == "decoding int8" else "white",
+            label=part,
+        )
+        for part in PARTS
+        if any(part == found for found, _ in points)
+    ]
+    models = [Line2D([], [], ls="", marker=marker, color="black", label=shape) for shape, marker in shapes.items()]
+    axes.legend(handles=kinds + models, frameon=False, loc="lower right", ncols=2)
     axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(None, 2 * matmul))
     axes.set(xlabel="arithmetic intensity (FLOP for each byte of memory traffic)", ylabel="rate (GFLOP/s)")
     axes.set_title("Roofline: what this machine can do, and what minillama makes of it")
@@ -120,7 +132,6 @@ def roofline(rows, machine):
         axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
     figure.supxlabel(f"{_described(machine)}; traffic: what must move if everything is moved once", fontsize=8)
     for rate, text in ((read, f"reading, {read:.0f} GB/s"), (update, f"reading and writing, {update:.0f} GB/s")):
         x, y = 0.85 * matmul / rate, 0.95 * matmul  # a little above the line, along it
@@ -131,12 +142,17 @@ def roofline(rows, machine):
     return figure
 
 
-def _point_name(row):
-    if row["part"] == "decoding":
-        return row["shape"] + (" int8" if row["contestant"].endswith("int8") else "")
-    if row["part"] == "attention":
-        return f"{row['shape']} {row['job']}"
-    return row["job"] if row["part"] == "elementwise" else row["shape"]
+def _points(rows, threads):
+    """{(part, shape): (FLOPs, bytes, seconds)} of minillama; attention is its forward and backward together."""
+    points = {}
+    for row in rows:
+        if row["part"] in PARTS and row["contestant"].startswith("minillama") and row["threads"] == threads:
+            part = row["part"] + row["contestant"].removeprefix("minillama")
+            shape = row["job"] if part == "elementwise" else row["shape"]
+            before = points.get((part, shape), (0, 0, 0))
+            new = row["flops"], row["bytes"], row["median"]
+            points[part, shape] = tuple(a + b for a, b in zip(before, new, strict=True))
+    return points
 
 
 def length_curves(rows, machine):
@@ -192,10 +208,6 @@ def _slope(axes, lengths, last, power):
 
 def _ours(rows, row):
     return next(r for r in rows if r["contestant"] == "minillama" and r["shape"] == row["shape"])
-
-
-def _milliseconds(seconds):
-    return f"{1e3 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def _described(machine):

@@ -41,7 +41,7 @@ def warm_up():
 
 
 def limits(threads):
-    """{"matmul" and "matmul, one thread": square SGEMM of SIZE; "read", "update": through MEGABYTES, each thread a part}
+    """{"matmul", "matmul, one thread": square SGEMM of SIZE; "read", "update": through MEGABYTES, each thread a part}
 
     One sequential stream a thread reads as fast as anything that was tried (2 to 8 streams, 256 MB to 1 GB, more
     threads than processors), and up to a fifth faster than NumPy's sum and max. Reading and writing in turn moves more
