@@ -100,25 +100,16 @@ def roofline(rows, machine):
         f"matrix product, {matmul:.0f} GFLOP/s", (right, matmul), (-4, 5), textcoords="offset points", ha="right"
     )
     for (part, shape), (flops, traffic, seconds) in points.items():
-        x, y, colour = flops / traffic, flops / seconds / 1e9, PARTS[part]
-        edge = COLOURS["green"] if colour == "white" else "white"
-        axes.plot(x, y, shapes.get(shape, "."), color=colour, mec=edge, ms=9)
+        x, y = flops / traffic, flops / seconds / 1e9
+        axes.plot(x, y, shapes.get(shape, "."), color=PARTS[part], mec=_edge(part), ms=9)
         if part == "elementwise":
             axes.annotate(
                 shape, (x, y), (6, -3), textcoords="offset points", fontsize=8,
                 path_effects=[withStroke(linewidth=2, foreground="white")],
             )  # fmt: skip
     kinds = [
-        Line2D(
-            [],
-            [],
-            ls="",
-            marker="s",
-            color=PARTS[part],
-            mec="black" if part == "decoding int8" else "white",
-            label=part,
-        )
-        for part in PARTS
+        Line2D([], [], ls="", marker="s", color=colour, mec=_edge(part), label=part)
+        for part, colour in PARTS.items()
         if any(part == found for found, _ in points)
     ]
     models = [Line2D([], [], ls="", marker=marker, color="black", label=shape) for shape, marker in shapes.items()]
@@ -140,6 +131,11 @@ def roofline(rows, machine):
             transform_rotates_text=True,
         )  # fmt: skip
     return figure
+
+
+def _edge(part):
+    """The colour around a marker: a hollow one has that of the filled one beside it."""
+    return PARTS["decoding"] if part == "decoding int8" else "white"
 
 
 def _points(rows, threads):
