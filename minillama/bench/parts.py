@@ -33,6 +33,7 @@ from .shapes import (
 
 PATIENCE = 10.0  # seconds of rounds, after which a measurement ends; but not before LEAST rounds
 LEAST = 3
+FRESH = 1.0  # seconds after which the machine's limits are measured again: rented machines change from second to second
 
 
 @dataclass
@@ -100,14 +101,17 @@ class Bench:
         limits = {job: [] for job in self.referee.jobs}
         jobs = list(dict.fromkeys(job for contestant in contestants for job in contestant.jobs))
         start = time.perf_counter()
+        measured = -FRESH
         for number in tqdm(range(self.rounds), desc=label, leave=False):
-            for job in limits:
-                limits[job] += self.referee.turn(job, 0.08)
             for job in jobs:
                 begins = number % max(1, len(contestants))  # another one in each round
                 for contestant in contestants[begins:] + contestants[:begins]:
                     if job not in contestant.jobs:
                         continue
+                    if time.perf_counter() - measured > FRESH:
+                        for limit in limits:
+                            limits[limit] += self.referee.turn(limit, 0.08)
+                        measured = time.perf_counter()
                     try:
                         seconds[contestant.name, job] += contestant.turn(job)
                     except Unavailable as error:
