@@ -28,13 +28,14 @@ from numba import njit
 from ..memory import empty, frame
 from .vectors import JIT, TILE_ROWS, exp2, maximum, register_tile, replace_first, store, transpose, vector_load
 
-QUERIES, KEYS = 64, 64  # a tile of scores
+QUERIES, KEYS = 64, 128  # a tile of scores
+STEP = 16  # both are taken in steps of so many, which ends within a step of where the causal mask does
 VECTOR, HALF = 64, 32  # bytes: a cache line, one register of AVX-512 or several of another processor; and its half
 ROWS = TILE_ROWS
 
 load, load_half = vector_load(VECTOR), vector_load(HALF)
 set_tile = register_tile(ROWS, 1, VECTOR, add=False)
-add_tile, add_half_tile = register_tile(ROWS, 1, VECTOR), register_tile(ROWS, 1, HALF)
+add_tile, add_half_tile = register_tile(ROWS, 1, VECTOR), register_tile(2 * ROWS, 1, HALF)
 
 
 def attention(q, k, v):
@@ -68,9 +69,9 @@ def attention_backward(do, q, k, v, o, log_denominator):
 
 
 def _padded(D, S, dtype):
-    """Head width rounded up to half vectors, number of keys to whole tiles."""
+    """Head width rounded up to half vectors, number of keys to whole steps."""
     half = HALF // dtype.itemsize
-    return -(-D // half) * half, -(-S // ROWS) * ROWS
+    return -(-D // half) * half, -(-S // STEP) * STEP
 
 
 @njit(**JIT)
@@ -103,6 +104,15 @@ def _unpack(source, scale, target):
 
 
 @njit(**JIT)
+def _scale_rows(rows, count, scale):
+    """rows[i] *= scale[i] for count rows i."""
+    width, half = rows.shape[1], HALF // rows.itemsize
+    for i in range(count):
+        for at in range(i * width, (i + 1) * width, half):
+            store(rows, at, load_half(rows, at) * scale[i])
+
+
+@njit(**JIT)
 def _transpose(rows, count, columns):
     """columns[d, i] = rows[i, d] for count rows i."""
     width, lanes, half = rows.shape[1], VECTOR // rows.itemsize, HALF // rows.itemsize
@@ -112,42 +122,54 @@ def _transpose(rows, count, columns):
 
 
 @njit(**JIT)
+def _seen(visible, i, count):
+    """How many of count keys a query of the step of queries that i lies in may read; query i reads `visible` + i."""
+    return min(count, visible + i // STEP * STEP + STEP - 1)
+
+
+@njit(**JIT)
 def _scores(keys, key, count, columns, queries, depth, visible, scores):
-    """scores[j, i] = keys[key + j] . column i for queries i and count keys; query i reads keys j < visible + i."""
+    """scores[j, i] = keys[key + j] . column i for count keys j and those queries i that may read them."""
     width, lanes = keys.shape[1], VECTOR // keys.itemsize
     for i in range(0, queries, lanes):
-        for j in range(0, min(count, visible + i + lanes - 1), ROWS):
+        for j in range(0, _seen(visible, i, count), ROWS):
             set_tile(keys, (key + j) * width, width, 1, columns, i, QUERIES, depth, scores, j * QUERIES + i, QUERIES)
 
 
 @njit(**JIT)
-def _add_row_tile(a, a_start, a_row, a_step, rows, first, depth, target, target_first):
-    """target[target_first + r] += sum over n < depth of a(r, n) * rows[first + n] for ROWS rows r."""
-    width, lanes, half = rows.shape[1], VECTOR // rows.itemsize, HALF // rows.itemsize
-    b, c = first * width, target_first * width
-    d = 0
-    while d + half < width:
-        add_tile(a, a_start, a_row, a_step, rows, b + d, width, depth, target, c + d, width)
-        d += lanes
-    if d < width:
-        add_half_tile(a, a_start, a_row, a_step, rows, b + d, width, depth, target, c + d, width)
-
-
-@njit(**JIT)
 def _add_to_queries(scores, count, queries, visible, keys, key, target):
-    """target[i] += sum over j < count of scores[j, i] * keys[key + j] for queries i."""
-    for i in range(0, queries, ROWS):
-        depth = min(count, visible + i + ROWS - 1)
-        if depth > 0:
-            _add_row_tile(scores, i, 1, QUERIES, keys, key, depth, target, i)
+    """target[i] += sum over those keys j < count that query i may read of scores[j, i] * keys[key + j]."""
+    width, lanes, half = keys.shape[1], VECTOR // keys.itemsize, HALF // keys.itemsize
+    for d in range(0, width - half, lanes):
+        for i in range(0, queries, ROWS):
+            depth = min(count, visible + i + ROWS - 1)
+            if depth > 0:
+                add_tile(scores, i, 1, QUERIES, keys, key * width + d, width, depth, target, i * width + d, width)
+    if width % lanes > 0:
+        d = width - half
+        for i in range(0, queries, 2 * ROWS):
+            depth = min(count, visible + i + 2 * ROWS - 1)
+            if depth > 0:
+                add_half_tile(scores, i, 1, QUERIES, keys, key * width + d, width, depth, target, i * width + d, width)
 
 
 @njit(**JIT)
 def _add_to_keys(scores, count, queries, visible, rows, target, key):
-    """target[key + j] += sum over queries i of scores[j, i] * rows[i] for count keys j."""
-    for j in range(0, count, ROWS):
-        first = max(0, j - visible + 1)  # the first query that reads key j
-        _add_row_tile(scores, j * QUERIES + first, QUERIES, 1, rows, first, queries - first, target, key + j)
+    """target[key + j] += sum over those queries i that may read key j of scores[j, i] * rows[i] for count keys j."""
+    width, lanes, half = rows.shape[1], VECTOR // rows.itemsize, HALF // rows.itemsize
+    for d in range(0, width - half, lanes):
+        for j in range(0, count, ROWS):
+            i = max(0, j + 1 - visible)
+            at = (key + j) * width + d
+            add_tile(scores, j * QUERIES + i, QUERIES, 1, rows, i * width + d, width, queries - i, target, at, width)
+    if width % lanes > 0:
+        d = width - half
+        for j in range(0, count, 2 * ROWS):
+            i = max(0, j + 1 - visible)
+            at = (key + j) * width + d
+            add_half_tile(
+                scores, j * QUERIES + i, QUERIES, 1, rows, i * width + d, width, queries - i, target, at, width
+            )
 
 
 @njit(**JIT)
@@ -156,13 +178,15 @@ def _softmax(scores, count, queries, visible, largest, shrink, total):
     lanes = VECTOR // scores.itemsize
     hidden = -np.inf
     for i in range(0, queries, lanes):
-        seen_by_all, seen = min(count, visible + i), min(count, visible + i + lanes - 1)
+        seen = _seen(visible, i, count)
+        seen_by_all = max(0, min(seen, visible + i)) // 2 * 2
         old = load(largest, i)
         peak = old
-        for j in range(seen_by_all):
-            peak = maximum(load(scores, j * QUERIES + i), peak)
-        for j in range(max(0, seen_by_all), seen):
-            s = replace_first(load(scores, j * QUERIES + i), j - visible - i + 1, hidden)
+        for j in range(0, seen_by_all, 2):
+            two = maximum(load(scores, j * QUERIES + i), load(scores, (j + 1) * QUERIES + i))
+            peak = maximum(two, peak)
+        for j in range(seen_by_all, seen):
+            s = replace_first(load(scores, j * QUERIES + i), j + 1 - visible - i, hidden)
             store(scores, j * QUERIES + i, s)
             peak = maximum(s, peak)
         shrunk = exp2(old - peak)
@@ -182,7 +206,7 @@ def _forward(
 ):  # fmt: skip
     """Writes log2 of the largest term of each softmax and the softmax's denominator relative to it."""
     (B, T, H, D), S, K = q.shape, k.shape[1], k.shape[2]
-    group, lanes = H // K, VECTOR // q.itemsize
+    group = H // K
     one = q.dtype.type(1)
     scale, log2_e = one / np.sqrt(q.dtype.type(D)), q.dtype.type(1 / math.log(2))
     largest, shrink, total = state[0], state[1], state[2]
@@ -193,7 +217,7 @@ def _forward(
                 _pack(v[b, :, h // group], one, values)
             for first in range(0, T, QUERIES):
                 here = min(QUERIES, T - first)
-                wide = -(-here // lanes) * lanes
+                wide = -(-here // STEP) * STEP
                 _pack(q[b, first : first + here, h], scale, queries)
                 _transpose(queries, wide, columns)
                 outputs[:] = 0
@@ -201,17 +225,17 @@ def _forward(
                 total[:] = 0
                 for key in range(0, S - T + first + here, KEYS):
                     visible = S - T + first + 1 - key  # keys of this tile that the first query reads
-                    count = min(KEYS, -(-(visible + here - 1) // ROWS) * ROWS)
+                    count = min(KEYS, -(-(visible + here - 1) // STEP) * STEP)
                     _scores(keys, key, count, columns, wide, D, visible, scores)
                     _softmax(scores, count, wide, visible, largest, shrink, total)
                     if key > 0:
-                        for i in range(here):
-                            outputs[i] *= shrink[i]
+                        _scale_rows(outputs, here, shrink)
                     _add_to_queries(scores, count, wide, visible, values, key, outputs)
                 for i in range(here):
                     log_denominator[b, h, first + i] = largest[i]
                     denominator[b, h, first + i] = total[i]
-                    outputs[i] *= one / total[i]
+                    shrink[i] = one / total[i]
+                _scale_rows(outputs, here, shrink)
                 _unpack(outputs, one, o[b, first : first + here, h])
 
 
@@ -221,11 +245,11 @@ def _probabilities(scores, dscores, count, queries, visible, log2_denominator, r
     lanes = VECTOR // scores.itemsize
     for i in range(0, queries, lanes):
         log2_total, sum_of_row = load(log2_denominator, i), load(row_sum, i)
-        for j in range(min(count, visible + i + lanes - 1)):
+        for j in range(_seen(visible, i, count)):
             at = j * QUERIES + i
             p = exp2(load(scores, at) - log2_total)
             if j >= visible + i:
-                p = replace_first(p, j - visible - i + 1, 0.0)
+                p = replace_first(p, j + 1 - visible - i, 0.0)
             store(scores, at, p)
             store(dscores, at, p * (load(dscores, at) - sum_of_row))
 
@@ -236,7 +260,7 @@ def _backward(
     keys, values, dkeys, dvalues, queries, doutputs, dqueries, columns, dcolumns, scores, dscores, state,
 ):  # fmt: skip
     (B, T, H, D), K = q.shape, k.shape[2]
-    group, lanes = H // K, VECTOR // q.itemsize
+    group = H // K
     one = q.dtype.type(1)
     scale, log2_e = one / np.sqrt(q.dtype.type(D)), q.dtype.type(1 / math.log(2))
     ln_2 = q.dtype.type(math.log(2))
@@ -250,7 +274,7 @@ def _backward(
                 dvalues[:] = 0
             for first in range(0, T, QUERIES):
                 here = min(QUERIES, T - first)
-                wide = -(-here // lanes) * lanes
+                wide = -(-here // STEP) * STEP
                 _pack(q[b, first : first + here, h], scale, queries)
                 _pack(do[b, first : first + here, h], one, doutputs)
                 _transpose(queries, wide, columns)
@@ -263,7 +287,7 @@ def _backward(
                         row_sum[i] += do[b, first + i, h, d] * o[b, first + i, h, d]
                 for key in range(0, first + here, KEYS):
                     visible = first + 1 - key
-                    count = min(KEYS, -(-(visible + here - 1) // ROWS) * ROWS)
+                    count = min(KEYS, -(-(visible + here - 1) // STEP) * STEP)
                     _scores(keys, key, count, columns, wide, D, visible, scores)
                     _scores(values, key, count, dcolumns, wide, D, visible, dscores)
                     _probabilities(scores, dscores, count, wide, visible, log2_total, row_sum)

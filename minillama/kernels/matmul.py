@@ -18,12 +18,17 @@ from functools import wraps
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic
 
 from ..memory import empty, frame
-from .vectors import JIT, TILE_BYTES, TILE_ROWS, VECTOR_BYTES, multiply_tile
+from .vectors import JIT, TILE_BYTES, TILE_ROWS, VECTOR_BYTES, register_tile
 
+ROWS, WIDTH_BYTES = TILE_ROWS, TILE_BYTES  # of a tile of C
+_set_tile, _add_tile = register_tile(ROWS, 2, add=False), register_tile(ROWS, 2)
 DEPTH = 512  # at most so many steps of the sum before a tile of C goes back to memory
+HANDOVER = (
+    4e6  # multiplications that a thread does while another is woken, and again while it waits to be told of the end
+)
 BLOCK_BYTES = 768 * 1024  # a packed block of B: most of a second-level cache of 1 MB
 
 
@@ -162,30 +167,51 @@ def _pack(source, start, step, across, depth, count, target, target_start, width
 
 
 @njit(**JIT)
+def _tile(a_tile, b_panel, depth, c, start, M, size, border, fresh):
+    """One tile of C. Where it sticks out over the edge of C it is computed beside C and its inside copied.
+    NumPy: c[rows, columns] = a[rows, depth] @ b[depth, columns], or += unless fresh
+    """
+    (a, a_row, a_step), (rows, columns), width = a_tile, size, WIDTH_BYTES // c.itemsize
+    if rows == ROWS and columns == width:
+        for row in range(ROWS):  # of the tile that comes next
+            _prefetch(c, start + row * M + width)
+            _prefetch(c, start + row * M + width + width // 2)
+        if not fresh:
+            _add_tile(a, 0, a_row, a_step, b_panel, 0, width, depth, c, start, M)
+        else:
+            _set_tile(a, 0, a_row, a_step, b_panel, 0, width, depth, c, start, M)
+        return
+    _set_tile(a, 0, a_row, a_step, b_panel, 0, width, depth, border, 0, width)
+    for row in range(rows):
+        for column in range(columns):
+            value = border[row * width + column]
+            if not fresh:
+                value += c[start + row * M + column]
+            c[start + row * M + column] = value
+
+
+@njit(**JIT)
 def tiled(a, b, c, K, part, block, scratch, accumulate):
-    """A tile of C, TILE_ROWS rows of two vectors, stays in registers while the depth runs by: no loads or stores of C.
+    """A tile of C, ROWS rows of two vectors, stays in registers while the depth runs by: no loads or stores of C.
     B is packed block by block for the second-level cache, A strip by strip for the first, so that tiles read in order.
     NumPy: c[top:bottom, left:right] = a[top:bottom] @ b[:, left:right], or += where accumulate is true
     """
     (a, a_row, a_step), (b, b_step, b_column) = a, b  # as flat arrays: element (i, k) of A is a[i a_row + k a_step]
-    (top, bottom, left, right), (block_depth, block_width), (strip, panels, border) = part, block, scratch
-    lanes, width, strip_rows = VECTOR_BYTES // c.itemsize, TILE_BYTES // c.itemsize, _strip_rows(c.itemsize)
+    (top, bottom, left, right), (strip_rows, block_depth, block_width) = part, block
+    (strip, panels, border), lanes, width = scratch, VECTOR_BYTES // c.itemsize, WIDTH_BYTES // c.itemsize
     M, flat = c.shape[1], c.reshape(-1)
     # A strip keeps the order of A's memory. Rows of A are set apart, or they would compete for one set of the cache.
     strip_row, strip_step = (block_depth + lanes, 1) if a_step == 1 else (1, strip_rows)
     for block_left in range(left, right, block_width):
         block_right = min(block_left + block_width, right)
         for k in range(0, K, block_depth):
-            depth = min(block_depth, K - k)
+            depth, fresh = min(block_depth, K - k), k == 0 and not accumulate
             for j in range(block_left, block_right, width):
                 at, to = k * b_step + j * b_column, (j - block_left) * depth
                 _pack(b, at, b_step, b_column, depth, min(width, block_right - j), panels, to, width)
             for i in range(top, bottom, strip_rows):
                 rows = min(strip_rows, bottom - i)
-                if k == 0 and not accumulate:
-                    c[i : i + rows, block_left:block_right] = 0
                 if a_step == 1:
-                    strip[:] = 0
                     for r in range(rows):
                         row, place = a[(i + r) * a_row + k :], strip[r * strip_row :]
                         for d in range(depth):
@@ -193,26 +219,11 @@ def tiled(a, b, c, K, part, block, scratch, accumulate):
                 else:
                     _pack(a, i * a_row + k * a_step, a_step, a_row, depth, rows, strip, 0, strip_rows)
                 for j in range(block_left, block_right, width):
-                    panel = (j - block_left) * depth
-                    for r in range(0, rows, TILE_ROWS):
-                        at, to = r * strip_row, (i + r) * M + j
-                        if r + TILE_ROWS <= rows and j + width <= block_right:
-                            for row in range(TILE_ROWS):  # the next tile of C
-                                _prefetch(flat, to + width + row * M)
-                                _prefetch(flat, to + width + row * M + lanes)
-                            multiply_tile(strip, at, strip_row, strip_step, panels, panel, width, depth, flat, to, M)
-                            continue
-                        border[:] = 0
-                        multiply_tile(strip, at, strip_row, strip_step, panels, panel, width, depth, border, 0, width)
-                        for row in range(min(TILE_ROWS, rows - r)):
-                            for column in range(min(width, block_right - j)):
-                                flat[to + row * M + column] += border[row * width + column]
-
-
-@register_jitable
-def _strip_rows(item):
-    """The rows of A in a strip: whole tiles, and at least one vector."""
-    return -(-(VECTOR_BYTES // item) // TILE_ROWS) * TILE_ROWS
+                    b_panel = panels[(j - block_left) * depth :]
+                    for r in range(0, rows, ROWS):
+                        size = min(ROWS, rows - r), min(width, block_right - j)
+                        a_tile = strip[r * strip_row :], strip_row, strip_step
+                        _tile(a_tile, b_panel, depth, flat, (i + r) * M + j, M, size, border, fresh)
 
 
 def _even(length, largest, multiple):
@@ -224,38 +235,44 @@ def _even(length, largest, multiple):
 
 def _flat(x):
     """A matrix as its memory: a one-dimensional view, the step to the next row and the step to the next column."""
-    if min(x.strides) < 0 or any(stride % x.itemsize for stride in x.strides):
-        x = np.ascontiguousarray(x)
-    row, column = (stride // x.itemsize for stride in x.strides)
-    if x.flags.c_contiguous or x.flags.f_contiguous:
-        return x.ravel("K"), row, column
-    span = (x.shape[0] - 1) * row + (x.shape[1] - 1) * column + 1
-    return np.lib.stride_tricks.as_strided(x, (span,), (x.itemsize,)), row, column
+    item, (row, column), flags = x.itemsize, x.strides, x.flags
+    if flags.c_contiguous or flags.f_contiguous:
+        return x.ravel("K"), row // item, column // item
+    if row < 0 or column < 0 or row % item or column % item:
+        return _flat(np.ascontiguousarray(x))
+    span = 1 + ((x.shape[0] - 1) * row + (x.shape[1] - 1) * column) // item
+    return np.lib.stride_tricks.as_strided(x, (span,), (item,)), row // item, column // item
 
 
 def multiply(a, b, out, part=None, accumulate=False):
     """The tiled kernel on the calling thread, for the part (top, bottom, left, right) of out, or for all of it."""
-    dtype, K = out.dtype, a.shape[1]
-    lanes = VECTOR_BYTES // dtype.itemsize
-    top, bottom, left, right = part = (0, len(out), 0, out.shape[1]) if part is None else part
+    dtype, item, K = out.dtype, out.itemsize, a.shape[1]
+    lanes, width = VECTOR_BYTES // item, WIDTH_BYTES // item
+    strip_rows = -(-lanes // ROWS) * ROWS  # whole tiles, and at least as many rows as a vector has lanes
+    _, _, left, right = part = part or (0, len(out), 0, out.shape[1])
     depth = _even(K, DEPTH, lanes)
-    width = _even(right - left, BLOCK_BYTES // (depth * dtype.itemsize), 2 * lanes)
+    block_width = _even(right - left, BLOCK_BYTES // (depth * item), width)
     with frame():
-        strip = empty((_strip_rows(dtype.itemsize) * (depth + lanes),), dtype)
-        panels, border = empty((depth * width,), dtype), empty((TILE_ROWS * 2 * lanes,), dtype)
-        tiled(_flat(a), _flat(b), out, K, part, (depth, width), (strip, panels, border), accumulate)
+        strip = empty((strip_rows * (depth + lanes),), dtype)
+        panels, border = empty((depth * block_width,), dtype), empty((ROWS * width,), dtype)
+        scratch = strip, panels, border
+        tiled(_flat(a), _flat(b), out, K, part, (strip_rows, depth, block_width), scratch, accumulate)
 
 
 def threaded(a, b, out, workers, accumulate=False):
     """Each thread computes some rows of C, or some columns where these are more, and packs what it needs for them.
-    No thread waits for another, and every sum is taken in the same order: the result is the same for any number.
+    The calling thread has a head start, as the others must be woken; it takes more, so that all end together.
     NumPy: out[rows] = a[rows] @ b, or out[:, columns] = a @ b[:, columns], for each thread
     """
-    N, M = out.shape
-    unit = _strip_rows(out.itemsize) if N > M else TILE_BYTES // out.itemsize
-    units = workers.split(-(-max(N, M) // unit))
-    cuts = [(part.start * unit, min(part.stop * unit, max(N, M))) for part in units]
-    parts = [(*cut, 0, M) if N > M else (0, N, *cut) for cut in cuts]
+    N, M, K = *out.shape, a.shape[1]
+    length, unit = (N, ROWS) if N > M else (M, WIDTH_BYTES // out.itemsize)
+    units = -(-length // unit)
+    late = HANDOVER / (unit * min(N, M) * K)  # in units
+    count = max(1, min(workers.threads, int(units / (1 + late))))
+    first = round((units + late * (count - 1)) / count)
+    ends = [first + (units - first) * i // (count - 1) for i in range(1, count)]
+    cuts = [0, *(unit * end for end in [first, *ends][:-1]), length]
+    parts = [(*cut, 0, M) if N > M else (0, N, *cut) for cut in zip(cuts, cuts[1:], strict=False)]
     workers.run(lambda _, part: multiply(a, b, out, part, accumulate), parts)
 
 
