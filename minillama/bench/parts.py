@@ -100,8 +100,13 @@ class Bench:
         seconds = {(contestant.name, job): [] for contestant in contestants for job in contestant.jobs}
         limits = {job: [] for job in self.referee.jobs}
         jobs = list(dict.fromkeys(job for contestant in contestants for job in contestant.jobs))
-        start = time.perf_counter()
-        measured = -FRESH
+
+        def measure_limits():
+            for limit in limits:
+                limits[limit] += self.referee.turn(limit, 0.08)
+            return time.perf_counter()
+
+        start = measured = measure_limits()
         for number in tqdm(range(self.rounds), desc=label, leave=False):
             for job in jobs:
                 begins = number % max(1, len(contestants))  # another one in each round
@@ -109,9 +114,7 @@ class Bench:
                     if job not in contestant.jobs:
                         continue
                     if time.perf_counter() - measured > FRESH:
-                        for limit in limits:
-                            limits[limit] += self.referee.turn(limit, 0.08)
-                        measured = time.perf_counter()
+                        measured = measure_limits()
                     try:
                         seconds[contestant.name, job] += contestant.turn(job)
                     except Unavailable as error:
