@@ -12,13 +12,14 @@ Source: Touvron et al. 2023 (arXiv 2302.13971), section 2.2.
 """
 
 from itertools import pairwise
+from math import prod
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 
 from . import backend
-from .memory import KVCache, Store, frame
+from .memory import KVCache, Store, empty, frame
 from .ops.loss import IGNORED
 from .ops.positions import rope_angles
 from .parallel import Workers, available_threads
@@ -188,6 +189,19 @@ def named_views(store, config):
     return SimpleNamespace(embedding=store["embedding"], blocks=blocks, final_norm=store["final_norm"], output=output)
 
 
+def stacked_views(store, config):
+    """The same arrays for a kernel that runs through all layers: embedding, blocks, norms, output
+
+    Blocks are alike and lie one after the other, so theirs are two arrays: the matrices of each block in a row
+    (L, size), and all norms (2 L + 1, C).
+    """
+    size = sum(prod(shape) for name, shape in store.shapes.items() if name.startswith("blocks.0.") and len(shape) > 1)
+    first = store["embedding"].size
+    blocks = store.matrices[first : first + config.layers * size].reshape(config.layers, size)
+    norms = store.flat[store.matrices.size :].reshape(2 * config.layers + 1, config.dim)
+    return store["embedding"], blocks, norms, store["embedding" if config.tied else "output"]
+
+
 def initialise(store, config, seed, deviation=0.02):
     """Norms 1; matrices normal with the given deviation, divided by sqrt(2 L) where they write to the residual stream
 
@@ -223,6 +237,7 @@ class Model:
         self.workers = Workers(available_threads() if threads is None else threads)
         self.rotation = rope_angles(np.arange(config.context), config.head_dim, config.rope_theta, dtype)
         self._views = named_views(self.parameters, config)
+        self._views.stacked, self._views.nbytes = stacked_views(self.parameters, config), self.parameters.flat.nbytes
         self._gradients = []  # one Store and its views for each thread, made when first needed
         initialise(self.parameters, config, seed, init_std)
 
@@ -303,6 +318,30 @@ class Model:
 
         self._map_rows(ids, rows_logits, cache)
         return logits.reshape(*ids.shape, -1)
+
+    def next_logits(self, ids, cache=None):
+        """ids (B, T) -> logits (B, V) of the token that follows each row; cache as for `logits`
+
+        What generation asks for: a single token of a single sequence goes through one call (`decode` of the backend),
+        and of a longer text only the last position meets the output matrix.
+        """
+        ids = self._check_ids(ids, cache)
+        B, T = ids.shape
+        if cache is not None and B == T == 1:
+            op = backend.active()
+            logits = op.decode(self.config, self._views, int(ids[0, 0]), self.rotation, cache, self.workers)
+            cache.length += 1
+            return logits[None]
+        logits = empty((B, self.config.vocab_size), self.dtype)
+
+        def last_rows(op, h, rows):
+            first = (T - 1 - rows.start) % T  # of those among these rows that end a sequence
+            last = h[first::T]
+            start = (rows.start + first) // T
+            logits[start : start + len(last)] = op.linear(last, self._views.output)
+
+        self._map_rows(ids, last_rows, cache)
+        return logits
 
     def new_cache(self, batch_size=1):
         """An empty cache for decoding batch_size sequences of up to config.context tokens."""

@@ -47,6 +47,7 @@ def attention(q, k, v):
         keys, values = (empty((length, width), dtype) for _ in range(2))
         queries, outputs = (empty((QUERIES, width), dtype) for _ in range(2))
         columns, scores, state = (empty((rows, QUERIES), dtype) for rows in (width, KEYS, 3))
+        q, k, v = map(_with_rows, (q, k, v))
         _forward(q, k, v, o, log_denominator, total, keys, values, queries, outputs, columns, scores, state)
         log_denominator *= math.log(2)
         log_denominator += np.log(total, out=total)
@@ -64,8 +65,18 @@ def attention_backward(do, q, k, v, o, log_denominator):
             empty((rows, QUERIES), dtype) for rows in (width, width, KEYS, KEYS, 2)
         )
         packed = (keys, values, dkeys, dvalues, queries, doutputs, dqueries, columns, dcolumns, scores, dscores, state)
+        do, q, k, v, o = map(_with_rows, (do, q, k, v, o))
         _backward(do, q, k, v, o, log_denominator, dqkv, *packed)
     return dqkv
+
+
+def _with_rows(x):
+    """x, or a copy of it where the D numbers of a head do not lie side by side, as the kernels read them."""
+    if x.strides[-1] == x.itemsize:
+        return x
+    copy = empty(x.shape, x.dtype)
+    copy[:] = x
+    return copy
 
 
 def _padded(D, S, dtype):
