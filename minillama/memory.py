@@ -13,7 +13,15 @@ from math import prod
 import numpy as np
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+POSITIONS = 128  # at most, in a block of the key/value cache
 _local = threading.local()
+
+
+def aligned_zeros(size, dtype):
+    """`size` zeros whose first one begins a cache line, as NumPy's own arrays seldom do: vectors then cross no line."""
+    raw = np.zeros(size * np.dtype(dtype).itemsize + _ALIGNMENT, np.uint8)
+    shift = -raw.ctypes.data % _ALIGNMENT
+    return raw[shift : raw.size - _ALIGNMENT + shift].view(dtype)
 
 
 class Store(Mapping):
@@ -28,7 +36,7 @@ class Store(Mapping):
         order = sorted(shapes, key=lambda name: len(shapes[name]) < 2)  # sorted() is stable
         size = sum(prod(shape) for shape in shapes.values())
         self.shapes = dict(shapes)
-        self.flat = np.zeros(size, dtype) if flat is None else flat
+        self.flat = aligned_zeros(size, dtype) if flat is None else flat
         self._views, self._starts, start = {}, {}, 0
         for name in order:
             end = start + prod(shapes[name])
@@ -89,9 +97,7 @@ class Arena:
     def active(self):
         """Inside this block, `empty` on this thread takes from this arena."""
         if self._used == 0 and self._peak > self._buffer.nbytes:
-            raw = np.empty(self._peak + _ALIGNMENT, np.uint8)
-            shift = -raw.ctypes.data % _ALIGNMENT
-            self._buffer = raw[shift : shift + self._peak]
+            self._buffer = aligned_zeros(self._peak, np.uint8)
         outer = getattr(_local, "arena", None)
         _local.arena = self
         mark = self._used
@@ -123,21 +129,19 @@ def frame():
 
 
 class KVCache:
-    """The keys and values of the positions that a model has read: keys, values (L, B, context, K, D).
+    """The keys and values of the positions that a model has read: keys, values (L, B, K, blocks, D, P)
 
+    The context is cut into blocks of P positions. Inside a block the positions of a coordinate lie side by side, so
+    that a query of any head width meets them in the lanes of vector registers, and a block is read from first to last.
     Bytes: 2 L context K D times the item size, for each sequence; grouped heads (K < H) save the factor H / K.
     """
 
     def __init__(self, config, batch_size, dtype=np.float32):
-        shape = (config.layers, batch_size, config.context, config.kv_heads, config.head_dim)
+        blocks = -(-config.context // POSITIONS)
+        positions = -(-config.context // blocks)
+        shape = (config.layers, batch_size, config.kv_heads, blocks, config.head_dim, positions)
         self.keys, self.values = np.empty(shape, dtype), np.empty(shape, dtype)
         self.length = 0  # positions that every layer has stored; the model moves it on after a forward
-
-    def rows(self, batch):
-        """The part of the cache that belongs to some sequences of the batch; a view."""
-        part = object.__new__(KVCache)
-        part.keys, part.values, part.length = self.keys[:, batch], self.values[:, batch], self.length
-        return part
 
     def layer(self, i):
         """The cache of layer i, as attention sees it: `append(k, v)` gives all keys and values so far."""
@@ -148,9 +152,20 @@ class _LayerCache:
     def __init__(self, keys, values, length):
         self.keys, self.values, self.length = keys, values, length
 
-    def append(self, k, v):
-        """k, v (B, T, K, D) of the next T positions -> keys, values (B, length + T, K, D)."""
+    def append(self, k, v, sequences=slice(None), heads=slice(None)):
+        """k, v (B, T, K, D) of the next T positions -> keys, values (B, length + T, K, D), copies; for some sequences
+        and heads of the cache, or for all."""
+        keys, values = self.keys[sequences, heads], self.values[sequences, heads]
         end = self.length + k.shape[1]
-        self.keys[:, self.length : end] = k
-        self.values[:, self.length : end] = v
-        return self.keys[:, :end], self.values[:, :end]
+        block, place = np.divmod(np.arange(self.length, end), keys.shape[-1])
+        for stored, new in ((keys, k), (values, v)):
+            stored[:, :, block, :, place] = new.swapaxes(0, 1)
+        if self.length == 0:
+            return k, v
+        return self._read(keys, end), self._read(values, end)
+
+    @staticmethod
+    def _read(stored, end):
+        B, K, _, D, P = stored.shape
+        used = stored[:, :, : -(-end // P)].transpose(0, 2, 4, 1, 3)  # (B, blocks, P, K, D)
+        return used.reshape(B, -1, K, D)[:, :end]
