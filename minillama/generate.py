@@ -101,9 +101,7 @@ def generate(
 def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop):
     context = model.config.context
     cache, new = model.new_cache(), text[-(context - 1) :]
-    arena = (
-        Arena()
-    )  # memory that is given back and asked for again at every token would be cleared by the system each time
+    arena = Arena()  # memory given back and asked for again at every token is cleared by the system each time
     for _ in range(max_tokens):
         if cache.length + len(new) > context:
             cache, new = model.new_cache(), text[-(context // 2) :]

@@ -143,12 +143,6 @@ class KVCache:
         self.keys, self.values = np.empty(shape, dtype), np.empty(shape, dtype)
         self.length = 0  # positions that every layer has stored; the model moves it on after a forward
 
-    def rows(self, batch):
-        """The part of the cache that belongs to some sequences of the batch; a view."""
-        part = object.__new__(KVCache)
-        part.keys, part.values, part.length = self.keys[:, batch], self.values[:, batch], self.length
-        return part
-
     def layer(self, i):
         """The cache of layer i, as attention sees it: `append(k, v)` gives all keys and values so far."""
         return _LayerCache(self.keys[i], self.values[i], self.length)
@@ -158,15 +152,17 @@ class _LayerCache:
     def __init__(self, keys, values, length):
         self.keys, self.values, self.length = keys, values, length
 
-    def append(self, k, v):
-        """k, v (B, T, K, D) of the next T positions -> keys, values (B, length + T, K, D), copies."""
+    def append(self, k, v, sequences=slice(None), heads=slice(None)):
+        """k, v (B, T, K, D) of the next T positions -> keys, values (B, length + T, K, D), copies; for some sequences
+        and heads of the cache, or for all."""
+        keys, values = self.keys[sequences, heads], self.values[sequences, heads]
         end = self.length + k.shape[1]
-        block, place = np.divmod(np.arange(self.length, end), self.keys.shape[-1])
-        for stored, new in ((self.keys, k), (self.values, v)):
+        block, place = np.divmod(np.arange(self.length, end), keys.shape[-1])
+        for stored, new in ((keys, k), (values, v)):
             stored[:, :, block, :, place] = new.swapaxes(0, 1)
         if self.length == 0:
             return k, v
-        return self._read(self.keys, end), self._read(self.values, end)
+        return self._read(keys, end), self._read(values, end)
 
     @staticmethod
     def _read(stored, end):

@@ -1,39 +1,56 @@
 """Attention without the T x T array: tiles of keys against tiles of queries, the softmax taken as the keys go by.
 
-The queries of a tile lie in the lanes of the vector registers. Scores are computed transposed, S^T = K Q^T, so that a
-query's running maximum, its exponentials and their sum are all lane by lane, with no sum across a register, and the
-output O^T += V^T P^T reads P where it was written. Memory: the keys and values of one head, and tiles: linear in T.
+Scores are computed transposed, S^T = K Q^T, with queries in the lanes of the vector registers, so that a query's
+running maximum, its exponentials and their sum are all lane by lane, with no sum across a register. Every other product
+has the head's D numbers in the lanes and reads P^T or dS^T number by number, where it was written. Memory: the keys and
+values of one head, and tiles: linear in T.
 
     for a tile of queries:                              for a tile of queries (backward):
         for a tile of keys up to the queries:               for a tile of keys up to the queries:
             S^T = K Q^T                                          P^T = exp(K Q^T - log of the denominator)
-            rescale O^T and the sum to the new maximum           dS^T = P^T * (V dO^T - rowsum(dO * O))
-            P^T = exp(S^T - maximum)                             dV += P^T dO,   dK += dS^T Q
-            O^T += V^T P^T                                       dQ^T += K^T dS^T
+            P^T = exp(S^T - maximum so far)                      dS^T = P^T * (V dO^T - rowsum(dO * O))
+            rescale O and the sum to the new maximum             dV += P^T dO,   dK += dS^T Q
+            O += P V                                             dQ += dS K
 
-Q here is the query matrix already divided by sqrt(D). Source of the idea: Dao et al. 2022, FlashAttention (arXiv
-2205.14135), and Dao 2023 (arXiv 2307.08691), algorithm 1, which has the queries in the outer loop as here; the running
-softmax: Milakov and Gimelshein 2018 (arXiv 1805.02867).
+Q here is the query matrix already divided by sqrt(D), and K is multiplied by log2(e): e^x is taken as 2^(x log2(e)).
+What the causal mask hides is skipped by whole tiles: the products take no more of the keys (or queries) than one of
+their rows needs.
+
+Source of the idea: Dao et al. 2022, FlashAttention (arXiv 2205.14135), and Dao 2023 (arXiv 2307.08691), algorithm 1,
+which has the queries in the outer loop as here; the running softmax: Milakov and Gimelshein 2018 (arXiv 1805.02867).
 """
+
+import math
 
 import numpy as np
 from numba import njit
 
 from ..memory import empty, frame
-from .vectors import JIT, TILE_BYTES, TILE_ROWS, exp, multiply_tile
+from .vectors import JIT, TILE_ROWS, exp2, maximum, register_tile, replace_first, store, transpose, vector_load
 
-KEYS = 64  # keys in a tile of scores
+QUERIES, KEYS = 64, 128  # a tile of scores
+STEP = 16  # both are taken in steps of so many, which ends within a step of where the causal mask does
+VECTOR, HALF = 64, 32  # bytes: a cache line, one register of AVX-512 or several of another processor; and its half
+ROWS = TILE_ROWS
+
+load, load_half = vector_load(VECTOR), vector_load(HALF)
+set_tile = register_tile(ROWS, 1, VECTOR, add=False)
+add_tile, add_half_tile = register_tile(ROWS, 1, VECTOR), register_tile(2 * ROWS, 1, HALF)
 
 
 def attention(q, k, v):
     (B, T, H, D), dtype = q.shape, q.dtype
     o, log_denominator = empty((B, T, H, D), dtype), empty((B, H, T), dtype)
     with frame():
-        lanes, width, length = _padded(D, k.shape[1], dtype)
+        width, length = _padded(D, k.shape[1], dtype)
+        total = empty((B, H, T), dtype)
         keys, values = (empty((length, width), dtype) for _ in range(2))
-        queries, outputs = (empty((width, lanes), dtype) for _ in range(2))
-        scores, state = empty((KEYS, lanes), dtype), empty((4, lanes), dtype)
-        _forward(q, k, v, o, log_denominator, keys, values, queries, outputs, scores, state)
+        queries, outputs = (empty((QUERIES, width), dtype) for _ in range(2))
+        columns, scores, state = (empty((rows, QUERIES), dtype) for rows in (width, KEYS, 3))
+        q, k, v = map(_with_rows, (q, k, v))
+        _forward(q, k, v, o, log_denominator, total, keys, values, queries, outputs, columns, scores, state)
+        log_denominator *= math.log(2)
+        log_denominator += np.log(total, out=total)
     return o, log_denominator
 
 
@@ -41,180 +58,254 @@ def attention_backward(do, q, k, v, o, log_denominator):
     (B, T, H, D), K, dtype = q.shape, k.shape[2], q.dtype
     dqkv = empty((B, T, H + 2 * K, D), dtype)
     with frame():
-        lanes, width, length = _padded(D, T, dtype)
+        width, length = _padded(D, T, dtype)
         keys, values, dkeys, dvalues = (empty((length, width), dtype) for _ in range(4))
-        columns = tuple(empty((width, lanes), dtype) for _ in range(3))  # Q^T, dO^T, dQ^T
-        rows = tuple(empty((lanes, width), dtype) for _ in range(2))  # Q, dO
-        scores, dscores, state = empty((KEYS, lanes), dtype), empty((KEYS, lanes), dtype), empty((2, lanes), dtype)
-        packed = (keys, values, dkeys, dvalues, *columns, *rows, scores, dscores, state)
+        queries, doutputs, dqueries = (empty((QUERIES, width), dtype) for _ in range(3))
+        columns, dcolumns, scores, dscores, state = (
+            empty((rows, QUERIES), dtype) for rows in (width, width, KEYS, KEYS, 2)
+        )
+        packed = (keys, values, dkeys, dvalues, queries, doutputs, dqueries, columns, dcolumns, scores, dscores, state)
+        do, q, k, v, o = map(_with_rows, (do, q, k, v, o))
         _backward(do, q, k, v, o, log_denominator, dqkv, *packed)
     return dqkv
 
 
+def _with_rows(x):
+    """x, or a copy of it where the D numbers of a head do not lie side by side, as the kernels read them."""
+    if x.strides[-1] == x.itemsize:
+        return x
+    copy = empty(x.shape, x.dtype)
+    copy[:] = x
+    return copy
+
+
 def _padded(D, S, dtype):
-    """Lanes of a tile; head width and number of keys rounded up to whole tiles."""
-    lanes = TILE_BYTES // dtype.itemsize
-    unit = max(lanes, TILE_ROWS)
-    return lanes, -(-D // unit) * unit, -(-S // TILE_ROWS) * TILE_ROWS
+    """Head width rounded up to half vectors, number of keys to whole steps."""
+    half = HALF // dtype.itemsize
+    return -(-D // half) * half, -(-S // STEP) * STEP
 
 
 @njit(**JIT)
-def _pack_rows(source, scale, target):
-    """target[t, d] = scale * source[t, d], and 0 beyond the source: whole tiles for multiply_tile."""
-    T, D = source.shape
-    for t in range(len(target)):
-        out = target[t]
-        out[:] = 0
-        if t < T:
-            row = source[t]
-            for d in range(D):
-                out[d] = scale * row[d]
-
-
-@njit(**JIT)
-def _pack_columns(source, scale, target):
-    """target[d, t] = scale * source[t, d], and 0 beyond the source."""
-    T, D = source.shape
-    target[:, :] = 0
+def _pack(source, scale, target):
+    """target[t, d] = scale * source[t, d], and 0 beyond the source."""
+    (T, D), width, half = source.shape, target.shape[1], HALF // source.itemsize
+    whole = D // half * half
     for t in range(T):
         row = source[t]
-        for d in range(D):
-            target[d, t] = scale * row[d]
+        for d in range(0, whole, half):
+            store(target, t * width + d, load_half(row, d) * scale)
+        for d in range(whole, D):
+            target[t, d] = scale * row[d]
+        for d in range(D, width):
+            target[t, d] = 0
+    target[T:] = 0
 
 
 @njit(**JIT)
-def _scores(keys, first_key, count, values_or_queries, depth, scores):
-    """scores[j, i] = keys[first_key + j] . column i, for count keys."""
-    width, lanes = keys.shape[1], scores.shape[1]
-    scores[:count, :] = 0
-    for j in range(0, count, TILE_ROWS):
-        multiply_tile(
-            keys, (first_key + j) * width, width, 1, values_or_queries, 0, lanes, depth, scores, j * lanes, lanes
-        )
+def _unpack(source, scale, target):
+    """target[t, d] = scale * source[t, d]."""
+    (T, D), width, half = target.shape, source.shape[1], HALF // source.itemsize
+    whole = D // half * half
+    for t in range(T):
+        row = target[t]
+        for d in range(0, whole, half):
+            store(row, d, load_half(source, t * width + d) * scale)
+        for d in range(whole, D):
+            row[d] = scale * source[t, d]
 
 
 @njit(**JIT)
-def _hide_future(scores, count, last_key_of_first_query):
-    """-inf where key j lies behind what query i may read; the first query of the tile reads up to the given key."""
-    for j in range(max(0, last_key_of_first_query + 1), count):
-        for i in range(min(j - last_key_of_first_query, scores.shape[1])):
-            scores[j, i] = -np.inf
+def _scale_rows(rows, count, scale):
+    """rows[i] *= scale[i] for count rows i."""
+    width, half = rows.shape[1], HALF // rows.itemsize
+    for i in range(count):
+        for at in range(i * width, (i + 1) * width, half):
+            store(rows, at, load_half(rows, at) * scale[i])
 
 
 @njit(**JIT)
-def _add_columns(rows, first_row, tile, count, depth, target):
-    """target[d, i] += sum over j < count of rows[first_row + j, d] * tile[j, i]."""
-    width, lanes = rows.shape[1], tile.shape[1]
-    for d in range(0, depth, TILE_ROWS):
-        multiply_tile(rows, first_row * width + d, 1, width, tile, 0, lanes, count, target, d * lanes, lanes)
+def _transpose(rows, count, columns):
+    """columns[d, i] = rows[i, d] for count rows i."""
+    width, lanes, half = rows.shape[1], VECTOR // rows.itemsize, HALF // rows.itemsize
+    for i in range(0, count, lanes):
+        for d in range(0, width, half):
+            transpose(rows, i * width + d, width, columns, d * QUERIES + i, QUERIES)
 
 
 @njit(**JIT)
-def _add_rows(tile, count, rows, target, first_row):
-    """target[first_row + j, d] += sum over i of tile[j, i] * rows[i, d], for count rows j."""
-    width, lanes = rows.shape[1], tile.shape[1]
-    for j in range(0, count, TILE_ROWS):
-        for d in range(0, width, lanes):
-            at = (first_row + j) * width + d
-            multiply_tile(tile, j * lanes, lanes, 1, rows, d, width, lanes, target, at, width)
+def _seen(visible, i, count):
+    """How many of count keys a query of the step of queries that i lies in may read; query i reads `visible` + i."""
+    return min(count, visible + i // STEP * STEP + STEP - 1)
 
 
 @njit(**JIT)
-def _forward(q, k, v, o, log_denominator, keys, values, queries, outputs, scores, state):
-    B, T, H, D = q.shape
-    S, K = k.shape[1], k.shape[2]
-    lanes = scores.shape[1]
+def _scores(keys, key, count, columns, queries, depth, visible, scores):
+    """scores[j, i] = keys[key + j] . column i for count keys j and those queries i that may read them."""
+    width, lanes = keys.shape[1], VECTOR // keys.itemsize
+    for i in range(0, queries, lanes):
+        for j in range(0, _seen(visible, i, count), ROWS):
+            set_tile(keys, (key + j) * width, width, 1, columns, i, QUERIES, depth, scores, j * QUERIES + i, QUERIES)
+
+
+@njit(**JIT)
+def _add_to_queries(scores, count, queries, visible, keys, key, target):
+    """target[i] += sum over those keys j < count that query i may read of scores[j, i] * keys[key + j]."""
+    width, lanes, half = keys.shape[1], VECTOR // keys.itemsize, HALF // keys.itemsize
+    for d in range(0, width - half, lanes):
+        for i in range(0, queries, ROWS):
+            depth = min(count, visible + i + ROWS - 1)
+            if depth > 0:
+                add_tile(scores, i, 1, QUERIES, keys, key * width + d, width, depth, target, i * width + d, width)
+    if width % lanes > 0:
+        d = width - half
+        for i in range(0, queries, 2 * ROWS):
+            depth = min(count, visible + i + 2 * ROWS - 1)
+            if depth > 0:
+                add_half_tile(scores, i, 1, QUERIES, keys, key * width + d, width, depth, target, i * width + d, width)
+
+
+@njit(**JIT)
+def _add_to_keys(scores, count, queries, visible, rows, target, key):
+    """target[key + j] += sum over those queries i that may read key j of scores[j, i] * rows[i] for count keys j."""
+    width, lanes, half = rows.shape[1], VECTOR // rows.itemsize, HALF // rows.itemsize
+    for d in range(0, width - half, lanes):
+        for j in range(0, count, ROWS):
+            i = max(0, j + 1 - visible)
+            at = (key + j) * width + d
+            add_tile(scores, j * QUERIES + i, QUERIES, 1, rows, i * width + d, width, queries - i, target, at, width)
+    if width % lanes > 0:
+        d = width - half
+        for j in range(0, count, 2 * ROWS):
+            i = max(0, j + 1 - visible)
+            at = (key + j) * width + d
+            add_half_tile(
+                scores, j * QUERIES + i, QUERIES, 1, rows, i * width + d, width, queries - i, target, at, width
+            )
+
+
+@njit(**JIT)
+def _softmax(scores, count, queries, visible, largest, shrink, total):
+    """scores = 2^(scores - largest), with largest and total brought up to date and shrink = 2^(old - new largest)."""
+    lanes = VECTOR // scores.itemsize
+    hidden = -np.inf
+    for i in range(0, queries, lanes):
+        seen = _seen(visible, i, count)
+        seen_by_all = max(0, min(seen, visible + i)) // 2 * 2
+        old = load(largest, i)
+        peak = old
+        for j in range(0, seen_by_all, 2):
+            two = maximum(load(scores, j * QUERIES + i), load(scores, (j + 1) * QUERIES + i))
+            peak = maximum(two, peak)
+        for j in range(seen_by_all, seen):
+            s = replace_first(load(scores, j * QUERIES + i), j + 1 - visible - i, hidden)
+            store(scores, j * QUERIES + i, s)
+            peak = maximum(s, peak)
+        shrunk = exp2(old - peak)
+        sum_of_p = load(total, i) * shrunk
+        for j in range(seen):
+            p = exp2(load(scores, j * QUERIES + i) - peak)
+            store(scores, j * QUERIES + i, p)
+            sum_of_p = sum_of_p + p
+        store(largest, i, peak)
+        store(shrink, i, shrunk)
+        store(total, i, sum_of_p)
+
+
+@njit(**JIT)
+def _forward(
+    q, k, v, o, log_denominator, denominator, keys, values, queries, outputs, columns, scores, state
+):  # fmt: skip
+    """Writes log2 of the largest term of each softmax and the softmax's denominator relative to it."""
+    (B, T, H, D), S, K = q.shape, k.shape[1], k.shape[2]
+    group = H // K
     one = q.dtype.type(1)
-    scale = one / np.sqrt(q.dtype.type(D))
-    largest, peak, shrink, total = state[0], state[1], state[2], state[3]
+    scale, log2_e = one / np.sqrt(q.dtype.type(D)), q.dtype.type(1 / math.log(2))
+    largest, shrink, total = state[0], state[1], state[2]
     for b in range(B):
         for h in range(H):
-            if h % (H // K) == 0:
-                _pack_rows(k[b, :, h // (H // K)], one, keys)
-                _pack_rows(v[b, :, h // (H // K)], one, values)
-            for first in range(0, T, lanes):
-                here = min(lanes, T - first)
-                _pack_columns(q[b, first : first + here, h], scale, queries)
-                outputs[:, :] = 0
+            if h % group == 0:
+                _pack(k[b, :, h // group], log2_e, keys)
+                _pack(v[b, :, h // group], one, values)
+            for first in range(0, T, QUERIES):
+                here = min(QUERIES, T - first)
+                wide = -(-here // STEP) * STEP
+                _pack(q[b, first : first + here, h], scale, queries)
+                _transpose(queries, wide, columns)
+                outputs[:] = 0
                 largest[:] = -np.inf
                 total[:] = 0
-                readable = S - T + first + here
-                for key in range(0, readable, KEYS):
-                    count = -(-min(KEYS, readable - key) // TILE_ROWS) * TILE_ROWS
-                    _scores(keys, key, count, queries, D, scores)
-                    _hide_future(scores, count, S - T + first - key)
-                    for i in range(lanes):
-                        peak[i] = largest[i]
-                    for j in range(count):
-                        for i in range(lanes):
-                            peak[i] = max(peak[i], scores[j, i])
-                    for i in range(lanes):
-                        shrink[i] = exp(largest[i] - peak[i])
-                        total[i] *= shrink[i]
-                        largest[i] = peak[i]
-                    for d in range(D):
-                        for i in range(lanes):
-                            outputs[d, i] *= shrink[i]
-                    for j in range(count):
-                        for i in range(lanes):
-                            p = exp(scores[j, i] - peak[i])
-                            scores[j, i] = p
-                            total[i] += p
-                    _add_columns(values, key, scores, count, D, outputs)
+                for key in range(0, S - T + first + here, KEYS):
+                    visible = S - T + first + 1 - key  # keys of this tile that the first query reads
+                    count = min(KEYS, -(-(visible + here - 1) // STEP) * STEP)
+                    _scores(keys, key, count, columns, wide, D, visible, scores)
+                    _softmax(scores, count, wide, visible, largest, shrink, total)
+                    if key > 0:
+                        _scale_rows(outputs, here, shrink)
+                    _add_to_queries(scores, count, wide, visible, values, key, outputs)
                 for i in range(here):
-                    log_denominator[b, h, first + i] = largest[i] + np.log(total[i])
-                    inverse = one / total[i]
-                    for d in range(D):
-                        o[b, first + i, h, d] = outputs[d, i] * inverse
+                    log_denominator[b, h, first + i] = largest[i]
+                    denominator[b, h, first + i] = total[i]
+                    shrink[i] = one / total[i]
+                _scale_rows(outputs, here, shrink)
+                _unpack(outputs, one, o[b, first : first + here, h])
+
+
+@njit(**JIT)
+def _probabilities(scores, dscores, count, queries, visible, log2_denominator, row_sum):
+    """scores = P^T = 2^(scores - log2_denominator), 0 where hidden; dscores = P^T * (dscores - row_sum)."""
+    lanes = VECTOR // scores.itemsize
+    for i in range(0, queries, lanes):
+        log2_total, sum_of_row = load(log2_denominator, i), load(row_sum, i)
+        for j in range(_seen(visible, i, count)):
+            at = j * QUERIES + i
+            p = exp2(load(scores, at) - log2_total)
+            if j >= visible + i:
+                p = replace_first(p, j + 1 - visible - i, 0.0)
+            store(scores, at, p)
+            store(dscores, at, p * (load(dscores, at) - sum_of_row))
 
 
 @njit(**JIT)
 def _backward(
     do, q, k, v, o, log_denominator, dqkv,
-    keys, values, dkeys, dvalues, queries, doutputs, dqueries, query_rows, doutput_rows, scores, dscores, state,
+    keys, values, dkeys, dvalues, queries, doutputs, dqueries, columns, dcolumns, scores, dscores, state,
 ):  # fmt: skip
-    B, T, H, D = q.shape
-    K = k.shape[2]
+    (B, T, H, D), K = q.shape, k.shape[2]
     group = H // K
-    lanes = scores.shape[1]
     one = q.dtype.type(1)
-    scale = one / np.sqrt(q.dtype.type(D))
-    log_total, row_sum = state[0], state[1]
+    scale, log2_e = one / np.sqrt(q.dtype.type(D)), q.dtype.type(1 / math.log(2))
+    ln_2 = q.dtype.type(math.log(2))
+    log2_total, row_sum = state[0], state[1]
     for b in range(B):
         for h in range(H):
             if h % group == 0:
-                _pack_rows(k[b, :, h // group], one, keys)
-                _pack_rows(v[b, :, h // group], one, values)
-                dkeys[:, :] = 0
-                dvalues[:, :] = 0
-            for first in range(0, T, lanes):
-                here = min(lanes, T - first)
-                _pack_columns(q[b, first : first + here, h], scale, queries)
-                _pack_columns(do[b, first : first + here, h], one, doutputs)
-                _pack_rows(q[b, first : first + here, h], scale, query_rows)
-                _pack_rows(do[b, first : first + here, h], one, doutput_rows)
-                dqueries[:, :] = 0
-                state[:, :] = 0
+                _pack(k[b, :, h // group], log2_e, keys)
+                _pack(v[b, :, h // group], one, values)
+                dkeys[:] = 0
+                dvalues[:] = 0
+            for first in range(0, T, QUERIES):
+                here = min(QUERIES, T - first)
+                wide = -(-here // STEP) * STEP
+                _pack(q[b, first : first + here, h], scale, queries)
+                _pack(do[b, first : first + here, h], one, doutputs)
+                _transpose(queries, wide, columns)
+                _transpose(doutputs, wide, dcolumns)
+                dqueries[:] = 0
+                state[:] = 0
                 for i in range(here):
-                    log_total[i] = log_denominator[b, h, first + i]
+                    log2_total[i] = log_denominator[b, h, first + i] * log2_e
                     for d in range(D):
                         row_sum[i] += do[b, first + i, h, d] * o[b, first + i, h, d]
                 for key in range(0, first + here, KEYS):
-                    count = -(-min(KEYS, first + here - key) // TILE_ROWS) * TILE_ROWS
-                    _scores(keys, key, count, queries, D, scores)
-                    _hide_future(scores, count, first - key)
-                    _scores(values, key, count, doutputs, D, dscores)
-                    for j in range(count):
-                        for i in range(lanes):
-                            p = exp(scores[j, i] - log_total[i])
-                            scores[j, i] = p
-                            dscores[j, i] = p * (dscores[j, i] - row_sum[i])
-                    _add_rows(scores, count, doutput_rows, dvalues, key)
-                    _add_rows(dscores, count, query_rows, dkeys, key)
-                    _add_columns(keys, key, dscores, count, D, dqueries)
-                for i in range(here):
-                    for d in range(D):
-                        dqkv[b, first + i, h, d] = scale * dqueries[d, i]
+                    visible = first + 1 - key
+                    count = min(KEYS, -(-(visible + here - 1) // STEP) * STEP)
+                    _scores(keys, key, count, columns, wide, D, visible, scores)
+                    _scores(values, key, count, dcolumns, wide, D, visible, dscores)
+                    _probabilities(scores, dscores, count, wide, visible, log2_total, row_sum)
+                    _add_to_keys(scores, count, wide, visible, doutputs, dvalues, key)
+                    _add_to_keys(dscores, count, wide, visible, queries, dkeys, key)
+                    _add_to_queries(dscores, count, wide, visible, keys, key, dqueries)
+                _unpack(dqueries, scale * ln_2, dqkv[b, first : first + here, h])
             if h % group == group - 1:
-                dqkv[b, :, H + h // group] = dkeys[:T, :D]
-                dqkv[b, :, H + K + h // group] = dvalues[:T, :D]
+                _unpack(dkeys, one, dqkv[b, :, H + h // group])
+                _unpack(dvalues, one, dqkv[b, :, H + K + h // group])

@@ -399,10 +399,8 @@ def _yield_processor(typing_context):
 
     def generate(context, builder, signature, args):
         if sys.platform != "win32":
-            kind = ir.FunctionType(ir.IntType(32), [])
-            builder.call(
-                builder.module.globals.get("sched_yield") or ir.Function(builder.module, kind, "sched_yield"), []
-            )
+            kind, known = ir.FunctionType(ir.IntType(32), []), builder.module.globals.get("sched_yield")
+            builder.call(known or ir.Function(builder.module, kind, "sched_yield"), [])
         return context.get_dummy_value()
 
     return types.void(), generate

@@ -1,12 +1,16 @@
 """What Numba lacks: explicit vector registers, and an exp that vectorises.
 
 A loop over floats is vectorised by LLVM on its own. A matrix product is not: it is fast only when a tile of the result
-stays in registers while the depth runs by, and Numba has no way to say so. `multiply_tile` says it, once, for every
-kernel that multiplies matrices.
+stays in registers while the depth runs by, and Numba has no way to say so. `register_tile` says it, once, for every
+kernel that multiplies matrices. A sum that runs down the rows of a matrix is not either; `Vector` is a value of several
+floats that a kernel loads, computes with and stores as if it were one.
 
 Numba's cache on disk knows a compiled function by its own file. After a change in this file the kernels that use it
 must be compiled anew: remove the __pycache__ folder beside it, or set NUMBA_CACHE_DIR to a new folder, as the tests do.
 """
+
+import math
+import operator
 
 import llvmlite.binding
 import numba
@@ -14,7 +18,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, models, overload, register_model
 
 # Reassociation lets sums vectorise; NaN and infinity keep their meaning, because training looks for them.
 FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
@@ -38,71 +42,286 @@ TILE_ROWS = 4 if VECTOR_BYTES == 32 else 8  # 2 ROWS accumulators fit 16 registe
 TILE_BYTES = 2 * VECTOR_BYTES  # a row of a tile is two vectors wide
 
 
-@intrinsic
-def multiply_tile(typing_context, a, a_start, a_row, a_step, b, b_start, b_step, depth, c, c_start, c_row):
-    """c[r, :] += sum over d < depth of a[r, d] * b[d, :]   for TILE_ROWS rows r and TILE_BYTES of columns
+def register_tile(rows, vectors, vector_bytes=VECTOR_BYTES, add=True):
+    """A function that multiplies into a tile of `rows` rows, each `vectors` vector registers of `vector_bytes` wide:
 
-    a, b, c are 1-D arrays; element (r, d) of a lies at a_start + r a_row + d a_step, row d of b at b_start + d b_step,
-    row r of c at c_start + r c_row. The sums stay in registers from the first to the last d.
+    tile(a, a_start, a_row, a_step, b, b_start, b_step, depth, c, c_start, c_row)
+    c[r, :] += sum over d < depth of a[r, d] * b[d, :]      or, with add=False, c[r, :] = the sum
+
+    a, b, c are 1-D arrays of one dtype; element (r, d) of a lies at a_start + r a_row + d a_step, row d of b at
+    b_start + d b_step, row r of c at c_start + r c_row. The rows x vectors sums stay in registers from the first to
+    the last d, if there are that many: 32 with AVX-512 and NEON, 16 with AVX2 and SSE, some of them for a and b.
     """
-    item = 4 if a.dtype == types.float32 else 8
-    element = ir.FloatType() if item == 4 else ir.DoubleType()
-    lanes = VECTOR_BYTES // item
-    vector = ir.VectorType(element, lanes)
-    signature = types.void(
-        a, types.intp, types.intp, types.intp, b, types.intp, types.intp, types.intp, c, types.intp, types.intp
-    )
+
+    @intrinsic
+    def tile(typing_context, a, a_start, a_row, a_step, b, b_start, b_step, depth, c, c_start, c_row):
+        item = a.dtype.bitwidth // 8
+        lanes = vector_bytes // item
+        vector = ir.VectorType(ir.FloatType() if item == 4 else ir.DoubleType(), lanes)
+        signature = types.void(
+            a, types.intp, types.intp, types.intp, b, types.intp, types.intp, types.intp, c, types.intp, types.intp
+        )
+
+        def generate(context, builder, signature, args):
+            a, a_start, a_row, a_step, b, b_start, b_step, depth, c, c_start, c_row = args
+            a, b, c = (
+                context.make_array(signature.args[i])(context, builder, array).data
+                for i, array in ((0, a), (4, b), (8, c))
+            )
+
+            def times(number, index):
+                return builder.mul(index, ir.Constant(index.type, number))
+
+            def vector_at(base, index, column):
+                index = builder.add(index, ir.Constant(index.type, column * lanes))
+                return builder.bitcast(builder.gep(base, [index]), vector.as_pointer())
+
+            def load(place):
+                value = builder.load(place)
+                value.align = item
+                return value
+
+            def multiply_add(scalar, column, total):
+                product = builder.fmul(scalar, column, flags=("contract",))
+                return builder.fadd(builder.load(total), product, flags=("contract",))
+
+            places = [
+                vector_at(c, builder.add(c_start, times(r, c_row)), column)
+                for r in range(rows)
+                for column in range(vectors)
+            ]
+            sums = [cgutils.alloca_once(builder, vector) for _ in places]  # LLVM turns them into registers
+            for place, total in zip(places, sums, strict=True):
+                builder.store(load(place) if add else ir.Constant(vector, [0.0] * lanes), total)
+
+            with cgutils.for_range(builder, depth) as loop:
+                b_row = builder.add(b_start, builder.mul(loop.index, b_step))
+                columns = [load(vector_at(b, b_row, column)) for column in range(vectors)]
+                a_column = builder.add(a_start, builder.mul(loop.index, a_step))
+                for r in range(rows):
+                    scalar = _splat(
+                        builder, builder.load(builder.gep(a, [builder.add(a_column, times(r, a_row))])), vector
+                    )
+                    for column, total in zip(columns, sums[vectors * r :], strict=False):
+                        builder.store(multiply_add(scalar, column, total), total)
+
+            for place, total in zip(places, sums, strict=True):
+                builder.store(builder.load(total), place).align = item
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+def _splat(builder, scalar, vector):
+    """The scalar in every lane."""
+    undefined, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    return builder.shuffle_vector(builder.insert_element(undefined, scalar, first), undefined, everywhere)
+
+
+multiply_tile = register_tile(TILE_ROWS, 2)
+
+
+class Vector(types.Type):
+    """Several float32 or float64 numbers that are computed with as one, lane by lane: v + w, v - w, v * w, where one of
+    the two may be a scalar. LLVM keeps it in one vector register, or in several narrower ones."""
+
+    def __init__(self, dtype, lanes):
+        self.dtype, self.lanes = dtype, lanes
+        super().__init__(name=f"Vector({dtype} x {lanes})")
+
+    @property
+    def llvm(self):
+        return ir.VectorType(ir.FloatType() if self.dtype == types.float32 else ir.DoubleType(), self.lanes)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, vector):
+        super().__init__(manager, vector, vector.llvm)
+
+
+def vector_load(vector_bytes):
+    """load(array, index): the Vector that begins at array[index]; the array's last axis must be contiguous."""
+
+    @intrinsic
+    def load(typing_context, array, index):
+        def generate(context, builder, signature, args):
+            place = _vector_at(context, builder, signature.args[0], *args, signature.return_type)
+            value = builder.load(place)
+            value.align = array.dtype.bitwidth // 8
+            return value
+
+        return Vector(array.dtype, vector_bytes * 8 // array.dtype.bitwidth)(array, types.intp), generate
+
+    return load
+
+
+@intrinsic
+def store(typing_context, array, index, vector):
+    """array[index : index + lanes] = vector"""
 
     def generate(context, builder, signature, args):
-        a, a_start, a_row, a_step, b, b_start, b_step, depth, c, c_start, c_row = args
-
-        def data(array, kind):
-            return context.make_array(kind)(context, builder, array).data
-
-        a, b, c = (data(x, kind) for x, kind in zip((a, b, c), (signature.args[i] for i in (0, 4, 8)), strict=True))
-
-        def vector_at(base, index, column):
-            index = builder.add(index, ir.Constant(index.type, column * lanes))
-            return builder.bitcast(builder.gep(base, [index]), vector.as_pointer())
-
-        def splat(scalar):
-            one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-            return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
-
-        def times(number, index):
-            return builder.mul(index, ir.Constant(index.type, number))
-
-        places, sums = [], []
-        for r in range(TILE_ROWS):
-            row = builder.add(c_start, times(r, c_row))
-            for column in range(2):
-                place = vector_at(c, row, column)
-                start = builder.load(place)
-                start.align = item
-                total = cgutils.alloca_once(builder, vector)
-                builder.store(start, total)
-                places.append(place)
-                sums.append(total)
-
-        with cgutils.for_range(builder, depth) as loop:
-            b_row = builder.add(b_start, builder.mul(loop.index, b_step))
-            columns = [builder.load(vector_at(b, b_row, column)) for column in range(2)]
-            for column in columns:
-                column.align = item
-            a_column = builder.add(a_start, builder.mul(loop.index, a_step))
-            for r in range(TILE_ROWS):
-                scalar = splat(builder.load(builder.gep(a, [builder.add(a_column, times(r, a_row))])))
-                for column in range(2):
-                    total = sums[2 * r + column]
-                    product = builder.fmul(scalar, columns[column], flags=("contract",))
-                    builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
-
-        for place, total in zip(places, sums, strict=True):
-            builder.store(builder.load(total), place).align = item
+        place = _vector_at(context, builder, signature.args[0], *args[:2], vector)
+        builder.store(args[2], place).align = array.dtype.bitwidth // 8
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(array, types.intp, vector), generate
+
+
+def _vector_at(context, builder, array_type, array, index, vector):
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), vector.llvm.as_pointer())
+
+
+def _lane_by_lane(combine):
+    """An intrinsic of two vectors, or a vector and a scalar: combine(builder, x, y)."""
+
+    @intrinsic
+    def operation(typing_context, x, y):
+        vector = x if isinstance(x, Vector) else y
+
+        def generate(context, builder, signature, args):
+            pair = (
+                arg if kind == vector else _splat(builder, context.cast(builder, arg, kind, vector.dtype), vector.llvm)
+                for arg, kind in zip(args, signature.args, strict=True)
+            )
+            return combine(builder, *pair)
+
+        return vector(x, y), generate
+
+    return operation
+
+
+_add = _lane_by_lane(lambda builder, x, y: builder.fadd(x, y, flags=("contract",)))
+_subtract = _lane_by_lane(lambda builder, x, y: builder.fsub(x, y, flags=("contract",)))
+_multiply = _lane_by_lane(lambda builder, x, y: builder.fmul(x, y, flags=("contract",)))
+maximum = _lane_by_lane(lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))  # y where NaN
+
+
+def _overload_operator(function, operation):
+    @overload(function)
+    def implementation(x, y):
+        if isinstance(x, Vector) or isinstance(y, Vector):
+            return lambda x, y: operation(x, y)
+
+
+for _function, _operation in ((operator.add, _add), (operator.sub, _subtract), (operator.mul, _multiply)):
+    _overload_operator(_function, _operation)
+
+
+@intrinsic
+def replace_first(typing_context, vector, count, value):
+    """vector, with value in the lanes below count."""
+
+    def generate(context, builder, signature, args):
+        lane = ir.VectorType(ir.IntType(64), vector.lanes)
+        lanes = ir.Constant(lane, list(range(vector.lanes)))
+        replaced = builder.icmp_signed("<", lanes, _splat(builder, args[1], lane))
+        return builder.select(replaced, _splat(builder, args[2], vector.llvm), args[0])
+
+    return vector(vector, types.int64, vector.dtype), generate
+
+
+@intrinsic
+def _zero_where_below(typing_context, x, limit, y):
+    """y, but 0 in the lanes where x < limit (a NaN is not below anything)."""
+
+    def generate(context, builder, signature, args):
+        below = builder.fcmp_ordered("<", args[0], _splat(builder, args[1], x.llvm))
+        return builder.select(below, ir.Constant(x.llvm, [0.0] * x.lanes), args[2])
+
+    return x(x, x.dtype, x), generate
+
+
+@intrinsic
+def _last_bits_as_exponent(typing_context, x):
+    """The vector whose exponents are the last bits of x's mantissas: 2^(those bits - bias)."""
+
+    def generate(context, builder, signature, args):
+        bits, mantissa = (32, 23) if x.dtype == types.float32 else (64, 52)
+        integers = ir.VectorType(ir.IntType(bits), x.lanes)
+        shift = ir.Constant(integers, [mantissa] * x.lanes)
+        return builder.bitcast(builder.shl(builder.bitcast(args[0], integers), shift), x.llvm)
+
+    return x(x), generate
+
+
+def exp2(x):
+    """2^x for a Vector of numbers up to 0 (or a little above): what a softmax takes in base 2.
+
+    2^n 2^r with n = x rounded and r = x - n in [-1/2, 1/2]. n comes from the addition of a number so large that no bits
+    after the point are left in the sum's mantissa: its last bits are then n + bias, the exponent of 2^n. 2^r is a
+    polynomial: for float32 of degree 5 with the least relative error, for float64 the Taylor series. Relative error
+    below 2e-7 (float32) and 5e-16; 0 below the smallest normal number; NaN stays NaN.
+    """
+    raise NotImplementedError("exp2 of a Vector exists in compiled code only")
+
+
+_LEAST_ERROR = (1.3264727e-3, 9.671513e-3, 5.5507336e-2, 2.4022242e-1, 6.93147e-1, 1.0)  # for r^5, r^4, ... 1
+_TAYLOR = tuple(math.log(2) ** k / math.factorial(k) for k in range(13, -1, -1))
+
+
+@overload(exp2)
+def _exp2(x):
+    dtype = np.float32 if x.dtype == types.float32 else np.float64
+    bias, mantissa = (127, 23) if dtype == np.float32 else (1023, 52)
+    shifter = dtype(1.5 * 2**mantissa + bias)
+    lowest = dtype(1 - bias)
+    first, *rest = (dtype(c) for c in (_LEAST_ERROR if dtype == np.float32 else _TAYLOR))
+    rest = tuple(rest)
+
+    def vector_exp2(x):
+        shifted = x + shifter
+        r = x - (shifted - shifter)
+        y = r * first + rest[0]
+        for c in rest[1:]:
+            y = y * r + c
+        return _zero_where_below(x, lowest, y * _last_bits_as_exponent(shifted))
+
+    return vector_exp2
+
+
+@intrinsic
+def transpose(typing_context, a, a_start, a_row, c, c_start, c_row):
+    """c[j, i] = a[i, j] for the 64 bytes of rows i that fill a vector, and 32 bytes of columns j
+
+    Element (i, j) of a lies at a_start + i a_row + j, (j, i) of c at c_start + j c_row + i. Two rows of a make one
+    vector, and a vector's number and lane are the digits of one binary number: i3 i2 i1, i0 j2 j1 j0 for 16 rows of 8.
+    Interleaving the first half of the vectors with the second moves the first digit to the end; four times makes it
+    j2 j1 j0, i3 i2 i1 i0.
+    """
+    item = a.dtype.bitwidth // 8
+    lanes, columns = 64 // item, 32 // item
+
+    def generate(context, builder, signature, args):
+        a, a_start, a_row, c, c_start, c_row = args
+        half, whole = Vector(signature.args[0].dtype, columns), Vector(signature.args[0].dtype, lanes)
+
+        def at(start, row, number):
+            return builder.add(start, builder.mul(row, ir.Constant(row.type, number)))
+
+        def load(i):
+            value = builder.load(_vector_at(context, builder, signature.args[0], a, at(a_start, a_row, i), half))
+            value.align = item
+            return value
+
+        def shuffle(x, y, order):
+            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), lanes), order))
+
+        low, high = ([n for i in range(first, first + columns) for n in (i, lanes + i)] for first in (0, columns))
+        vectors = [shuffle(load(i), load(i + 1), list(range(lanes))) for i in range(0, lanes, 2)]
+        for _ in range(lanes.bit_length() - 1):
+            pairs = zip(vectors[: columns // 2], vectors[columns // 2 :], strict=True)
+            vectors = [shuffle(x, y, order) for x, y in pairs for order in (low, high)]
+        for j, vector in enumerate(vectors):
+            place = _vector_at(context, builder, signature.args[3], c, at(c_start, c_row, j), whole)
+            builder.store(vector, place).align = item
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, types.intp, c, types.intp, types.intp), generate
 
 
 @intrinsic

@@ -10,7 +10,7 @@ from .norms import rmsnorm
 from .positions import rope
 
 
-def decode(config, p, token, rotation, cache, workers=None):
+def decode(config, p, token, rotation, cache, workers):
     """The logits (V,) of the token that follows `token`; its keys and values are written to the cache
 
     p holds the weights by name (minillama.model.named_views); rotation is cos and sin of every position of the
