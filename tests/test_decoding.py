@@ -72,16 +72,6 @@ def test_the_last_position_of_each_sequence(each_backend, monkeypatch, rng):
     np.testing.assert_allclose(model.next_logits(ids), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_one_sequence_out_of_a_larger_cache(each_backend, rng):
-    model = random_model(rng)
-    ids = rng.integers(0, 50, (3, 5))
-    cache = model.new_cache(3)
-    model.next_logits(ids[:, :4], cache)
-    part = cache.rows(slice(1, 2))
-    logits = model.next_logits(ids[1:2, 4:], part)
-    np.testing.assert_allclose(logits[0], model.logits(ids)[1, -1], rtol=1e-5, atol=1e-5)
-
-
 def test_logits_of_a_token_stay_when_the_next_is_computed(rng):
     model = random_model(rng)
     cache = model.new_cache()
