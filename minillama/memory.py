@@ -14,6 +14,7 @@ import numpy as np
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 POSITIONS = 128  # at most, in a block of the key/value cache
+_FURTHER_BUFFER = 2**26  # bytes; the C library gives blocks above 2^25 back to the system as soon as they are free
 _local = threading.local()
 
 
@@ -28,8 +29,8 @@ class Store(Mapping):
     """One flat buffer with a view for every name of a `{name: shape}` description.
 
     Matrices come first and vectors after them (each in the order of the description), so that `store.matrices` is the
-    slice that weight decay applies to, and the gradient norm, the reset to zero and the sum over workers are each one
-    operation on `store.flat`.
+    slice that weight decay applies to and `store.vectors` the rest, and the gradient norm, the reset to zero and the
+    sum over workers are each one operation on `store.flat`.
     """
 
     def __init__(self, shapes, dtype=np.float32, flat=None):
@@ -43,7 +44,8 @@ class Store(Mapping):
             self._views[name] = self.flat[start:end].reshape(shapes[name])
             self._starts[name] = start
             start = end
-        self.matrices = self.flat[: sum(prod(s) for s in shapes.values() if len(s) > 1)]
+        first_vector = sum(prod(s) for s in shapes.values() if len(s) > 1)
+        self.matrices, self.vectors = self.flat[:first_vector], self.flat[first_vector:]
 
     def __getitem__(self, name):
         return self._views[name]
@@ -69,42 +71,57 @@ class Store(Mapping):
 class Arena:
     """A stack of scratch memory: `empty` takes from the top, leaving a frame gives back what was taken since.
 
-    The first time through a step the stack is too small; what does not fit is allocated as usual and its size is
-    remembered, and the next time that the stack stands empty it is made large enough. From then on the same sequence
-    of requests gets the same addresses and nothing is allocated. An array from an arena is valid until its frame ends.
+    The first time through a step the stack is too small. What does not fit comes from further buffers, large enough
+    that the system takes them back whole, and the next time that the stack stands empty one buffer of the right size
+    replaces them all. From then on the same sequence of requests gets the same addresses and nothing is allocated. An
+    array from an arena is valid until its frame ends.
     """
 
     def __init__(self):
-        self._buffer = np.empty(0, np.uint8)
-        self._used = self._peak = 0
+        self._buffers = [np.empty(0, np.uint8)]
+        self._used = self._peak = 0  # bytes of all that is taken
+        self._top = 0, 0  # the buffer that is taken from, and the first free byte in it
 
     @property
     def nbytes(self):
-        """The size of the buffer, in bytes."""
-        return self._buffer.nbytes
+        """The size of the buffers, in bytes."""
+        return sum(buffer.nbytes for buffer in self._buffers)
 
     def empty(self, shape, dtype):
         dtype = np.dtype(dtype)
-        start = self._used
-        self._used = start + -(-prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+        size = -(-prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+        self._used += size
         if self._used > self._peak:
             self._peak = self._used
-        if self._used > self._buffer.nbytes:
-            return np.empty(shape, dtype)
-        return np.ndarray(shape, dtype, self._buffer, start)
+        number, start = self._top
+        while start + size > self._buffers[number].nbytes:
+            number, start = number + 1, 0
+            if number == len(self._buffers):
+                self._buffers.append(aligned_zeros(max(size, _FURTHER_BUFFER), np.uint8))
+        self._top = number, start + size
+        return np.ndarray(shape, dtype, self._buffers[number], start)
+
+    def mark(self):
+        """Where the stack stands."""
+        return self._used, self._top
+
+    def give_back(self, mark):
+        """Let the stack stand where it stood at the mark."""
+        self._used, self._top = mark
 
     @contextmanager
     def active(self):
         """Inside this block, `empty` on this thread takes from this arena."""
-        if self._used == 0 and self._peak > self._buffer.nbytes:
-            self._buffer = aligned_zeros(self._peak, np.uint8)
+        if self._used == 0 and self._peak > self._buffers[0].nbytes:
+            self._buffers.clear()  # first, so that there is never memory for both
+            self._buffers.append(aligned_zeros(self._peak, np.uint8))
         outer = getattr(_local, "arena", None)
         _local.arena = self
-        mark = self._used
+        mark = self.mark()
         try:
             yield self
         finally:
-            self._used = mark
+            self.give_back(mark)
             _local.arena = outer
 
 
@@ -121,11 +138,11 @@ def frame():
     if arena is None:
         yield
         return
-    mark = arena._used
+    mark = arena.mark()
     try:
         yield
     finally:
-        arena._used = mark
+        arena.give_back(mark)
 
 
 class KVCache:

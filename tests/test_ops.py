@@ -175,6 +175,16 @@ def test_every_operation_has_the_same_signature_in_both_backends():
             assert a.__module__.startswith("minillama.ops") and b.__module__.startswith("minillama.kernels"), name
 
 
+@pytest.mark.skipif("numba" not in BACKENDS, reason="Numba is not installed: there are no kernels")
+def test_a_large_weight_has_its_gradient_slab_by_slab(rng, monkeypatch):
+    monkeypatch.setattr("minillama.kernels.linear.SLAB", 30)
+    dy, x, weight = (rng.standard_normal(shape) for shape in ((5, 8), (5, 10), (8, 10)))
+    gradients = np.ones((2, 8, 10))
+    for name, dweight in zip(BACKENDS, gradients, strict=True):
+        backend.load(name).linear_backward(dy, x, weight, dweight)
+    np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-13)
+
+
 def test_attention_takes_arrays_of_any_strides(each_backend, rng):
     op = backend.active()
     arrays = [rng.standard_normal((2, heads, 8, 21)).transpose(0, 3, 1, 2) for heads in (4, 2, 2, 4)]
