@@ -208,7 +208,7 @@ def stacked_views(store, config):
     size = sum(prod(shape) for name, shape in store.shapes.items() if name.startswith("blocks.0.") and len(shape) > 1)
     first = store["embedding"].size
     blocks = store.matrices[first : first + config.layers * size].reshape(config.layers, size)
-    norms = store.vectors.reshape(2 * config.layers + 1, config.dim)
+    norms = store.vectors.reshape(-1, config.dim)
     return store["embedding"], blocks, norms, store["embedding" if config.tied else "output"]
 
 
