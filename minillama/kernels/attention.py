@@ -26,7 +26,18 @@ import numpy as np
 from numba import njit
 
 from ..memory import empty, frame
-from .vectors import JIT, TILE_ROWS, exp2, maximum, register_tile, replace_first, store, transpose, vector_load
+from .vectors import (
+    JIT,
+    TILE_ROWS,
+    exp2,
+    maximum,
+    register_tile,
+    replace_first,
+    store,
+    sum_of_lanes,
+    transpose,
+    vector_load,
+)
 
 QUERIES, KEYS = 64, 128  # a tile of scores
 STEP = 16  # both are taken in steps of so many, which ends within a step of where the causal mask does
@@ -110,6 +121,21 @@ def _scale_rows(rows, count, scale):
     for i in range(count):
         for at in range(i * width, (i + 1) * width, half):
             store(rows, at, load_half(rows, at) * scale[i])
+
+
+@njit(**JIT)
+def _row_sums(packed, source, sums):
+    """sums[t] = sum over d of packed[t, d] * source[t, d]."""
+    (T, D), width, half = source.shape, packed.shape[1], HALF // packed.itemsize
+    whole = D // half * half
+    for t in range(T):
+        row = source[t]
+        products = load_half(packed, t * width) * 0
+        for d in range(0, whole, half):
+            products = products + load_half(packed, t * width + d) * load_half(row, d)
+        sums[t] = sum_of_lanes(products)
+        for d in range(whole, D):
+            sums[t] += packed[t, d] * row[d]
 
 
 @njit(**JIT)
@@ -283,8 +309,7 @@ def _backward(
                 state[:] = 0
                 for i in range(here):
                     log2_total[i] = log_denominator[b, h, first + i] * log2_e
-                    for d in range(D):
-                        row_sum[i] += do[b, first + i, h, d] * o[b, first + i, h, d]
+                _row_sums(doutputs, o[b, first : first + here, h], row_sum)
                 for key in range(0, first + here, KEYS):
                     visible = first + 1 - key
                     count = min(KEYS, -(-(visible + here - 1) // STEP) * STEP)

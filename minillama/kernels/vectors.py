@@ -226,6 +226,26 @@ def replace_first(typing_context, vector, count, value):
 
 
 @intrinsic
+def sum_of_lanes(typing_context, vector):
+    """The sum of a vector's numbers: halves are added until one number is left."""
+
+    def generate(context, builder, signature, args):
+        (total,), lanes = args, vector.lanes
+        while lanes > 1:
+            lanes //= 2
+            first, second = (
+                ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(start, start + lanes)))
+                for start in (0, lanes)
+            )
+            total = builder.fadd(
+                builder.shuffle_vector(total, total, first), builder.shuffle_vector(total, total, second)
+            )
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+    return vector.dtype(vector), generate
+
+
+@intrinsic
 def _zero_where_below(typing_context, x, limit, y):
     """y, but 0 in the lanes where x < limit (a NaN is not below anything)."""
 
