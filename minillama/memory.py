@@ -133,12 +133,6 @@ class KVCache:
         self.keys, self.values = np.empty(shape, dtype), np.empty(shape, dtype)
         self.length = 0  # positions that every layer has stored; the model moves it on after a forward
 
-    def rows(self, batch):
-        """The part of the cache that belongs to some sequences of the batch; a view."""
-        part = object.__new__(KVCache)
-        part.keys, part.values, part.length = self.keys[:, batch], self.values[:, batch], self.length
-        return part
-
     def layer(self, i):
         """The cache of layer i, as attention sees it: `append(k, v)` gives all keys and values so far."""
         return _LayerCache(self.keys[i], self.values[i], self.length)
@@ -148,9 +142,10 @@ class _LayerCache:
     def __init__(self, keys, values, length):
         self.keys, self.values, self.length = keys, values, length
 
-    def append(self, k, v):
-        """k, v (B, T, K, D) of the next T positions -> keys, values (B, length + T, K, D)."""
+    def append(self, k, v, sequences=slice(None), heads=slice(None)):
+        """k, v (B, T, K, D) of the next T positions -> keys, values (B, length + T, K, D); for some sequences and heads
+        of the cache, or for all."""
+        keys, values = self.keys[sequences, :, heads], self.values[sequences, :, heads]
         end = self.length + k.shape[1]
-        self.keys[:, self.length : end] = k
-        self.values[:, self.length : end] = v
-        return self.keys[:, :end], self.values[:, :end]
+        keys[:, self.length : end], values[:, self.length : end] = k, v
+        return keys[:, :end], values[:, :end]

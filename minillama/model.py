@@ -11,6 +11,7 @@ for the residual stream updated in place; parameter gradients are added up.
 Source: Touvron et al. 2023 (arXiv 2302.13971), section 2.2.
 """
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from .memory import KVCache, Store, frame
 from .ops.loss import IGNORED
 from .ops.positions import rope_angles
 from .parallel import Workers, available_threads
+from .shards import cut, even_cuts
 
 LOGITS_AT_A_TIME = 2**24  # floats: the head works on as many rows as give this many logits (64 MB in float32)
 
@@ -36,27 +38,31 @@ class Noise(NamedTuple):
         return op.dropout(x, self.rate, (self.seed + site * 0x9E3779B9) % 2**32, self.first_row)
 
 
-def attention_layer(op, config, p, x, rotation, cache=None):
+def attention_layer(op, config, p, x, shard, cache=None):
     """Project to queries, keys and values; turn queries and keys by their positions; attend; project back. (N, C)"""
+    H, K = config.heads, config.kv_heads
     qkv = op.linear(x, p.w_qkv)  # (N, (H + 2 K) D)
-    q, k, v = split_heads(qkv, config, len(rotation[0]))
-    op.rope(q, *rotation, config.rope_layout)
-    op.rope(k, *rotation, config.rope_layout)
-    if cache is not None:
-        k, v = cache.append(k, v)
-    mixed, log_denominator = op.attention(q, k, v)  # (B, T, H, D)
-    return op.linear(mixed.reshape(len(x), -1), p.w_o), (x, qkv, mixed, log_denominator)
+    heads = qkv.reshape(-1, len(shard.rotation[0]), H + 2 * K, config.head_dim)
+    op.rope(heads, *shard.rotation, config.rope_layout, H + K)  # queries and keys, not the values behind them
+    attended = []
+    for job, part in zip(shard.jobs, shard.to_heads(qkv), strict=True):
+        q, k, v = split_heads(part, job)
+        if cache is not None:
+            k, v = cache.append(k, v, job.sequences, job.kv_heads)
+        attended.append((q, k, v, *op.attention(q, k, v)))
+    mixed = shard.to_rows([o for _, _, _, o, _ in attended], H)  # (N, C)
+    return op.linear(mixed, p.w_o), (x, attended, mixed)
 
 
-def attention_layer_backward(op, config, p, grad, dy, rotation, saved):
-    x, qkv, mixed, log_denominator = saved
-    q, k, v = split_heads(qkv, config, len(rotation[0]))
-    dmixed = op.linear_backward(dy, mixed.reshape(len(x), -1), p.w_o, grad.w_o).reshape(mixed.shape)
-    dqkv = op.attention_backward(dmixed, q, k, v, mixed, log_denominator)  # (B, T, H + 2 K, D)
-    dq, dk, _ = split_heads(dqkv, config, len(rotation[0]))
-    op.rope_backward(dk, *rotation, config.rope_layout)
-    op.rope_backward(dq, *rotation, config.rope_layout)
-    return op.linear_backward(dqkv.reshape(qkv.shape), x, p.w_qkv, grad.w_qkv)
+def attention_layer_backward(op, config, p, grad, dy, shard, saved):
+    x, attended, mixed = saved
+    H, K = config.heads, config.kv_heads
+    dmixed = op.linear_backward(dy, mixed, p.w_o, grad.w_o)
+    dparts = [op.attention_backward(do, *part) for do, part in zip(shard.to_heads(dmixed), attended, strict=True)]
+    dqkv = shard.to_rows(dparts, H + 2 * K)  # (N, (H + 2 K) D)
+    dheads = dqkv.reshape(-1, len(shard.rotation[0]), H + 2 * K, config.head_dim)
+    op.rope_backward(dheads, *shard.rotation, config.rope_layout, H + K)
+    return op.linear_backward(dqkv, x, p.w_qkv, grad.w_qkv)
 
 
 def swiglu_layer(op, p, x):
@@ -73,37 +79,35 @@ def swiglu_layer_backward(op, p, grad, dy, saved):
     return op.linear_backward(dgate_up, x, p.w_gate_up, grad.w_gate_up)
 
 
-def block(op, config, p, x, rotation, noise=None, site=0, cache=None):
+def block(op, config, p, x, shard, noise=None, site=0, cache=None):
     """x + attention(rmsnorm(x)), then the same with the feed-forward: (N, C). Pre-normalisation: x itself passes by."""
     h, inverse_rms_1 = op.rmsnorm(x, p.attention_norm, config.norm_eps)
-    y, saved_attention = attention_layer(op, config, p, h, rotation, cache)
+    y, saved_attention = attention_layer(op, config, p, h, shard, cache)
     y = noise.drop(op, y, site) if noise else y
-    y += x  # y is a fresh array: it becomes the residual stream after attention
-    h, inverse_rms_2 = op.rmsnorm(y, p.ffn_norm, config.norm_eps)
+    h, inverse_rms_2 = op.rmsnorm(y, p.ffn_norm, config.norm_eps, residual=x)  # y is now the stream after attention
     z, saved_ffn = swiglu_layer(op, p, h)
     z = noise.drop(op, z, site + 1) if noise else z
     z += y
     return z, (x, inverse_rms_1, saved_attention, y, inverse_rms_2, saved_ffn)
 
 
-def block_backward(op, config, p, grad, dx, rotation, noise, site, saved):
+def block_backward(op, config, p, grad, dx, shard, noise, site, saved):
     """dx (N, C), the gradient of the residual stream: of the block's output on entry, of its input on return."""
     x, inverse_rms_1, saved_attention, y, inverse_rms_2, saved_ffn = saved
     dz = noise.drop(op, dx, site + 1)
     dh = swiglu_layer_backward(op, p, grad, dz, saved_ffn)
-    dx += op.rmsnorm_backward(dh, y, p.ffn_norm, inverse_rms_2, grad.ffn_norm)
+    op.rmsnorm_backward(dh, y, p.ffn_norm, inverse_rms_2, grad.ffn_norm, dx)
     dy = noise.drop(op, dx, site)
-    dh = attention_layer_backward(op, config, p, grad, dy, rotation, saved_attention)
-    dx += op.rmsnorm_backward(dh, x, p.attention_norm, inverse_rms_1, grad.attention_norm)
+    dh = attention_layer_backward(op, config, p, grad, dy, shard, saved_attention)
+    op.rmsnorm_backward(dh, x, p.attention_norm, inverse_rms_1, grad.attention_norm, dx)
 
 
-def network_loss_and_gradients(op, config, p, grad, ids, targets, rotation, scale, noise):
-    """scale * (sum of the losses of ids (B, T)) as a float; its gradients are added to grad."""
-    ids, targets = ids.reshape(-1), targets.reshape(-1)  # (N,)
+def network_loss_and_gradients(op, config, p, grad, ids, targets, shard, scale, noise):
+    """scale * (sum of the losses of the shard's rows, ids and targets (N,)); its gradients are added to grad."""
     x = noise.drop(op, op.embedding(ids, p.embedding), 0)
     saved_blocks = []
     for i, weights in enumerate(p.blocks):
-        x, saved = block(op, config, weights, x, rotation, noise, 1 + 2 * i)
+        x, saved = block(op, config, weights, x, shard, noise, 1 + 2 * i)
         saved_blocks.append(saved)
     h, inverse_rms = op.rmsnorm(x, p.final_norm, config.norm_eps)
 
@@ -112,7 +116,7 @@ def network_loss_and_gradients(op, config, p, grad, ids, targets, rotation, scal
     dx = op.rmsnorm_backward(dh, x, p.final_norm, inverse_rms, grad.final_norm)
     for i, weights in reversed(list(enumerate(p.blocks))):
         with frame():  # scratch of this block's backward is free again for the next one
-            block_backward(op, config, weights, grad.blocks[i], dx, rotation, noise, 1 + 2 * i, saved_blocks[i])
+            block_backward(op, config, weights, grad.blocks[i], dx, shard, noise, 1 + 2 * i, saved_blocks[i])
     op.embedding_backward(noise.drop(op, dx, 0), ids, grad.embedding)
     return loss
 
@@ -136,20 +140,19 @@ def head_loss_and_gradients(op, weight, dweight, h, targets, scale):
     return loss, h
 
 
-def network_hidden(op, config, p, ids, rotation, cache=None):
-    """The forward alone: rows (N, C) after the last norm. Nothing is kept but the residual stream."""
-    x = op.embedding(ids.reshape(-1), p.embedding)
+def network_hidden(op, config, p, ids, shard, cache=None):
+    """The forward alone: the shard's rows (N, C) after the last norm. Nothing is kept but the residual stream."""
+    x = op.embedding(ids, p.embedding)
     for i, weights in enumerate(p.blocks):
         with frame():
-            x[:] = block(op, config, weights, x, rotation, cache=cache and cache.layer(i))[0]
+            x[:] = block(op, config, weights, x, shard, cache=cache and cache.layer(i))[0]
     return op.rmsnorm(x, p.final_norm, config.norm_eps)[0]
 
 
-def split_heads(qkv, config, T):
-    """Views of q (B, T, H, D), k and v (B, T, K, D) in rows that hold all three side by side."""
-    H, K = config.heads, config.kv_heads
-    heads = qkv.reshape(-1, T, H + 2 * K, config.head_dim)
-    return heads[:, :, :H], heads[:, :, H : H + K], heads[:, :, H + K :]
+def split_heads(qkv, job):
+    """Views of q (B, T, H, D), k and v (B, T, K, D) of a job, whose heads lie side by side: (B, T, H + 2 K, D)."""
+    H, K = (heads.stop - heads.start for heads in (job.heads, job.kv_heads))
+    return qkv[:, :, :H], qkv[:, :, H : H + K], qkv[:, :, H + K :]
 
 
 def parameter_shapes(config):
@@ -237,38 +240,44 @@ class Model:
         ids, (targets, predicted) = self._check_ids(ids), self._check_targets(ids, targets)
         if micro_batches < 1:
             raise ValueError(f"micro_batches must be at least 1; received {micro_batches}")
-        op, config, scale = backend.active(), self.config, 1 / predicted
-        T = ids.shape[1]
-        rotation = tuple(table[:T] for table in self.rotation)
-        shards = self.workers.split(len(ids))
+        (B, T), scale = ids.shape, 1 / predicted
+        loss, used = 0.0, 0  # used: how many gradient stores hold something of this batch
+        with self.workers.blas(self.workers.threads):  # nobody else computes until the sum is complete
+            for first, last in pairwise(even_cuts(B, min(B, micro_batches))):
+                noise = None if noise_seed is None else Noise(self.config.dropout, noise_seed, first * T)
+                part_loss, count = self._add_gradients(ids[first:last], targets[first:last], scale, noise, used)
+                loss += part_loss
+                used = max(used, count)
+            stores = [store for store, _ in self._gradients[:used]]
 
-        def shard(i, rows):
-            store, grad = self._gradients[i]
-            store.flat.fill(0)
-            loss = 0.0
-            step = -(-(rows.stop - rows.start) // micro_batches)
-            for start in range(rows.start, rows.stop, step):
-                part = slice(start, min(start + step, rows.stop))
-                noise = Noise() if noise_seed is None else Noise(config.dropout, noise_seed, start * T)
-                with frame():
-                    loss += network_loss_and_gradients(
-                        op, config, self._views, grad, ids[part], targets[part], rotation, scale, noise
-                    )
-            return loss
+            def add_up(_, part):
+                for other in stores[1:]:
+                    stores[0].flat[part] += other.flat[part]
 
-        def add_up(i, rows):
-            for other in stores[1:]:
-                stores[0].flat[rows] += other.flat[rows]
-
-        with self.workers.blas(len(shards)):
-            while len(self._gradients) < len(shards):
-                store = Store(self.parameters.shapes, self.dtype)
-                self._gradients.append((store, named_views(store, config)))
-            losses = self.workers.run(shard, shards)
-            stores = [store for store, _ in self._gradients[: len(shards)]]
             if len(stores) > 1:
                 self.workers.run(add_up, self.workers.split(len(stores[0].flat)))
-        return sum(losses), stores[0]
+        return loss, stores[0]
+
+    def _add_gradients(self, ids, targets, scale, noise, used):
+        """scale * (sum of the losses of ids (B, T)) and the number of shards; each adds its gradients to a store of its
+        own. The first `used` stores hold gradients already, the others are cleared first."""
+        op, config = backend.active(), self.config
+        shards = cut(config, *ids.shape, self.rotation, self.workers.threads)
+        ids, targets = ids.reshape(-1), targets.reshape(-1)
+        while len(self._gradients) < len(shards):
+            store = Store(self.parameters.shapes, self.dtype)
+            self._gradients.append((store, named_views(store, config)))
+
+        def shard_loss(i, shard):
+            rows, (store, grad) = shard.rows, self._gradients[i]
+            own_noise = noise._replace(first_row=noise.first_row + rows.start) if noise else Noise()
+            if i >= used:
+                store.flat.fill(0)
+            return network_loss_and_gradients(
+                op, config, self._views, grad, ids[rows], targets[rows], shard, scale, own_noise
+            )
+
+        return sum(self._run(shard_loss, shards)), len(shards)
 
     def loss(self, ids, targets):
         """The mean loss in nats over the targets that are not IGNORED, without gradients."""
@@ -306,29 +315,40 @@ class Model:
         save(path, self, tokenizer)
 
     def _map_rows(self, ids, function, cache=None):
-        """function(op, h, rows) for chunks of rows of the last norm's output h, over shards of the batch."""
+        """function(op, h, rows) for chunks of rows of the last norm's output h, over the shards of the batch."""
         op, (B, T) = backend.active(), ids.shape
         past = 0 if cache is None else cache.length
-        rotation = tuple(table[past : past + T] for table in self.rotation)
         chunk = max(1, LOGITS_AT_A_TIME // self.config.vocab_size)
+        flat_ids = ids.reshape(-1)
 
-        def shard(_, batch):
-            part = cache and cache.rows(batch)
-            h = network_hidden(op, self.config, self._views, ids[batch], rotation, part)
+        def shard_results(_, shard):
+            h = network_hidden(op, self.config, self._views, flat_ids[shard.rows], shard, cache)
             results = []
             for start in range(0, len(h), chunk):
                 with frame():
-                    first = batch.start * T + start
-                    end = min(first + chunk, batch.stop * T)
-                    results.append(function(op, h[start : start + chunk], slice(first, end)))
+                    part = h[start : start + chunk]
+                    first = shard.rows.start + start
+                    results.append(function(op, part, slice(first, first + len(part))))
             return results
 
-        shards = self.workers.split(B)
-        with self.workers.blas(len(shards)):
-            results = self.workers.run(shard, shards)
+        results = self._run(shard_results, cut(self.config, B, T, self.rotation, self.workers.threads, past))
         if cache is not None:
             cache.length += T
-        return [result for shard_results in results for result in shard_results]
+        return [result for part in results for result in part]
+
+    def _run(self, function, shards):
+        """[function(i, shard)] on the workers; if one of them fails, none waits for it."""
+
+        def task(i, shard):
+            try:
+                shard.rotate()
+                return function(i, shard)
+            except BaseException:
+                shard.abort()
+                raise
+
+        with self.workers.blas(len(shards)):
+            return self.workers.run(task, shards)
 
     def _check_ids(self, ids, cache=None):
         ids = np.asarray(ids)

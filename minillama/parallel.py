@@ -9,10 +9,11 @@ machine is the same to the last bit.
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from numbers import Integral
+from threading import BrokenBarrierError
 
 import threadpoolctl
 
@@ -71,11 +72,17 @@ class Workers:
                 return function(i, shards[i])
 
         others = [self._pool.submit(task, i) for i in range(1, len(shards))]
+        first = Future()
         try:
-            first = task(0)
-        finally:
-            _wait_for_all(others)
-        return [first, *(other.result() for other in others)]
+            first.set_result(task(0))
+        except BaseException as error:
+            first.set_exception(error)
+        _wait_for_all(others)
+        errors = [future.exception() for future in (first, *others) if future.exception() is not None]
+        # A worker that was sent home because another failed has nothing to say of its own.
+        for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
+            raise error
+        return [first.result(), *(other.result() for other in others)]
 
     @contextmanager
     def blas(self, shards):

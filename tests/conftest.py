@@ -45,3 +45,9 @@ def assets():
     if not folder:
         pytest.skip("MINILLAMA_ASSETS is not set")
     return Path(folder).resolve()
+
+
+@pytest.fixture(autouse=True)
+def small_models_are_worth_sharing(monkeypatch):
+    """The models of the tests are so small that one worker would compute them alone."""
+    monkeypatch.setattr("minillama.shards.WORK_WORTH_SHARING", 0)

@@ -175,6 +175,22 @@ def test_every_operation_has_the_same_signature_in_both_backends():
             assert a.__module__.startswith("minillama.ops") and b.__module__.startswith("minillama.kernels"), name
 
 
+def test_rmsnorm_with_a_residual_equals_addition_and_norm(each_backend, rng):
+    op = backend.active()
+    x, residual, dy, dx = rng.standard_normal((4, 5, 12))
+    weight, dweight = rng.standard_normal((2, 12))
+    stream, expected_dweight = x + residual, dweight.copy()
+    expected, inverse_rms = op.rmsnorm(stream, weight, 1e-5)
+    received, received_inverse = op.rmsnorm(x, weight, 1e-5, residual=residual)
+    for a, b in ((x, stream), (received, expected), (received_inverse, inverse_rms)):
+        np.testing.assert_allclose(a, b, rtol=1e-14)
+    expected = dx + op.rmsnorm_backward(dy, stream, weight, inverse_rms, expected_dweight)
+    received = op.rmsnorm_backward(dy, stream, weight, inverse_rms, dweight, dx)
+    assert received is dx
+    np.testing.assert_allclose(received, expected, rtol=1e-13)
+    np.testing.assert_allclose(dweight, expected_dweight, rtol=1e-13)
+
+
 def test_rmsnorm_gradient_is_orthogonal_to_x_when_eps_is_0(each_backend, rng):
     op, x, weight = backend.active(), rng.standard_normal((3, 8)), rng.standard_normal(8)
     dy = rng.standard_normal(x.shape)

@@ -3,14 +3,16 @@
 import numpy as np
 from numba import njit
 
-from ..memory import empty
+from ..memory import empty, frame
 from ..ops.loss import IGNORED
 from .vectors import JIT, exp
 
 
 def cross_entropy(logits, targets):
     losses, log_denominator = (empty((len(logits),), logits.dtype) for _ in range(2))
-    _cross_entropy(logits, targets, losses, log_denominator)
+    with frame():
+        largest = np.max(logits, axis=1, out=empty((len(logits),), logits.dtype))  # NumPy's is explicit SIMD code
+        _cross_entropy(logits, targets, largest, losses, log_denominator)
     return losses, log_denominator
 
 
@@ -19,25 +21,15 @@ def cross_entropy_backward(scale, logits, targets, log_denominator):
     return logits
 
 
-@njit(**{**JIT, "fastmath": True})
-def _largest(row):
-    # A maximum vectorises only where NaN may be ignored; a NaN in the row still reaches the sum that follows.
-    largest = row[0]
-    for z in row:
-        largest = max(largest, z)
-    return largest
-
-
 @njit(**JIT)
-def _cross_entropy(logits, targets, losses, log_denominator):
+def _cross_entropy(logits, targets, largest, losses, log_denominator):
     zero = logits.dtype.type(0)
     for n in range(len(logits)):
-        row = logits[n]
-        largest = _largest(row)
+        row, shift = logits[n], largest[n]
         total = zero
         for v in range(len(row)):
-            total += exp(row[v] - largest)
-        log_denominator[n] = largest + np.log(total)
+            total += exp(row[v] - shift)
+        log_denominator[n] = shift + np.log(total)
         losses[n] = zero if targets[n] == IGNORED else log_denominator[n] - row[targets[n]]
 
 

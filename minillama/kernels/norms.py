@@ -7,23 +7,30 @@ from ..memory import empty
 from .vectors import JIT
 
 
-def rmsnorm(x, weight, eps):
+def rmsnorm(x, weight, eps, residual=None):
     y, inverse_rms = empty(x.shape, x.dtype), empty((len(x),), x.dtype)
-    _rmsnorm(x, weight, x.dtype.type(eps), y, inverse_rms)
+    adds = residual is not None
+    _rmsnorm(x, residual if adds else x, adds, weight, x.dtype.type(eps), y, inverse_rms)
     return y, inverse_rms
 
 
-def rmsnorm_backward(dy, x, weight, inverse_rms, dweight):
-    dx = empty(x.shape, x.dtype)
-    _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx)
+def rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx=None):
+    adds = dx is not None
+    if not adds:
+        dx = empty(x.shape, x.dtype)
+    _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx, adds)
     return dx
 
 
 @njit(**JIT)
-def _rmsnorm(x, weight, eps, y, inverse_rms):
+def _rmsnorm(x, residual, adds, weight, eps, y, inverse_rms):
     N, C = x.shape
     for n in range(N):
         row, out = x[n], y[n]
+        if adds:
+            other = residual[n]
+            for c in range(C):
+                row[c] += other[c]
         total = x.dtype.type(0)
         for c in range(C):
             total += row[c] * row[c]
@@ -34,7 +41,7 @@ def _rmsnorm(x, weight, eps, y, inverse_rms):
 
 
 @njit(**JIT)
-def _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx):
+def _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx, adds):
     N, C = x.shape
     for n in range(N):
         row, grad, out, inverse = x[n], dy[n], dx[n], inverse_rms[n]
@@ -44,5 +51,7 @@ def _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx):
             total += weight[c] * grad[c] * u
             dweight[c] += grad[c] * u
         mean = total / x.dtype.type(C)
+        if not adds:
+            out[:] = 0
         for c in range(C):
-            out[c] = (weight[c] * grad[c] - row[c] * inverse * mean) * inverse
+            out[c] += (weight[c] * grad[c] - row[c] * inverse * mean) * inverse

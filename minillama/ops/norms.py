@@ -3,24 +3,32 @@
 import numpy as np
 
 
-def rmsnorm(x, weight, eps):
+def rmsnorm(x, weight, eps, residual=None):
     """y = weight * x / rms(x),   rms(x) = sqrt(mean(x^2) + eps)
 
-    x (N, C), weight (C,) -> y (N, C), and 1 / rms (N,) for the backward.
+    x (N, C), weight (C,) -> y (N, C), and 1 / rms (N,) for the backward. With a residual (N, C), x += residual comes
+    first, in place: the output of a layer becomes the residual stream, whose norm the next layer reads.
     Source: Zhang and Sennrich 2019 (arXiv 1910.07467), equation 4; eps inside the root as in LLaMA.
     """
+    if residual is not None:
+        x += residual
     inverse_rms = 1 / np.sqrt(np.mean(x * x, axis=1) + eps)
     return weight * (x * inverse_rms[:, None]), inverse_rms
 
 
-def rmsnorm_backward(dy, x, weight, inverse_rms, dweight):
+def rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx=None):
     """With u = x / rms(x) and g = weight * dy:   dx = (g - u mean(g u)) / rms(x),   dweight += sum over rows of dy u
 
     The mean is what the gradient of rms(x) contributes: it takes out the part of g along x, so that dx is orthogonal
     to x when eps is 0 (scaling x does not change y).
-    dy (N, C), x (N, C), weight (C,), inverse_rms (N,) -> dx (N, C); adds to dweight (C,).
+    dy (N, C), x (N, C), weight (C,), inverse_rms (N,) -> dx (N, C); adds to dweight (C,), and to dx, the gradient that
+    reaches the residual stream past the layer, where one is given.
     """
     u = x * inverse_rms[:, None]
     g = weight * dy
     dweight += np.sum(dy * u, axis=0)
-    return (g - u * np.mean(g * u, axis=1, keepdims=True)) * inverse_rms[:, None]
+    through_norm = (g - u * np.mean(g * u, axis=1, keepdims=True)) * inverse_rms[:, None]
+    if dx is None:
+        return through_norm
+    dx += through_norm
+    return dx

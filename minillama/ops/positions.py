@@ -24,21 +24,22 @@ def rope_angles(positions, head_width, theta, dtype=np.float32):
     return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
 
 
-def rope(x, cos, sin, layout):
+def rope(x, cos, sin, layout, heads=None):
     """(a, b) <- (a cos - b sin, a sin + b cos) for each pair of coordinates, in place
 
-    x (B, T, H, D), cos and sin (T, D/2), layout a key of ROPE_LAYOUTS -> x. In place because neither the backward nor
-    anything else needs the unrotated values. Source: RoFormer (arXiv 2104.09864), equation 34.
+    x (B, T, H, D), cos and sin (T, D/2), layout a key of ROPE_LAYOUTS -> x. With `heads` only the first so many heads
+    are turned: the queries and keys of rows that hold the values behind them. In place because neither the backward
+    nor anything else needs the unrotated values. Source: RoFormer (arXiv 2104.09864), equation 34.
     """
-    a, b = ROPE_LAYOUTS[layout](x)
+    a, b = ROPE_LAYOUTS[layout](x[:, :, :heads])
     cos, sin = cos[:, None], sin[:, None]  # (T, 1, D/2): the same turn for every head
     a[...], b[...] = a * cos - b * sin, a * sin + b * cos
     return x
 
 
-def rope_backward(dy, cos, sin, layout):
+def rope_backward(dy, cos, sin, layout, heads=None):
     """The transpose of a rotation is the rotation by the opposite angle: dx = rope(dy) with -sin, in place."""
-    return rope(dy, cos, -sin, layout)
+    return rope(dy, cos, -sin, layout, heads)
 
 
 def swap_rope_layout(weight, heads, source):

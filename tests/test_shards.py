@@ -1,0 +1,68 @@
+"""Batches that do not divide by the workers: cut inside of sequences, the result stays the same."""
+
+import numpy as np
+import pytest
+
+from minillama import IGNORED, Config, Model
+from minillama.gradcheck import relative_error
+from minillama.shards import attention_jobs, cut
+
+
+@pytest.fixture(autouse=True)
+def short_sequences_are_worth_cutting(monkeypatch):
+    monkeypatch.setattr("minillama.shards.ROWS_WORTH_CUTTING", 16)
+
+
+@pytest.mark.parametrize("heads, kv_heads", [(4, 4), (6, 3), (4, 1), (5, 1)])
+@pytest.mark.parametrize("batch, T", [(1, 129), (3, 50), (5, 40)])
+@pytest.mark.parametrize("threads", [2, 4])
+def test_cut_sequences_equal_the_whole_batch(heads, kv_heads, batch, T, threads, each_backend, rng):
+    config = Config(11, dim=8 * heads, layers=2, heads=heads, kv_heads=kv_heads, ffn=10, context=T, dropout=0.2)
+    whole, parts = (Model(config, dtype=np.float64, threads=n) for n in (1, threads))
+    whole.parameters.flat[:] = rng.standard_normal(whole.parameters.flat.size) * 0.5
+    parts.parameters.flat[:] = whole.parameters.flat
+    ids, targets = rng.integers(0, 11, (2, batch, T))
+    targets[0, 3:9] = IGNORED
+    assert cut(config, batch, T, whole.rotation, threads)[0].rows != slice(0, batch * T)
+    for micro_batches in (1, 2):
+        loss, expected = whole.loss_and_gradients(ids, targets, noise_seed=3)
+        received_loss, received = parts.loss_and_gradients(ids, targets, micro_batches, noise_seed=3)
+        assert abs(loss - received_loss) < 1e-13
+        assert relative_error(received.flat, expected.flat) < 1e-12
+    logits, cache, half = whole.logits(ids), parts.new_cache(batch), T // 2
+    received = [parts.logits(ids[:, :half], cache), parts.logits(ids[:, half:], cache)]
+    assert relative_error(np.concatenate(received, axis=1), logits) < 1e-12
+    assert abs(parts.loss(ids, targets) - whole.loss(ids, targets)) < 1e-13
+
+
+@pytest.mark.parametrize("H, K", [(4, 4), (8, 2), (6, 3), (5, 1)])
+def test_jobs_cover_every_head_of_every_sequence_once_and_read_the_right_keys(H, K):
+    for count in range(1, 8):
+        pairs = []
+        for i in range(count):
+            for job in attention_jobs(3 * H * i // count, 3 * H * (i + 1) // count, H, K):
+                heads, kv_heads = range(H)[job.heads], range(K)[job.kv_heads]
+                for place, head in enumerate(heads):
+                    assert kv_heads[place // (len(heads) // len(kv_heads))] == head // (H // K)
+                pairs += [(job.sequences.start, head) for head in heads]
+        assert pairs == [(sequence, head) for sequence in range(3) for head in range(H)]
+
+
+def test_a_worker_that_fails_takes_the_others_along(rng, monkeypatch):
+    model = Model(Config(11, dim=8, layers=2, heads=2, context=200), threads=2)
+    ids = rng.integers(0, 11, (1, 200))
+    before = model.loss(ids, ids)
+
+    def fail_on_second_half(shard):
+        if shard.rows.start > 0:
+            raise MemoryError("no more memory")
+        original(shard)
+
+    from minillama.shards import Shard
+
+    original = Shard.rotate
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "rotate", fail_on_second_half)
+        with pytest.raises(MemoryError, match="no more memory"):
+            model.loss_and_gradients(ids, ids)
+    assert model.loss(ids, ids) == before
