@@ -28,7 +28,8 @@ from numba import njit
 from ..memory import empty, frame
 from .vectors import (
     JIT,
-    TILE_ROWS,
+    REGISTERS,
+    VECTOR_BYTES,
     exp2,
     maximum,
     register_tile,
@@ -42,7 +43,7 @@ from .vectors import (
 QUERIES, KEYS = 64, 128  # a tile of scores
 STEP = 16  # both are taken in steps of so many, which ends within a step of where the causal mask does
 VECTOR, HALF = 64, 32  # bytes: a cache line, one register of AVX-512 or several of another processor; and its half
-ROWS = TILE_ROWS
+ROWS = min(8, REGISTERS // 2 * VECTOR_BYTES // VECTOR)  # of a tile whose sums stay in registers
 
 load, load_half = vector_load(VECTOR), vector_load(HALF)
 set_tile = register_tile(ROWS, 1, VECTOR, add=False)
@@ -50,6 +51,7 @@ add_tile, add_half_tile = register_tile(ROWS, 1, VECTOR), register_tile(2 * ROWS
 
 
 def attention(q, k, v):
+    _check_heads(q, k, v)
     (B, T, H, D), dtype = q.shape, q.dtype
     o, log_denominator = empty((B, T, H, D), dtype), empty((B, H, T), dtype)
     with frame():
@@ -65,6 +67,7 @@ def attention(q, k, v):
 
 
 def attention_backward(do, q, k, v, o, log_denominator):
+    _check_heads(do, q, k, v, o)
     (B, T, H, D), K, dtype = q.shape, k.shape[2], q.dtype
     dqkv = empty((B, T, H + 2 * K, D), dtype)
     with frame():
@@ -77,6 +80,16 @@ def attention_backward(do, q, k, v, o, log_denominator):
         packed = (keys, values, dkeys, dvalues, queries, doutputs, dqueries, columns, dcolumns, scores, dscores, state)
         _backward(do, q, k, v, o, log_denominator, dqkv, *packed)
     return dqkv
+
+
+def _check_heads(*arrays):
+    """Vectors are loaded from memory as it lies: the D numbers of a head must lie side by side."""
+    for x in arrays:
+        if x.strides[-1] != x.itemsize:
+            raise ValueError(
+                f"the last axis must be contiguous; received strides {x.strides} for items of {x.itemsize} bytes; "
+                "pass np.ascontiguousarray(x)"
+            )
 
 
 def _padded(D, S, dtype):
