@@ -265,6 +265,16 @@ def test_attention_of_the_last_positions_equals_the_end_of_the_whole(each_backen
         assert relative_error(op.attention(q[:, -new:], k, v)[0], whole[:, -new:]) < 1e-13
 
 
+@pytest.mark.skipif("numba" not in BACKENDS, reason="Numba is not installed: there are no kernels")
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
+def test_attention_kernel_with_more_keys_than_queries(dtype, tolerance, rng):
+    q, k, v = (rng.standard_normal((2, 300, heads, 12)).astype(dtype) for heads in (4, 2, 2))
+    for T, S in [(1, 1), (1, 17), (7, 130), (33, 34), (64, 128), (65, 257), (129, 300), (200, 263)]:
+        results = [backend.load(name).attention(q[:, :T], k[:, :S], v[:, :S]) for name in ("numpy", "numba")]
+        for expected, received in zip(*results, strict=True):
+            assert relative_error(received, expected) < tolerance, (T, S)
+
+
 @pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-13)])
 def test_attention_stands_large_scores(dtype, tolerance, each_backend, rng):
     """Scores of some thousands, growing and falling along the keys: the running maximum moves, or never does."""

@@ -13,8 +13,8 @@ values of one head, and tiles: linear in T.
             O += P V                                             dQ += dS K
 
 Q here is the query matrix already divided by sqrt(D), and K is multiplied by log2(e): e^x is taken as 2^(x log2(e)).
-What the causal mask hides is skipped by whole tiles: the products take no more of the keys (or queries) than one of
-their rows needs.
+What the causal mask hides is not computed, but for the rest of a step: each product takes no more of the keys (or
+queries) than its rows read.
 
 Source of the idea: Dao et al. 2022, FlashAttention (arXiv 2205.14135), and Dao 2023 (arXiv 2307.08691), algorithm 1,
 which has the queries in the outer loop as here; the running softmax: Milakov and Gimelshein 2018 (arXiv 1805.02867).
@@ -40,10 +40,10 @@ from .vectors import (
     vector_load,
 )
 
-QUERIES, KEYS = 64, 128  # a tile of scores
-STEP = 16  # both are taken in steps of so many, which ends within a step of where the causal mask does
-VECTOR, HALF = 64, 32  # bytes: a cache line, one register of AVX-512 or several of another processor; and its half
-ROWS = min(8, REGISTERS // 2 * VECTOR_BYTES // VECTOR)  # of a tile whose sums stay in registers
+QUERIES, KEYS = 64, 128  # a tile of scores, at most: 32 KB in float32
+STEP = 16  # queries and keys are taken in steps of so many; STEP >= 2 ROWS and >= the lanes of a vector
+VECTOR, HALF = 64, 32  # bytes: one register of AVX-512 or several of another processor; half of it for narrow heads
+ROWS = min(8, REGISTERS // 2 * VECTOR_BYTES // VECTOR)  # of a tile whose sums fill half of the registers or less
 
 load, load_half = vector_load(VECTOR), vector_load(HALF)
 set_tile = register_tile(ROWS, 1, VECTOR, add=False)
@@ -211,7 +211,7 @@ def _softmax(scores, count, queries, visible, largest, shrink, total):
     hidden = -np.inf
     for i in range(0, queries, lanes):
         seen = _seen(visible, i, count)
-        seen_by_all = max(0, min(seen, visible + i)) // 2 * 2
+        seen_by_all = max(0, min(seen, visible + i)) // 2 * 2  # two at a time, or each maximum waits for the last one
         old = load(largest, i)
         peak = old
         for j in range(0, seen_by_all, 2):
