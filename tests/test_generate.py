@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minillama import Config, Model
-from minillama.generate import generate, next_token_distribution
+from minillama.generate import draw, generate, next_token_distribution
 
 
 @pytest.fixture
@@ -102,3 +102,31 @@ def test_the_sliding_window_reads_the_newer_half(model, monkeypatch):
 def test_settings_that_make_no_sense_are_refused_at_once(settings, words, model):
     with pytest.raises(ValueError, match=words):
         generate(model, **{"prompt": [1], **settings})
+
+
+@pytest.mark.parametrize("size, deviation", [(1, 1), (300, 0.1), (3000, 0.1), (3000, 3), (3000, 30)])
+def test_a_large_vocabulary_is_cut_as_sorting_it_would(size, deviation, rng):
+    logits = np.round(rng.standard_normal(size) * deviation, 2)  # rounded: there are equal ones
+    for top_k, top_p in [(None, 0.9), (None, 0.1), (1, 1.0), (40, 1.0), (2000, 0.5), (5000, 0.99)]:
+        p = np.exp(logits - logits.max())
+        order = np.argsort(-p, kind="stable")
+        ranked = p[order][:top_k] / p[order][:top_k].sum()
+        ranked = ranked[np.cumsum(ranked) - ranked < top_p]
+        expected = np.zeros(size)
+        expected[order[: len(ranked)]] = ranked / ranked.sum()
+        cut = next_token_distribution(logits, 1.0, top_k, top_p)
+        np.testing.assert_allclose(cut, expected, rtol=1e-9, atol=0, err_msg=f"top-k {top_k}, top-p {top_p}")
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 3000])
+def test_a_draw_follows_the_running_sum(size, rng):
+    p = rng.random(size) ** 4
+    p[rng.random(size) < 0.5] = 0
+    p[size // 2] = 0.3
+    running = np.cumsum(p)
+    for u in [0, *rng.random(200), 1 - 2**-53]:
+        token = draw(p, u)
+        assert p[token] > 0
+        assert running[token] - p[token] <= (u + 1e-12) * running[-1] and u * running[-1] <= running[token] * (
+            1 + 1e-12
+        )

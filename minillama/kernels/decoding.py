@@ -17,15 +17,18 @@ import sys
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from ..memory import empty
 from ..ops.positions import ROPE_LAYOUTS
-from .vectors import FAST, JIT, exp
+from .vectors import FAST, JIT, VECTOR_BYTES, exp
 
 UNIT_BYTES = 2**16  # less costs more visits to the counter, more leaves threads idle at the end of a turn
 LEAST_BYTES_TO_SHARE = 2**22  # of weights; a smaller model stays in the cache of one core, which is faster alone
 PATIENCE = 1000  # looks at a counter before a waiting thread offers its processor to others
+GROUP = 64  # minillama.quantize.GROUP; a constant of this file, as compiled code is kept by its own file
+LANES = VECTOR_BYTES // 4
 LINE = 8  # int64 in a cache line: every counter has its own
 
 
@@ -35,8 +38,9 @@ def decode(config, p, token, rotation, cache, workers):
     dtype = norms.dtype
     threads = workers.threads if p.nbytes > LEAST_BYTES_TO_SHARE else 1
     logits = empty((config.vocab_size,), dtype)
-    x, hidden, q, mixed = (empty(shape, dtype) for shape in ((C,), (F,), (H, D), (H, D)))
-    own = empty((threads, C + D + cache.length + 1), dtype)
+    x, hidden, q, mixed = np.empty(C, dtype), np.empty(F, dtype), np.empty((H, D), dtype), np.empty((H, D), dtype)
+    size = C + D + F + cache.length + 1
+    own = empty((threads, -(-size // LANES) * LANES), dtype)[:, :size]  # each thread's part begins a cache line
     turns = np.zeros((2 * (5 * config.layers + 2), LINE), np.int64)
 
     def work(i, _):
@@ -67,7 +71,7 @@ def _decode(
     """One thread's part of a token. x, q, mixed, hidden, logits and turns are shared; own is this thread's scratch."""
     L, K, P, (H, D), C, F, V = len(keys), keys.shape[1], keys.shape[4], q.shape, len(x), len(hidden), len(logits)
     mixed_row = mixed.reshape(H * D)
-    h, new, scores = own[:C], own[C : C + D], own[C + D :]
+    h, new, own_up, scores = own[:C], own[C : C + D], own[C + D : C + D + F], own[C + D + F :]
     rows_c, rows_f = _rows_in_unit(blocks, C), _rows_in_unit(blocks, F)
     units = (H + 2 * K, H, -(-C // rows_c), -(-F // rows_c), -(-C // rows_f))
 
@@ -90,8 +94,7 @@ def _decode(
             while unit < units[step]:
                 if step == 0:
                     head = q[unit] if unit < H else new
-                    for d in range(D):
-                        head[d] = _dot(w_qkv, unit * D + d, h)
+                    _multiply(w_qkv, unit * D, h, head, False)
                     if unit < H + K:
                         _rotate(head, cos[position], sin[position], pairs)
                     if unit >= H:
@@ -102,18 +105,16 @@ def _decode(
                     group = unit // (H // K)
                     _attend(q[unit], keys[layer, group], values[layer, group], scores, mixed[unit])
                 elif step == 2:
-                    for c in range(unit * rows_c, min(C, (unit + 1) * rows_c)):
-                        x[c] += _dot(w_o, c, mixed_row)
+                    _multiply(w_o, unit * rows_c, mixed_row, x[unit * rows_c : (unit + 1) * rows_c], True)
                 elif step == 3:
-                    first, last = unit * rows_c, min(F, (unit + 1) * rows_c)
-                    for f in range(first, last):
-                        hidden[f] = _dot(w_gate, f, h)
-                    _silu(hidden[first:last])
-                    for f in range(first, last):
-                        hidden[f] *= _dot(w_up, f, h)
+                    first = unit * rows_c
+                    gate = hidden[first : first + rows_c]
+                    up = own_up[: len(gate)]
+                    _multiply(w_gate, first, h, gate, False)
+                    _multiply(w_up, first, h, up, False)
+                    _swiglu(gate, up)
                 else:
-                    for c in range(unit * rows_f, min(C, (unit + 1) * rows_f)):
-                        x[c] += _dot(w_down, c, hidden)
+                    _multiply(w_down, unit * rows_f, hidden, x[unit * rows_f : (unit + 1) * rows_f], True)
                 finished += 1
                 unit = _take(turns, turn)
             _finish(turns, turn, finished)
@@ -124,8 +125,7 @@ def _decode(
     if unit < count:
         _rmsnorm(x, norms[2 * L], eps, h)
     while unit < count:
-        for v in range(unit * rows_c, min(V, (unit + 1) * rows_c)):
-            logits[v] = _dot(output, v, h)
+        _multiply(output, unit * rows_c, h, logits[unit * rows_c : (unit + 1) * rows_c], False)
         finished += 1
         unit = _take(turns, turn)
     _finish(turns, turn, finished)
@@ -151,9 +151,10 @@ def _rotate(head, cos, sin, pairs):
 
 
 @njit(**JIT)
-def _silu(x):
-    for i in range(len(x)):
-        x[i] = x[i] / (x.dtype.type(1) + exp(-x[i]))
+def _swiglu(gate, up):
+    """gate <- silu(gate) up"""
+    for i in range(len(gate)):
+        gate[i] = gate[i] / (gate.dtype.type(1) + exp(-gate[i])) * up[i]
 
 
 @njit(**JIT)
@@ -195,6 +196,9 @@ def _largest(scores):
     return largest
 
 
+# What follows is written twice: for float weights, and for pairs of int8 weights and scales (minillama.quantize).
+
+
 def _rows_in_unit(weights, columns):
     """How many rows of that many columns have about UNIT_BYTES."""
 
@@ -207,8 +211,8 @@ def _cut(rest, rows, columns):
     """The matrix (rows, columns) that `rest` begins with, and what follows it."""
 
 
-def _dot(matrix, r, x):
-    """Row r of the matrix times x."""
+def _multiply(matrix, first, x, y, add):
+    """y = matrix[first : first + len(y)] x, added to what y holds if `add`."""
 
 
 def _read_row(matrix, r, out):
@@ -216,35 +220,72 @@ def _read_row(matrix, r, out):
 
 
 @overload(_rows_in_unit)
-def _rows_in_unit_float(weights, columns):
+def _rows_in_unit_of(weights, columns):
+    if isinstance(weights, types.BaseTuple):
+        return lambda weights, columns: max(1, UNIT_BYTES // columns)
     return lambda weights, columns: max(1, UNIT_BYTES // (columns * weights.itemsize))
 
 
 @overload(_block)
-def _block_float(blocks, layer):
+def _block_of(blocks, layer):
+    if isinstance(blocks, types.BaseTuple):
+        return lambda blocks, layer: (blocks[0][layer], blocks[1][layer])
     return lambda blocks, layer: blocks[layer]
 
 
 @overload(_cut)
-def _cut_float(rest, rows, columns):
+def _cut_of(rest, rows, columns):
+    if isinstance(rest, types.BaseTuple):
+
+        def cut(rest, rows, columns):
+            q, scales = rest
+            groups = -(-columns // GROUP)
+            matrix = q[: rows * columns].reshape(rows, columns), scales[: rows * groups].reshape(rows, groups)
+            return matrix, (q[rows * columns :], scales[rows * groups :])
+
+        return cut
     return lambda rest, rows, columns: (rest[: rows * columns].reshape(rows, columns), rest[rows * columns :])
 
 
-@overload(_dot)
-def _dot_float(matrix, r, x):
-    def dot(matrix, r, x):
-        row, total = matrix[r], x.dtype.type(0)
-        for c in range(len(x)):
-            total += row[c] * x[c]
-        return total
+@overload(_multiply)
+def _multiply_of(matrix, first, x, y, add):
+    if isinstance(matrix, types.BaseTuple):
 
-    return dot
+        def multiply(matrix, first, x, y, add):
+            (q, scales), done = matrix, len(x) // LANES * LANES
+            for i in range(len(y)):
+                total = (y[i] if add else x.dtype.type(0)) + _dot_int8(q, scales, first + i, x)
+                if done < len(x):
+                    rest = x.dtype.type(0)
+                    for c in range(done, len(x)):
+                        rest += x.dtype.type(q[first + i, c]) * x[c]
+                    total += scales[first + i, done // GROUP] * rest
+                y[i] = total
+
+    else:
+
+        def multiply(matrix, first, x, y, add):
+            for i in range(len(y)):
+                row, total = matrix[first + i], x.dtype.type(0)
+                for c in range(len(x)):
+                    total += row[c] * x[c]
+                y[i] = y[i] + total if add else total
+
+    return multiply
 
 
 @overload(_read_row)
-def _read_row_float(matrix, r, out):
-    def read_row(matrix, r, out):
-        out[:] = matrix[r]
+def _read_row_of(matrix, r, out):
+    if isinstance(matrix, types.BaseTuple):
+
+        def read_row(matrix, r, out):
+            for c in range(len(out)):
+                out[c] = matrix[1][r, c // GROUP] * matrix[0][r, c]
+
+    else:
+
+        def read_row(matrix, r, out):
+            out[:] = matrix[r]
 
     return read_row
 
@@ -269,6 +310,65 @@ def _wait(turns, turn, units):
         looks += 1
         if looks > PATIENCE:
             _yield_processor()
+
+
+@intrinsic
+def _dot_int8(typing_context, q, scales, r, x):
+    """sum over groups g of scales[r, g] * (sum over the group of q[r, c] * x[c]), in whole vectors of LANES weights
+
+    Numbers become float32 in the registers, and lanes are summed once a row. What LLVM makes of the same loops in
+    Python is half as fast, and a fifth where a row ends with a part of a group.
+    """
+    number, index = ir.FloatType(), ir.IntType(64)
+    vector, bytes_, words = (ir.VectorType(kind, LANES) for kind in (number, ir.IntType(8), ir.IntType(32)))
+
+    def generate(context, builder, signature, args):
+        q, scales, x = (context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 3))
+        columns, groups_in_row = (builder.extract_value(array.shape, 1) for array in (q, scales))
+        row = builder.gep(q.data, [builder.mul(args[2], columns)])
+        row_scales = builder.gep(scales.data, [builder.mul(args[2], groups_in_row)])
+
+        def at(array, place, kind):
+            loaded = builder.load(builder.bitcast(builder.gep(array, [place]), kind.as_pointer()))
+            loaded.align = 1 if kind is bytes_ else 4
+            return loaded
+
+        def constant(value):
+            return ir.Constant(index, value)
+
+        def multiply_add(a, b, c):
+            return builder.fadd(builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
+
+        def products(start, vectors):
+            """The sum of `vectors` vectors of products from column start on."""
+            total = ir.Constant(vector, None)
+            for i in range(vectors):
+                place = builder.add(start, constant(i * LANES))
+                weights = builder.sitofp(builder.sext(at(row, place, bytes_), words), vector)
+                total = multiply_add(weights, at(x.data, place, vector), total)
+            return total
+
+        def add_scaled(group, part):
+            one = builder.insert_element(
+                ir.Constant(vector, ir.Undefined),
+                builder.load(builder.gep(row_scales, [group])),
+                ir.Constant(ir.IntType(32), 0),
+            )
+            scale = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(words, [0] * LANES))
+            builder.store(multiply_add(part, scale, builder.load(sums)), sums)
+
+        sums = cgutils.alloca_once_value(builder, ir.Constant(vector, None))
+        groups = builder.udiv(columns, constant(GROUP))
+        with cgutils.for_range(builder, groups) as loop:
+            add_scaled(loop.index, products(builder.mul(loop.index, constant(GROUP)), GROUP // LANES))
+        start = builder.mul(groups, constant(GROUP))
+        with cgutils.for_range(builder, builder.udiv(builder.sub(columns, start), constant(LANES))) as loop:
+            add_scaled(groups, products(builder.add(start, builder.mul(loop.index, constant(LANES))), 1))
+        name, kind = f"llvm.vector.reduce.fadd.v{LANES}f32", ir.FunctionType(number, [number, vector])
+        reduce = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(reduce, [ir.Constant(number, 0.0), builder.load(sums)], fastmath=("reassoc",))
+
+    return types.float32(q, scales, types.intp, x), generate
 
 
 @intrinsic

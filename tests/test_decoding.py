@@ -1,0 +1,102 @@
+"""A token of one sequence: the specification and the kernel against the general forward, for every kind of model."""
+
+import numpy as np
+import pytest
+
+from minillama import Config, Model, backend
+from minillama.memory import POSITIONS
+
+PRECISIONS = [(np.float32, 1e-5), (np.float64, 1e-12)]
+
+
+def random_model(rng, dtype=np.float32, threads=2, **shape):
+    config = Config(**{"vocab_size": 50, "dim": 48, "layers": 2, "heads": 4, "ffn": 44, "context": 12, **shape})
+    model = Model(config, dtype=dtype, threads=threads)
+    model.parameters.flat[:] = rng.standard_normal(model.parameters.flat.size) * 0.3
+    return model
+
+
+def token_by_token(model, ids):
+    """next_logits after each token of ids (1, T): (T, V)"""
+    cache = model.new_cache()
+    return np.concatenate([model.next_logits(ids[:, t : t + 1], cache) for t in range(ids.shape[1])])
+
+
+@pytest.fixture(params=["alone", "shared"])
+def sharing(request, monkeypatch):
+    """Small models are left to one thread; here two share them as well."""
+    if request.param == "shared":
+        decoding = pytest.importorskip("minillama.kernels.decoding")
+        monkeypatch.setattr(decoding, "LEAST_BYTES_TO_SHARE", 0)
+
+
+@pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
+@pytest.mark.parametrize("rope_layout", ["rotate_half", "interleaved"])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_a_token_in_one_call_equals_the_forward(
+    kv_heads, tied, rope_layout, dtype, tolerance, each_backend, sharing, rng
+):
+    model = random_model(rng, dtype, kv_heads=kv_heads, tied=tied, rope_layout=rope_layout)
+    ids = rng.integers(0, 50, (1, 12))
+    logits = token_by_token(model, ids)
+    assert logits.dtype == dtype
+    np.testing.assert_allclose(logits, model.logits(ids)[0], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
+def test_a_context_of_several_blocks_and_units(dtype, tolerance, each_backend, sharing, rng):
+    """150 positions are two blocks of the cache, and 3,000 rows of output more than one unit."""
+    model = random_model(rng, dtype, vocab_size=3000, heads=3, kv_heads=3, context=POSITIONS + 22)
+    ids = rng.integers(0, 3000, (1, POSITIONS + 22))
+    expected, cache = model.logits(ids)[0], model.new_cache()
+    np.testing.assert_allclose(model.next_logits(ids[:, :120], cache)[0], expected[119], rtol=tolerance, atol=tolerance)
+    for t in range(120, POSITIONS + 22):
+        logits = model.next_logits(ids[:, t : t + 1], cache)[0]
+        np.testing.assert_allclose(logits, expected[t], rtol=tolerance, atol=tolerance, err_msg=f"position {t}")
+    with pytest.raises(ValueError, match="151 positions do not fit"):
+        model.next_logits(ids[:, :1], cache)
+
+
+def test_the_last_position_of_each_sequence(each_backend, monkeypatch, rng):
+    model = random_model(rng)
+    ids = rng.integers(0, 50, (3, 7))
+    expected = model.logits(ids)[:, -1]
+    np.testing.assert_allclose(model.next_logits(ids), expected, rtol=1e-5, atol=1e-5)
+    cache = model.new_cache(3)
+    model.next_logits(ids[:, :4], cache)
+    model.next_logits(ids[:, 4:6], cache)
+    np.testing.assert_allclose(model.next_logits(ids[:, 6:], cache), expected, rtol=1e-5, atol=1e-5)
+    assert cache.length == 7
+    monkeypatch.setattr("minillama.model.LOGITS_AT_A_TIME", 2 * 50)  # chunks of two rows, most without a last position
+    np.testing.assert_allclose(model.next_logits(ids), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_logits_of_a_token_stay_when_the_next_is_computed(rng):
+    model = random_model(rng)
+    cache = model.new_cache()
+    first = model.next_logits(np.array([[1]]), cache)
+    copy = first.copy()
+    model.next_logits(np.array([[2]]), cache)
+    np.testing.assert_array_equal(first, copy)
+
+
+def test_threads_do_not_change_a_bit(sharing, rng):
+    ids = rng.integers(0, 50, (1, 12))
+    one, four = (token_by_token(random_model(np.random.default_rng(1), threads=n), ids) for n in (1, 4))
+    np.testing.assert_array_equal(one, four)
+
+
+def test_damaged_weights_reach_the_logits(each_backend, rng):
+    model = random_model(rng)
+    model.parameters["blocks.1.w_k"][0, 0] = np.nan
+    assert np.isnan(token_by_token(model, np.array([[1, 2]]))).all()
+
+
+def test_rows_that_are_no_whole_number_of_vectors(sharing, rng):
+    pytest.importorskip("numba")
+    model = random_model(rng, dim=30, heads=3, ffn=37)
+    ids = rng.integers(0, 50, (1, 12))
+    with backend.use("numpy"):
+        expected = token_by_token(model, ids)
+    np.testing.assert_allclose(token_by_token(model, ids), expected, rtol=1e-5, atol=1e-5)
