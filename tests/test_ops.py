@@ -113,7 +113,10 @@ CASES = {
 # Shapes at which the kernels use whole tiles, several of them, and parts of them.
 LARGER_ATTENTION = {
     f"attention T {T} H {H} K {K} D {D}": (_attention, T, H, K, D)
-    for T, H, K, D in [(64, 4, 4, 32), (70, 4, 2, 8), (33, 6, 1, 48), (200, 2, 1, 20), (31, 1, 1, 64)]
+    for T, H, K, D in [
+        *((64, 4, 4, 32), (70, 4, 2, 8), (33, 6, 1, 48), (200, 2, 1, 20), (31, 1, 1, 64)),
+        *((1, 2, 1, 80), (7, 2, 2, 12), (65, 2, 2, 2), (129, 4, 2, 4), (130, 1, 1, 128), (260, 3, 1, 24)),
+    ]
 }
 
 
@@ -282,6 +285,44 @@ def test_attention_of_the_last_positions_equals_the_end_of_the_whole(each_backen
     whole, _ = op.attention(q, k, v)
     for new in (1, 3, 35):
         assert relative_error(op.attention(q[:, -new:], k, v)[0], whole[:, -new:]) < 1e-13
+
+
+@pytest.mark.skipif("numba" not in BACKENDS, reason="Numba is not installed: there are no kernels")
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
+def test_attention_kernel_with_more_keys_than_queries(dtype, tolerance, rng):
+    q, k, v = (rng.standard_normal((2, 300, heads, 12)).astype(dtype) for heads in (4, 2, 2))
+    for T, S in [(1, 1), (1, 17), (7, 130), (33, 34), (64, 128), (65, 257), (129, 300), (200, 263)]:
+        results = [backend.load(name).attention(q[:, :T], k[:, :S], v[:, :S]) for name in ("numpy", "numba")]
+        for expected, received in zip(*results, strict=True):
+            assert relative_error(received, expected) < tolerance, (T, S)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-13)])
+def test_attention_stands_large_scores(dtype, tolerance, each_backend, rng):
+    """Scores of some thousands, growing and falling along the keys: the running maximum moves, or never does."""
+    q, k, v = (rng.standard_normal((1, 300, 2, 4)).astype(dtype) for _ in range(3))
+    k[:] = np.linspace(-1, 1, 300, dtype=dtype)[:, None, None]
+    q[:] = 1000
+    q[:, :, 1] = -1000  # head 0 reads its last key alone, head 1 its first
+    o, _ = backend.active().attention(q, k, v)
+    assert relative_error(o[:, :, 0], v[:, :, 0]) < max(tolerance, 2 * np.exp(-2000 * 2 / 299))
+    assert relative_error(o[:, :, 1], np.repeat(v[:, :1, 1], 300, axis=1)) < max(tolerance, 2 * np.exp(-2000 * 2 / 299))
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0xFFC00000, 0x7F800001])  # NaN is not one number
+def test_attention_shows_nan(bits, each_backend, rng):
+    """A NaN in q reaches its own output, a NaN in k or v every output that reads it; gradients hide none either."""
+    op, at, nan = backend.active(), 70, np.uint32(bits).view(np.float32)
+    for broken in range(4):
+        q, k, v, do = arrays = [rng.standard_normal((1, 150, 2, 8)).astype(np.float32) for _ in range(4)]
+        arrays[broken][0, at, 1, 3] = nan
+        with np.errstate(invalid="ignore"):
+            o, log_denominator = op.attention(q, k, v)
+            dqkv = op.attention_backward(do, q, k, v, o, log_denominator)
+        if broken < 3:
+            assert np.isnan(o[0, at:, 1, 3]).all() if broken else np.isnan(o[0, at, 1]).all()
+        assert np.isnan(dqkv[0, at, 1]).all()
+        assert np.isfinite(dqkv[:, :, [0, 2, 4]]).all(), "a NaN in one head is not seen in another"
 
 
 def test_dropout_mask_does_not_depend_on_the_cut_and_has_the_rate(each_backend):

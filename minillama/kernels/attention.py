@@ -13,8 +13,8 @@ values of one head, and tiles: linear in T.
             O += P V                                             dQ += dS K
 
 Q here is the query matrix already divided by sqrt(D), and K is multiplied by log2(e): e^x is taken as 2^(x log2(e)).
-What the causal mask hides is skipped by whole tiles: the products take no more of the keys (or queries) than one of
-their rows needs.
+What the causal mask hides is not computed, but for the rest of a step: each product takes no more of the keys (or
+queries) than its rows read.
 
 Source of the idea: Dao et al. 2022, FlashAttention (arXiv 2205.14135), and Dao 2023 (arXiv 2307.08691), algorithm 1,
 which has the queries in the outer loop as here; the running softmax: Milakov and Gimelshein 2018 (arXiv 1805.02867).
@@ -26,12 +26,24 @@ import numpy as np
 from numba import njit
 
 from ..memory import empty, frame
-from .vectors import JIT, TILE_ROWS, exp2, maximum, register_tile, replace_first, store, transpose, vector_load
+from .vectors import (
+    JIT,
+    REGISTERS,
+    VECTOR_BYTES,
+    exp2,
+    maximum,
+    register_tile,
+    replace_first,
+    store,
+    sum_of_lanes,
+    transpose,
+    vector_load,
+)
 
-QUERIES, KEYS = 64, 128  # a tile of scores
-STEP = 16  # both are taken in steps of so many, which ends within a step of where the causal mask does
-VECTOR, HALF = 64, 32  # bytes: a cache line, one register of AVX-512 or several of another processor; and its half
-ROWS = TILE_ROWS
+QUERIES, KEYS = 64, 128  # a tile of scores, at most: 32 KB in float32
+STEP = 16  # queries and keys are taken in steps of so many; STEP >= 2 ROWS and >= the lanes of a vector
+VECTOR, HALF = 64, 32  # bytes: one register of AVX-512 or several of another processor; half of it for narrow heads
+ROWS = min(8, REGISTERS // 2 * VECTOR_BYTES // VECTOR)  # of a tile whose sums fill half of the registers or less
 
 load, load_half = vector_load(VECTOR), vector_load(HALF)
 set_tile = register_tile(ROWS, 1, VECTOR, add=False)
@@ -43,12 +55,9 @@ def attention(q, k, v):
     o, log_denominator = empty((B, T, H, D), dtype), empty((B, H, T), dtype)
     with frame():
         width, length = _padded(D, k.shape[1], dtype)
-        total = empty((B, H, T), dtype)
-        keys, values = (empty((length, width), dtype) for _ in range(2))
-        queries, outputs = (empty((QUERIES, width), dtype) for _ in range(2))
-        columns, scores, state = (empty((rows, QUERIES), dtype) for rows in (width, KEYS, 3))
+        total, heads, rows = (empty(shape, dtype) for shape in ((B, H, T), (2, length, width), (2, QUERIES, width)))
         q, k, v = map(_with_rows, (q, k, v))
-        _forward(q, k, v, o, log_denominator, total, keys, values, queries, outputs, columns, scores, state)
+        _forward(q, k, v, o, log_denominator, total, heads, rows, empty((width + KEYS + 3, QUERIES), dtype))
         log_denominator *= math.log(2)
         log_denominator += np.log(total, out=total)
     return o, log_denominator
@@ -59,19 +68,15 @@ def attention_backward(do, q, k, v, o, log_denominator):
     dqkv = empty((B, T, H + 2 * K, D), dtype)
     with frame():
         width, length = _padded(D, T, dtype)
-        keys, values, dkeys, dvalues = (empty((length, width), dtype) for _ in range(4))
-        queries, doutputs, dqueries = (empty((QUERIES, width), dtype) for _ in range(3))
-        columns, dcolumns, scores, dscores, state = (
-            empty((rows, QUERIES), dtype) for rows in (width, width, KEYS, KEYS, 2)
-        )
-        packed = (keys, values, dkeys, dvalues, queries, doutputs, dqueries, columns, dcolumns, scores, dscores, state)
+        heads, rows = empty((4, length, width), dtype), empty((3, QUERIES, width), dtype)
+        columns = empty((2 * (width + KEYS + 1), QUERIES), dtype)
         do, q, k, v, o = map(_with_rows, (do, q, k, v, o))
-        _backward(do, q, k, v, o, log_denominator, dqkv, *packed)
+        _backward(do, q, k, v, o, log_denominator, dqkv, heads, rows, columns)
     return dqkv
 
 
 def _with_rows(x):
-    """x, or a copy of it where the D numbers of a head do not lie side by side, as the kernels read them."""
+    """x, or a copy of it where the D numbers of a head do not lie side by side, as vectors are loaded."""
     if x.strides[-1] == x.itemsize:
         return x
     copy = empty(x.shape, x.dtype)
@@ -121,6 +126,21 @@ def _scale_rows(rows, count, scale):
     for i in range(count):
         for at in range(i * width, (i + 1) * width, half):
             store(rows, at, load_half(rows, at) * scale[i])
+
+
+@njit(**JIT)
+def _row_sums(packed, source, sums):
+    """sums[t] = sum over d of packed[t, d] * source[t, d]."""
+    (T, D), width, half = source.shape, packed.shape[1], HALF // packed.itemsize
+    whole = D // half * half
+    for t in range(T):
+        row = source[t]
+        products = load_half(packed, t * width) * 0
+        for d in range(0, whole, half):
+            products = products + load_half(packed, t * width + d) * load_half(row, d)
+        sums[t] = sum_of_lanes(products)
+        for d in range(whole, D):
+            sums[t] += packed[t, d] * row[d]
 
 
 @njit(**JIT)
@@ -190,7 +210,7 @@ def _softmax(scores, count, queries, visible, largest, shrink, total):
     hidden = -np.inf
     for i in range(0, queries, lanes):
         seen = _seen(visible, i, count)
-        seen_by_all = max(0, min(seen, visible + i)) // 2 * 2
+        seen_by_all = max(0, min(seen, visible + i)) // 2 * 2  # two at a time, or each maximum waits for the last one
         old = load(largest, i)
         peak = old
         for j in range(0, seen_by_all, 2):
@@ -212,15 +232,16 @@ def _softmax(scores, count, queries, visible, largest, shrink, total):
 
 
 @njit(**JIT)
-def _forward(
-    q, k, v, o, log_denominator, denominator, keys, values, queries, outputs, columns, scores, state
-):  # fmt: skip
-    """Writes log2 of the largest term of each softmax and the softmax's denominator relative to it."""
+def _forward(q, k, v, o, log2_largest, denominator, heads, rows, columns):
+    """Writes the logarithm in base 2 of each softmax's largest term, and its denominator divided by that term."""
     (B, T, H, D), S, K = q.shape, k.shape[1], k.shape[2]
-    group = H // K
+    group, width = H // K, rows.shape[2]
     one = q.dtype.type(1)
     scale, log2_e = one / np.sqrt(q.dtype.type(D)), q.dtype.type(1 / math.log(2))
-    largest, shrink, total = state[0], state[1], state[2]
+    keys, values = heads[0], heads[1]
+    queries, outputs = rows[0], rows[1]
+    query_columns, scores = columns[:width], columns[width : width + KEYS]
+    largest, shrink, total = columns[width + KEYS], columns[width + KEYS + 1], columns[width + KEYS + 2]
     for b in range(B):
         for h in range(H):
             if h % group == 0:
@@ -230,20 +251,20 @@ def _forward(
                 here = min(QUERIES, T - first)
                 wide = -(-here // STEP) * STEP
                 _pack(q[b, first : first + here, h], scale, queries)
-                _transpose(queries, wide, columns)
+                _transpose(queries, wide, query_columns)
                 outputs[:] = 0
                 largest[:] = -np.inf
                 total[:] = 0
                 for key in range(0, S - T + first + here, KEYS):
                     visible = S - T + first + 1 - key  # keys of this tile that the first query reads
                     count = min(KEYS, -(-(visible + here - 1) // STEP) * STEP)
-                    _scores(keys, key, count, columns, wide, D, visible, scores)
+                    _scores(keys, key, count, query_columns, wide, D, visible, scores)
                     _softmax(scores, count, wide, visible, largest, shrink, total)
                     if key > 0:
                         _scale_rows(outputs, here, shrink)
                     _add_to_queries(scores, count, wide, visible, values, key, outputs)
                 for i in range(here):
-                    log_denominator[b, h, first + i] = largest[i]
+                    log2_largest[b, h, first + i] = largest[i]
                     denominator[b, h, first + i] = total[i]
                     shrink[i] = one / total[i]
                 _scale_rows(outputs, here, shrink)
@@ -266,16 +287,16 @@ def _probabilities(scores, dscores, count, queries, visible, log2_denominator, r
 
 
 @njit(**JIT)
-def _backward(
-    do, q, k, v, o, log_denominator, dqkv,
-    keys, values, dkeys, dvalues, queries, doutputs, dqueries, columns, dcolumns, scores, dscores, state,
-):  # fmt: skip
+def _backward(do, q, k, v, o, log_denominator, dqkv, heads, rows, columns):
     (B, T, H, D), K = q.shape, k.shape[2]
-    group = H // K
+    group, width = H // K, rows.shape[2]
     one = q.dtype.type(1)
-    scale, log2_e = one / np.sqrt(q.dtype.type(D)), q.dtype.type(1 / math.log(2))
-    ln_2 = q.dtype.type(math.log(2))
-    log2_total, row_sum = state[0], state[1]
+    scale, log2_e, ln_2 = one / np.sqrt(q.dtype.type(D)), q.dtype.type(1 / math.log(2)), q.dtype.type(math.log(2))
+    keys, values, dkeys, dvalues = heads[0], heads[1], heads[2], heads[3]
+    queries, doutputs, dqueries = rows[0], rows[1], rows[2]
+    query_columns, doutput_columns = columns[:width], columns[width : 2 * width]
+    scores, dscores = columns[2 * width : 2 * width + KEYS], columns[2 * width + KEYS : 2 * (width + KEYS)]
+    log2_total, row_sum = columns[-2], columns[-1]
     for b in range(B):
         for h in range(H):
             if h % group == 0:
@@ -288,19 +309,18 @@ def _backward(
                 wide = -(-here // STEP) * STEP
                 _pack(q[b, first : first + here, h], scale, queries)
                 _pack(do[b, first : first + here, h], one, doutputs)
-                _transpose(queries, wide, columns)
-                _transpose(doutputs, wide, dcolumns)
+                _transpose(queries, wide, query_columns)
+                _transpose(doutputs, wide, doutput_columns)
                 dqueries[:] = 0
-                state[:] = 0
+                columns[-2:] = 0
                 for i in range(here):
                     log2_total[i] = log_denominator[b, h, first + i] * log2_e
-                    for d in range(D):
-                        row_sum[i] += do[b, first + i, h, d] * o[b, first + i, h, d]
+                _row_sums(doutputs, o[b, first : first + here, h], row_sum)
                 for key in range(0, first + here, KEYS):
                     visible = first + 1 - key
                     count = min(KEYS, -(-(visible + here - 1) // STEP) * STEP)
-                    _scores(keys, key, count, columns, wide, D, visible, scores)
-                    _scores(values, key, count, dcolumns, wide, D, visible, dscores)
+                    _scores(keys, key, count, query_columns, wide, D, visible, scores)
+                    _scores(values, key, count, doutput_columns, wide, D, visible, dscores)
                     _probabilities(scores, dscores, count, wide, visible, log2_total, row_sum)
                     _add_to_keys(scores, count, wide, visible, doutputs, dvalues, key)
                     _add_to_keys(dscores, count, wide, visible, queries, dkeys, key)

@@ -11,6 +11,7 @@ must be compiled anew: remove the __pycache__ folder beside it, or set NUMBA_CAC
 
 import math
 import operator
+import platform
 
 import llvmlite.binding
 import numba
@@ -38,8 +39,9 @@ def _vector_bytes():
 
 
 VECTOR_BYTES = _vector_bytes()
-TILE_ROWS = 4 if VECTOR_BYTES == 32 else 8  # 2 ROWS accumulators fit 16 registers (AVX2), or 32 (AVX-512, NEON)
-TILE_BYTES = 2 * VECTOR_BYTES  # a row of a tile is two vectors wide
+REGISTERS = 32 if VECTOR_BYTES == 64 or platform.machine().lower() in ("arm64", "aarch64") else 16
+TILE_ROWS = REGISTERS // 4  # times two vectors: the sums take half of the registers
+TILE_BYTES = 2 * VECTOR_BYTES
 
 
 def register_tile(rows, vectors, vector_bytes=VECTOR_BYTES, add=True):
@@ -50,7 +52,7 @@ def register_tile(rows, vectors, vector_bytes=VECTOR_BYTES, add=True):
 
     a, b, c are 1-D arrays of one dtype; element (r, d) of a lies at a_start + r a_row + d a_step, row d of b at
     b_start + d b_step, row r of c at c_start + r c_row. The rows x vectors sums stay in registers from the first to
-    the last d, if there are that many: 32 with AVX-512 and NEON, 16 with AVX2 and SSE, some of them for a and b.
+    the last d, if there are that many (REGISTERS, some of them for a and b).
     """
 
     @intrinsic
@@ -119,9 +121,6 @@ def _splat(builder, scalar, vector):
     undefined, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
     everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
     return builder.shuffle_vector(builder.insert_element(undefined, scalar, first), undefined, everywhere)
-
-
-multiply_tile = register_tile(TILE_ROWS, 2)
 
 
 class Vector(types.Type):
@@ -223,6 +222,26 @@ def replace_first(typing_context, vector, count, value):
         return builder.select(replaced, _splat(builder, args[2], vector.llvm), args[0])
 
     return vector(vector, types.int64, vector.dtype), generate
+
+
+@intrinsic
+def sum_of_lanes(typing_context, vector):
+    """The sum of a vector's numbers: halves are added until one number is left."""
+
+    def generate(context, builder, signature, args):
+        (total,), lanes = args, vector.lanes
+        while lanes > 1:
+            lanes //= 2
+            first, second = (
+                ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(start, start + lanes)))
+                for start in (0, lanes)
+            )
+            total = builder.fadd(
+                builder.shuffle_vector(total, total, first), builder.shuffle_vector(total, total, second)
+            )
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+    return vector.dtype(vector), generate
 
 
 @intrinsic
