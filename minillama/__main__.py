@@ -204,18 +204,28 @@ def info(options):
 
 
 def bench(options):
-    from .bench import SHAPES, measure, report, save
+    from .bench.parts import PARTS, Bench
+    from .bench.report import save, table
+    from .bench.shapes import SHAPES
 
-    unknown = [name for name in options.shapes if name not in SHAPES]
-    if unknown:
-        raise ValueError(f"there is no shape {unknown[0]!r} to measure; choose among {', '.join(SHAPES)}")
+    for kind, given, known in (("part", options.parts, PARTS), ("shape", options.shapes, SHAPES)):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise ValueError(f"there is no {kind} {unknown[0]!r} to measure; choose among {', '.join(known)}")
     if options.rounds < 1:
         raise ValueError(f"rounds must be at least 1; received {options.rounds}")
     threads = available_threads() if options.threads is None else check_threads(options.threads)
-    measurements = [measure(name, threads, options.rounds) for name in options.shapes or SHAPES]
-    print(report(measurements))
+    shapes = {name: SHAPES[name] for name in options.shapes or SHAPES}
+    made = Bench(shapes, threads, options.rounds, options.torch)
+    rows = made.run(options.parts or PARTS)
+    print(table(rows, made.machine))
     if options.json:
-        save(measurements, options.json)
+        save(rows, made.machine, options.json)
+    if options.figures:
+        from .bench.figures import draw
+
+        for path in draw(rows, made.machine, options.figures):
+            print(path)
 
 
 def _parser():
@@ -280,10 +290,18 @@ def _parser():
     made.add_argument("tokenizer", metavar="DIR", help="folder with a tokenizer.json")
     made.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from standard input)")
 
-    made = command("bench", bench, "time training steps, in turn with PyTorch's where it is installed")
-    made.add_argument("shapes", nargs="*", metavar="SHAPE", help="what to measure (default: all shapes)")
-    made.add_argument("--rounds", type=int, default=20, metavar="N", help=_help("steps of each contestant", 20))
-    made.add_argument("--json", metavar="FILE", help="also write the measurements there (default: nowhere)")
+    made = command(
+        "bench", bench, "measure speed and memory, in turn with PyTorch where it is installed, and the machine's limits"
+    )
+    parts = "training, prefill, decoding, attention, length, matmul, elementwise"
+    made.add_argument("parts", nargs="*", metavar="PART", help=_help(f"what to measure: {parts}", "all"))
+    text = "models to measure: char, stories260K, stories15M, long, 110M"
+    made.add_argument("--shapes", nargs="+", default=(), metavar="NAME", help=_help(text, "all"))
+    text = "turns of each contestant; fewer, but at least 3, where a measurement takes longer than 10 seconds"
+    made.add_argument("--rounds", type=int, default=6, metavar="N", help=_help(text, 6))
+    made.add_argument("--no-torch", dest="torch", action="store_false", help="leave PyTorch out")
+    made.add_argument("--json", metavar="FILE", help="also write everything that was measured there")
+    made.add_argument("--figures", metavar="DIR", help="also draw figures there, for the parts that were measured")
     threads(made)
 
     made = command("info", info, "shape, parameters, memory and arithmetic of a model")

@@ -23,6 +23,7 @@ OPERATIONS = {
     "loss": ("cross_entropy", "cross_entropy_backward"),
     "dropout": ("dropout",),
     "adamw": ("adamw",),
+    "decoding": ("decode",),
 }
 
 _chosen = None

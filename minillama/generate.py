@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .memory import Arena, empty, frame
+
 
 def check_sampling(temperature, top_k, top_p):
     """ValueError for settings that do not describe a distribution."""
@@ -23,17 +25,50 @@ def next_token_distribution(logits, temperature=1.0, top_k=None, top_p=1.0):
     """
     if not np.isfinite(logits).all():
         raise ValueError("the logits are not finite: the weights of this model are damaged, or its training diverged")
-    z = logits.astype(np.float64)
+    z, p = empty(logits.shape, np.float64), empty(logits.shape, np.float64)
+    z[:] = logits
+    z -= z.max()
     with np.errstate(over="ignore"):  # a tiny temperature makes -inf, whose exp is 0, as it should be
-        p = np.exp((z - z.max()) / temperature)
-    order = np.argsort(-p, kind="stable")
-    ranked = p[order][:top_k]
-    ranked /= ranked.sum()
-    before = np.cumsum(ranked) - ranked  # the probability of the likelier tokens; the first token always stays
-    ranked = ranked[before < top_p]
-    result = np.zeros_like(p)
-    result[order[: len(ranked)]] = ranked / ranked.sum()
-    return result
+        z /= temperature
+    np.exp(z, out=p)
+    if top_k is not None:
+        _keep_likeliest(p, z, top_k, None)
+    if top_p < 1:
+        _keep_likeliest(p, z, top_p * p.sum(), p)
+    p /= p.sum()
+    return p
+
+
+def _keep_likeliest(p, z, limit, weights):
+    """0 for the tokens whose likelier ones weigh `limit` or more (each 1 if weights is None); of equals the first stay
+
+    To sort a large vocabulary would take longer than the model does. So tokens are counted by bins of z, which is
+    log p up to a constant and at most 0, and only the bin where the limit falls is sorted.
+    """
+    with frame():
+        scaled, bins = empty(z.shape, z.dtype), empty(z.shape, np.intp)
+        bins[:] = np.minimum(np.multiply(z, -64, out=scaled), 4095, out=scaled)
+        sums = np.bincount(bins, weights)
+        before = sums.cumsum() - sums  # what the bins of likelier tokens weigh
+        last = np.flatnonzero(before < limit)[-1]
+        tokens = np.flatnonzero(bins == last)
+        tokens = tokens[np.argsort(-z[tokens], kind="stable")]
+        own = np.ones(len(tokens)) if weights is None else weights[tokens]
+        p *= bins <= last
+        p[tokens[before[last] + own.cumsum() - own >= limit]] = 0
+
+
+def draw(p, u):
+    """The token where the running sum of p (V,) passes the share u, in [0, 1), of its total."""
+    sums = np.add.reduceat(p, np.arange(0, len(p), 256))  # by blocks: the running sum of a large vocabulary is slow
+    running = sums.cumsum()
+    target = u * running[-1]
+    block = int(running.searchsorted(target, "right"))
+    part = p[256 * block : 256 * (block + 1)]
+    place = int((running[block] - sums[block] + part.cumsum()).searchsorted(target, "right"))
+    if place == len(part):  # by rounding alone
+        place = int(np.flatnonzero(part)[-1])
+    return 256 * block + place
 
 
 def generate(
@@ -66,13 +101,13 @@ def generate(
 def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop):
     context = model.config.context
     cache, new = model.new_cache(), text[-(context - 1) :]
+    arena = Arena()  # memory given back and asked for again at every token is cleared by the system each time
     for _ in range(max_tokens):
         if cache.length + len(new) > context:
             cache, new = model.new_cache(), text[-(context // 2) :]
-        logits = model.logits(np.array([new]), cache)[0, -1]
-        p = next_token_distribution(logits, temperature, top_k, top_p)
-        cumulative = np.cumsum(p)
-        token = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+        with arena.active():
+            logits = model.next_logits(np.array([new]), cache)[0]
+            token = draw(next_token_distribution(logits, temperature, top_k, top_p), rng.random())
         yield token
         if token == stop:
             return

@@ -13,29 +13,39 @@ from math import prod
 import numpy as np
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+POSITIONS = 128  # at most, in a block of the key/value cache
+_FURTHER_BUFFER = 2**26  # bytes; the C library gives blocks above 2^25 back to the system as soon as they are free
 _local = threading.local()
+
+
+def aligned_zeros(size, dtype):
+    """`size` zeros whose first one begins a cache line, as NumPy's own arrays seldom do: vectors then cross no line."""
+    raw = np.zeros(size * np.dtype(dtype).itemsize + _ALIGNMENT, np.uint8)
+    shift = -raw.ctypes.data % _ALIGNMENT
+    return raw[shift : raw.size - _ALIGNMENT + shift].view(dtype)
 
 
 class Store(Mapping):
     """One flat buffer with a view for every name of a `{name: shape}` description.
 
     Matrices come first and vectors after them (each in the order of the description), so that `store.matrices` is the
-    slice that weight decay applies to, and the gradient norm, the reset to zero and the sum over workers are each one
-    operation on `store.flat`.
+    slice that weight decay applies to and `store.vectors` the rest, and the gradient norm, the reset to zero and the
+    sum over workers are each one operation on `store.flat`.
     """
 
     def __init__(self, shapes, dtype=np.float32, flat=None):
         order = sorted(shapes, key=lambda name: len(shapes[name]) < 2)  # sorted() is stable
         size = sum(prod(shape) for shape in shapes.values())
         self.shapes = dict(shapes)
-        self.flat = np.zeros(size, dtype) if flat is None else flat
+        self.flat = aligned_zeros(size, dtype) if flat is None else flat
         self._views, self._starts, start = {}, {}, 0
         for name in order:
             end = start + prod(shapes[name])
             self._views[name] = self.flat[start:end].reshape(shapes[name])
             self._starts[name] = start
             start = end
-        self.matrices = self.flat[: sum(prod(s) for s in shapes.values() if len(s) > 1)]
+        first_vector = sum(prod(s) for s in shapes.values() if len(s) > 1)
+        self.matrices, self.vectors = self.flat[:first_vector], self.flat[first_vector:]
 
     def __getitem__(self, name):
         return self._views[name]
@@ -61,44 +71,57 @@ class Store(Mapping):
 class Arena:
     """A stack of scratch memory: `empty` takes from the top, leaving a frame gives back what was taken since.
 
-    The first time through a step the stack is too small; what does not fit is allocated as usual and its size is
-    remembered, and the next time that the stack stands empty it is made large enough. From then on the same sequence
-    of requests gets the same addresses and nothing is allocated. An array from an arena is valid until its frame ends.
+    The first time through a step the stack is too small. What does not fit comes from further buffers, large enough
+    that the system takes them back whole, and the next time that the stack stands empty one buffer of the right size
+    replaces them all. From then on the same sequence of requests gets the same addresses and nothing is allocated. An
+    array from an arena is valid until its frame ends.
     """
 
     def __init__(self):
-        self._buffer = np.empty(0, np.uint8)
-        self._used = self._peak = 0
+        self._buffers = [np.empty(0, np.uint8)]
+        self._used = self._peak = 0  # bytes of all that is taken
+        self._top = 0, 0  # the buffer that is taken from, and the first free byte in it
 
     @property
     def nbytes(self):
-        """The size of the buffer, in bytes."""
-        return self._buffer.nbytes
+        """The size of the buffers, in bytes."""
+        return sum(buffer.nbytes for buffer in self._buffers)
 
     def empty(self, shape, dtype):
         dtype = np.dtype(dtype)
-        start = self._used
-        self._used = start + -(-prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+        size = -(-prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+        self._used += size
         if self._used > self._peak:
             self._peak = self._used
-        if self._used > self._buffer.nbytes:
-            return np.empty(shape, dtype)
-        return np.ndarray(shape, dtype, self._buffer, start)
+        number, start = self._top
+        while start + size > self._buffers[number].nbytes:
+            number, start = number + 1, 0
+            if number == len(self._buffers):
+                self._buffers.append(aligned_zeros(max(size, _FURTHER_BUFFER), np.uint8))
+        self._top = number, start + size
+        return np.ndarray(shape, dtype, self._buffers[number], start)
+
+    def mark(self):
+        """Where the stack stands."""
+        return self._used, self._top
+
+    def give_back(self, mark):
+        """Let the stack stand where it stood at the mark."""
+        self._used, self._top = mark
 
     @contextmanager
     def active(self):
         """Inside this block, `empty` on this thread takes from this arena."""
-        if self._used == 0 and self._peak > self._buffer.nbytes:
-            raw = np.empty(self._peak + _ALIGNMENT, np.uint8)
-            shift = -raw.ctypes.data % _ALIGNMENT
-            self._buffer = raw[shift : shift + self._peak]
+        if self._used == 0 and self._peak > self._buffers[0].nbytes:
+            self._buffers.clear()  # first, so that there is never memory for both
+            self._buffers.append(aligned_zeros(self._peak, np.uint8))
         outer = getattr(_local, "arena", None)
         _local.arena = self
-        mark = self._used
+        mark = self.mark()
         try:
             yield self
         finally:
-            self._used = mark
+            self.give_back(mark)
             _local.arena = outer
 
 
@@ -115,21 +138,25 @@ def frame():
     if arena is None:
         yield
         return
-    mark = arena._used
+    mark = arena.mark()
     try:
         yield
     finally:
-        arena._used = mark
+        arena.give_back(mark)
 
 
 class KVCache:
-    """The keys and values of the positions that a model has read: keys, values (L, B, context, K, D).
+    """The keys and values of the positions that a model has read: keys, values (L, B, K, blocks, D, P)
 
+    The context is cut into blocks of P positions. Inside a block the positions of a coordinate lie side by side, so
+    that a query of any head width meets them in the lanes of vector registers, and a block is read from first to last.
     Bytes: 2 L context K D times the item size, for each sequence; grouped heads (K < H) save the factor H / K.
     """
 
     def __init__(self, config, batch_size, dtype=np.float32):
-        shape = (config.layers, batch_size, config.context, config.kv_heads, config.head_dim)
+        blocks = -(-config.context // POSITIONS)
+        positions = -(-config.context // blocks)
+        shape = (config.layers, batch_size, config.kv_heads, blocks, config.head_dim, positions)
         self.keys, self.values = np.empty(shape, dtype), np.empty(shape, dtype)
         self.length = 0  # positions that every layer has stored; the model moves it on after a forward
 
@@ -143,9 +170,19 @@ class _LayerCache:
         self.keys, self.values, self.length = keys, values, length
 
     def append(self, k, v, sequences=slice(None), heads=slice(None)):
-        """k, v (B, T, K, D) of the next T positions -> keys, values (B, length + T, K, D); for some sequences and heads
-        of the cache, or for all."""
-        keys, values = self.keys[sequences, :, heads], self.values[sequences, :, heads]
+        """k, v (B, T, K, D) of the next T positions -> keys, values (B, length + T, K, D), copies; for some sequences
+        and heads of the cache, or for all."""
+        keys, values = self.keys[sequences, heads], self.values[sequences, heads]
         end = self.length + k.shape[1]
-        keys[:, self.length : end], values[:, self.length : end] = k, v
-        return keys[:, :end], values[:, :end]
+        block, place = np.divmod(np.arange(self.length, end), keys.shape[-1])
+        for stored, new in ((keys, k), (values, v)):
+            stored[:, :, block, :, place] = new.swapaxes(0, 1)
+        if self.length == 0:
+            return k, v
+        return self._read(keys, end), self._read(values, end)
+
+    @staticmethod
+    def _read(stored, end):
+        B, K, _, D, P = stored.shape
+        used = stored[:, :, : -(-end // P)].transpose(0, 2, 4, 1, 3)  # (B, blocks, P, K, D)
+        return used.reshape(B, -1, K, D)[:, :end]

@@ -12,13 +12,14 @@ Source: Touvron et al. 2023 (arXiv 2302.13971), section 2.2.
 """
 
 from itertools import pairwise
+from math import prod
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 
 from . import backend
-from .memory import KVCache, Store, frame
+from .memory import KVCache, Store, empty, frame
 from .ops.loss import IGNORED
 from .ops.positions import rope_angles
 from .parallel import Workers, available_threads
@@ -111,27 +112,27 @@ def network_loss_and_gradients(op, config, p, grad, ids, targets, shard, scale, 
         saved_blocks.append(saved)
     h, inverse_rms = op.rmsnorm(x, p.final_norm, config.norm_eps)
 
-    loss, dh = head_loss_and_gradients(op, p.output, grad.output, h, targets, scale)
+    loss, dh = head_loss_and_gradients(op, p.output, grad.output, h, targets, shard, scale)
 
     dx = op.rmsnorm_backward(dh, x, p.final_norm, inverse_rms, grad.final_norm)
     for i, weights in reversed(list(enumerate(p.blocks))):
         with frame():  # scratch of this block's backward is free again for the next one
             block_backward(op, config, weights, grad.blocks[i], dx, shard, noise, 1 + 2 * i, saved_blocks[i])
-    op.embedding_backward(noise.drop(op, dx, 0), ids, grad.embedding)
+    with shard.turn():
+        op.embedding_backward(noise.drop(op, dx, 0), ids, grad.embedding)
     return loss
 
 
-def head_loss_and_gradients(op, weight, dweight, h, targets, scale):
+def head_loss_and_gradients(op, weight, dweight, h, targets, shard, scale):
     """Output matrix and loss, forward and backward, a chunk of rows at a time.
 
     The logits are the one array whose size grows with the vocabulary; chunk by chunk their gradient takes their place,
     so that N x V floats are never held, let alone twice. Overwrites h (N, C) with its gradient.
     """
     loss = 0.0
-    rows = max(1, LOGITS_AT_A_TIME // len(weight))
-    for start in range(0, len(h), rows):
+    for rows in shard.chunks(max(1, LOGITS_AT_A_TIME // len(weight))):
         with frame():
-            part, part_targets = h[start : start + rows], targets[start : start + rows]
+            part, part_targets = h[rows], targets[rows]
             logits = op.linear(part, weight)
             losses, log_denominator = op.cross_entropy(logits, part_targets)
             loss += scale * float(losses.sum(dtype=np.float64))
@@ -188,6 +189,29 @@ def named_views(store, config):
     return SimpleNamespace(embedding=store["embedding"], blocks=blocks, final_norm=store["final_norm"], output=output)
 
 
+def shared_views(grad, shard, norms):
+    """Gradients by name for one of several workers that share them: matrices in turn, norms (2 L + 1, C) of its own."""
+    blocks = []
+    for i, block in enumerate(grad.blocks):
+        matrices = {name: shard.shared(getattr(block, name)) for name in ("w_qkv", "w_o", "w_gate_up", "w_down")}
+        blocks.append(SimpleNamespace(attention_norm=norms[2 * i], ffn_norm=norms[2 * i + 1], **matrices))
+    output = shard.shared(grad.output)
+    return SimpleNamespace(embedding=grad.embedding, blocks=blocks, final_norm=norms[-1], output=output)
+
+
+def stacked_views(store, config):
+    """The same arrays for a kernel that runs through all layers: embedding, blocks, norms, output
+
+    Blocks are alike and lie one after the other, so theirs are two arrays: the matrices of each block in a row
+    (L, size), and all norms (2 L + 1, C).
+    """
+    size = sum(prod(shape) for name, shape in store.shapes.items() if name.startswith("blocks.0.") and len(shape) > 1)
+    first = store["embedding"].size
+    blocks = store.matrices[first : first + config.layers * size].reshape(config.layers, size)
+    norms = store.vectors.reshape(2 * config.layers + 1, config.dim)
+    return store["embedding"], blocks, norms, store["embedding" if config.tied else "output"]
+
+
 def initialise(store, config, seed, deviation=0.02):
     """Norms 1; matrices normal with the given deviation, divided by sqrt(2 L) where they write to the residual stream
 
@@ -223,6 +247,7 @@ class Model:
         self.workers = Workers(available_threads() if threads is None else threads)
         self.rotation = rope_angles(np.arange(config.context), config.head_dim, config.rope_theta, dtype)
         self._views = named_views(self.parameters, config)
+        self._views.stacked, self._views.nbytes = stacked_views(self.parameters, config), self.parameters.flat.nbytes
         self._gradients = []  # one Store and its views for each thread, made when first needed
         initialise(self.parameters, config, seed, init_std)
 
@@ -259,25 +284,35 @@ class Model:
         return loss, stores[0]
 
     def _add_gradients(self, ids, targets, scale, noise, used):
-        """scale * (sum of the losses of ids (B, T)) and the number of shards; each adds its gradients to a store of its
-        own. The first `used` stores hold gradients already, the others are cleared first."""
+        """scale * (sum of the losses of ids (B, T)), and the number of stores that its gradients were added to
+
+        Workers that have whole sequences add to a store each, and never wait. Workers that share sequences, and so meet
+        in every layer, also share the first store. The first `used` stores hold gradients already, others are cleared.
+        """
         op, config = backend.active(), self.config
         shards = cut(config, *ids.shape, self.rotation, self.workers.threads)
-        ids, targets = ids.reshape(-1), targets.reshape(-1)
-        while len(self._gradients) < len(shards):
+        shared, ids, targets = shards[0].shares_gradients, ids.reshape(-1), targets.reshape(-1)
+        count = 1 if shared else len(shards)
+        while len(self._gradients) < count:
             store = Store(self.parameters.shapes, self.dtype)
             self._gradients.append((store, named_views(store, config)))
+        norms = np.zeros((len(shards), 2 * config.layers + 1, config.dim), self.dtype) if shared else None
 
         def shard_loss(i, shard):
-            rows, (store, grad) = shard.rows, self._gradients[i]
+            rows, (store, grad) = shard.rows, self._gradients[0 if shared else i]
             own_noise = noise._replace(first_row=noise.first_row + rows.start) if noise else Noise()
-            if i >= used:
+            if used <= i < count:
                 store.flat.fill(0)
+            if shared:
+                grad = shared_views(grad, shard, norms[i])
             return network_loss_and_gradients(
                 op, config, self._views, grad, ids[rows], targets[rows], shard, scale, own_noise
             )
 
-        return sum(self._run(shard_loss, shards)), len(shards)
+        loss = sum(self._run(shard_loss, shards))
+        if shared:
+            self._gradients[0][0].vectors[:] += norms.sum(axis=0).ravel()
+        return loss, count
 
     def loss(self, ids, targets):
         """The mean loss in nats over the targets that are not IGNORED, without gradients."""
@@ -303,6 +338,30 @@ class Model:
 
         self._map_rows(ids, rows_logits, cache)
         return logits.reshape(*ids.shape, -1)
+
+    def next_logits(self, ids, cache=None):
+        """ids (B, T) -> logits (B, V) of the token that follows each row; cache as for `logits`
+
+        What generation asks for: a single token of a single sequence goes through one call (`decode` of the backend),
+        and of a longer text only the last position meets the output matrix.
+        """
+        ids = self._check_ids(ids, cache)
+        B, T = ids.shape
+        if cache is not None and B == T == 1:
+            op = backend.active()
+            logits = op.decode(self.config, self._views, int(ids[0, 0]), self.rotation, cache, self.workers)
+            cache.length += 1
+            return logits[None]
+        logits = empty((B, self.config.vocab_size), self.dtype)
+
+        def last_rows(op, h, rows):
+            first = (T - 1 - rows.start) % T  # of those among these rows that end a sequence
+            last = h[first::T]
+            start = (rows.start + first) // T
+            logits[start : start + len(last)] = op.linear(last, self._views.output)
+
+        self._map_rows(ids, last_rows, cache)
+        return logits
 
     def new_cache(self, batch_size=1):
         """An empty cache for decoding batch_size sequences of up to config.context tokens."""
@@ -348,7 +407,11 @@ class Model:
                 raise
 
         with self.workers.blas(len(shards)):
-            return self.workers.run(task, shards)
+            try:
+                return self.workers.run(task, shards)
+            finally:
+                for shard in shards:
+                    shard.forget()
 
     def _check_ids(self, ids, cache=None):
         ids = np.asarray(ids)

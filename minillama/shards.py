@@ -12,6 +12,8 @@ all-to-all of DeepSpeed-Ulysses: Jacobs et al. 2023 (arXiv 2309.14509), section 
 """
 
 import threading
+from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +91,7 @@ class Shard:
         T, H, D = self._T, self._config.heads, self._config.head_dim
         if self._meeting is None:
             return parts[0].reshape(-1, width * D)
-        x = empty((self.rows.stop - self.rows.start, width, D), parts[0].dtype if parts else self._tables[0].dtype)
+        x = empty((len(self), width, D), parts[0].dtype if parts else self._tables[0].dtype)
         x[:, H:] = 0
         shown = self._meeting.exchange(self._index, parts)
         for shard, shard_parts in zip(self._meeting.shards, shown, strict=True):
@@ -109,10 +111,37 @@ class Shard:
         self._meeting.wait()  # until all have read; then what was shown may be given back
         return x.reshape(len(x), -1)
 
+    @property
+    def shares_gradients(self):
+        """Whether the workers of this batch add to the same gradients of matrices."""
+        return self._meeting is not None
+
+    def shared(self, gradient):
+        """A gradient of all workers, as the target of `+=`."""
+        return gradient if self._meeting is None else InTurn(gradient, self)
+
+    def turn(self):
+        """Inside this block nobody else changes a shared gradient."""
+        return nullcontext() if self._meeting is None else self._meeting.turn(self._index)
+
+    def chunks(self, rows_at_a_time):
+        """The rows of this worker in slices of about rows_at_a_time; every worker has the same number of them."""
+        most = len(self) if self._meeting is None else max(map(len, self._meeting.shards))
+        return [slice(a, b) for a, b in pairwise(even_cuts(len(self), -(-most // rows_at_a_time)))]
+
+    def __len__(self):
+        return self.rows.stop - self.rows.start
+
     def abort(self):
         """Send the other workers home: this one cannot go on."""
         if self._meeting is not None:
             self._meeting.abort()
+
+    def forget(self):
+        """Let go of every array, so that arenas may take their memory back."""
+        self.rotation = None
+        if self._meeting is not None:
+            self._meeting.forget()
 
     def _columns(self, job, width):
         H, K = self._config.heads, self._config.kv_heads
@@ -122,12 +151,30 @@ class Shard:
         return [job.heads, *kv]
 
 
+class InTurn:
+    """A gradient to which workers add in the order of their numbers, so that the sum is the same every time."""
+
+    def __init__(self, gradient, shard):
+        self._gradient, self._shard = gradient, shard
+
+    def __len__(self):
+        return len(self._gradient)
+
+    def __getitem__(self, rows):
+        return InTurn(self._gradient[rows], self._shard)
+
+    def __iadd__(self, part):
+        with self._shard.turn():
+            self._gradient += part
+        return self
+
+
 class Meeting:
     """Where workers wait for each other and show what they have."""
 
     def __init__(self, count):
         self.shards = []
-        self._barrier = threading.Barrier(count)
+        self._barrier, self._turns, self._next = threading.Barrier(count), threading.Condition(), 0
         # One board is read while the next one is written: nobody is ever two meetings ahead.
         self._boards, self._turn = ([None] * count, [None] * count), [0] * count
 
@@ -142,8 +189,26 @@ class Meeting:
     def wait(self):
         self._barrier.wait()
 
+    def forget(self):
+        self.shards = []
+        self._boards[0][:] = self._boards[1][:] = [None] * len(self._boards[0])
+
+    @contextmanager
+    def turn(self, index):
+        """Workers pass here one by one: 0, 1, ..., 0, 1, ... All must come equally often."""
+        with self._turns:
+            self._turns.wait_for(lambda: self._next == index or self._barrier.broken)
+        if self._barrier.broken:
+            raise threading.BrokenBarrierError
+        yield
+        with self._turns:
+            self._next = (index + 1) % len(self.shards)
+            self._turns.notify_all()
+
     def abort(self):
         self._barrier.abort()
+        with self._turns:
+            self._turns.notify_all()
 
 
 def cut(config, B, T, tables, threads, past=0):
@@ -156,7 +221,7 @@ def cut(config, B, T, tables, threads, past=0):
         everything = slice(0, H), slice(0, K)
         return [
             Shard(config, T, slice(a * T, b * T), [Job(slice(a, b), *everything)], tables, past)
-            for a, b in zip(cuts, cuts[1:], strict=False)
+            for a, b in pairwise(cuts)
         ]
     meeting = Meeting(threads)
     rows = even_cuts(N, threads)

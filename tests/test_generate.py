@@ -76,13 +76,13 @@ def test_the_context_is_the_limit_unless_the_window_slides(model):
 
 
 def test_the_sliding_window_reads_the_newer_half(model, monkeypatch):
-    logits, read = model.logits, []
-    monkeypatch.setattr(model, "logits", lambda ids, cache: read.append(ids[0].tolist()) or logits(ids, cache))
+    logits, read = model.next_logits, []
+    monkeypatch.setattr(model, "next_logits", lambda ids, cache: read.append(ids[0].tolist()) or logits(ids, cache))
     text = [5, *generate(model, [5], 30, top_k=1, sliding_window=True)]
     again = [(n, ids) for n, ids in enumerate(read, start=1) if len(ids) > 1]  # n: the length of the text by then
     assert [n for n, _ in again] == [13, 20, 27]  # the context of 12 is full: 6 are read again, 6 more fit
     assert all(ids == text[n - 6 : n] for n, ids in again)
-    assert text[13] == int(logits(np.array([text[7:13]]))[0, -1].argmax())
+    assert text[13] == int(model.logits(np.array([text[7:13]]))[0, -1].argmax())
 
 
 @pytest.mark.parametrize(

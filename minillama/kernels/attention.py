@@ -51,12 +51,12 @@ add_tile, add_half_tile = register_tile(ROWS, 1, VECTOR), register_tile(2 * ROWS
 
 
 def attention(q, k, v):
-    _check_heads(q, k, v)
     (B, T, H, D), dtype = q.shape, q.dtype
     o, log_denominator = empty((B, T, H, D), dtype), empty((B, H, T), dtype)
     with frame():
         width, length = _padded(D, k.shape[1], dtype)
         total, heads, rows = (empty(shape, dtype) for shape in ((B, H, T), (2, length, width), (2, QUERIES, width)))
+        q, k, v = map(_with_rows, (q, k, v))
         _forward(q, k, v, o, log_denominator, total, heads, rows, empty((width + KEYS + 3, QUERIES), dtype))
         log_denominator *= math.log(2)
         log_denominator += np.log(total, out=total)
@@ -64,25 +64,24 @@ def attention(q, k, v):
 
 
 def attention_backward(do, q, k, v, o, log_denominator):
-    _check_heads(do, q, k, v, o)
     (B, T, H, D), K, dtype = q.shape, k.shape[2], q.dtype
     dqkv = empty((B, T, H + 2 * K, D), dtype)
     with frame():
         width, length = _padded(D, T, dtype)
         heads, rows = empty((4, length, width), dtype), empty((3, QUERIES, width), dtype)
         columns = empty((2 * (width + KEYS + 1), QUERIES), dtype)
+        do, q, k, v, o = map(_with_rows, (do, q, k, v, o))
         _backward(do, q, k, v, o, log_denominator, dqkv, heads, rows, columns)
     return dqkv
 
 
-def _check_heads(*arrays):
-    """Vectors are loaded from memory as it lies: the D numbers of a head must lie side by side."""
-    for x in arrays:
-        if x.strides[-1] != x.itemsize:
-            raise ValueError(
-                f"the last axis must be contiguous; received strides {x.strides} for items of {x.itemsize} bytes; "
-                "pass np.ascontiguousarray(x)"
-            )
+def _with_rows(x):
+    """x, or a copy of it where the D numbers of a head do not lie side by side, as vectors are loaded."""
+    if x.strides[-1] == x.itemsize:
+        return x
+    copy = empty(x.shape, x.dtype)
+    copy[:] = x
+    return copy
 
 
 def _padded(D, S, dtype):

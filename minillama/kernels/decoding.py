@@ -1,0 +1,306 @@
+"""A token in one compiled call, on several threads that share its rows.
+
+Decoding one sequence reads every weight once for each token, so memory sets its speed, and Python between the
+operations would cost more than the arithmetic. A token is a row of turns, and every thread runs through all of them:
+
+    embedding;   for each block:   heads of q, k and v, with their norm, their rotation and their place in the cache;
+    attention, a head at a time;   rows of w_o;   rows of gate and up with SwiGLU;   rows of w_down;   at last, logits
+
+A turn is cut into units of about UNIT_BYTES of weights, which threads take from a counter, and the next turn begins
+when all units are finished. So nobody waits for a thread that has not begun: one that the system starts late passes
+through finished turns and joins in where the others are. What it equals: `minillama.ops.decoding.decode`.
+"""
+
+import functools
+import sys
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+from ..memory import empty
+from ..ops.positions import ROPE_LAYOUTS
+from .vectors import FAST, JIT, exp
+
+UNIT_BYTES = 2**16  # less costs more visits to the counter, more leaves threads idle at the end of a turn
+LEAST_BYTES_TO_SHARE = 2**22  # of weights; a smaller model stays in the cache of one core, which is faster alone
+PATIENCE = 1000  # looks at a counter before a waiting thread offers its processor to others
+LINE = 8  # int64 in a cache line: every counter has its own
+
+
+def decode(config, p, token, rotation, cache, workers):
+    H, D, F, C = config.heads, config.head_dim, config.ffn, config.dim
+    embedding, blocks, norms, output = p.stacked
+    dtype = norms.dtype
+    threads = workers.threads if p.nbytes > LEAST_BYTES_TO_SHARE else 1
+    logits = empty((config.vocab_size,), dtype)
+    x, hidden, q, mixed = (empty(shape, dtype) for shape in ((C,), (F,), (H, D), (H, D)))
+    own = empty((threads, C + D + cache.length + 1), dtype)
+    turns = np.zeros((2 * (5 * config.layers + 2), LINE), np.int64)
+
+    def work(i, _):
+        _decode(
+            embedding, blocks, norms, output, token, *rotation, _pairs(config.rope_layout, D),
+            cache.keys[:, 0], cache.values[:, 0], cache.length,
+            dtype.type(config.norm_eps), x, q, mixed, hidden, logits, own[i], turns,
+        )  # fmt: skip
+
+    if threads == 1:
+        work(0, None)
+    else:
+        workers.run(work, range(threads))
+    return logits
+
+
+@functools.cache
+def _pairs(layout, head_width):
+    """The coordinates that RoPE turns together, (2, D/2)."""
+    return np.stack(ROPE_LAYOUTS[layout](np.arange(head_width)))
+
+
+@njit(**JIT)
+def _decode(
+    embedding, blocks, norms, output, token, cos, sin, pairs, keys, values, position, eps, x, q, mixed, hidden, logits,
+    own, turns,
+):  # fmt: skip
+    """One thread's part of a token. x, q, mixed, hidden, logits and turns are shared; own is this thread's scratch."""
+    L, K, P, (H, D), C, F, V = len(keys), keys.shape[1], keys.shape[4], q.shape, len(x), len(hidden), len(logits)
+    mixed_row = mixed.reshape(H * D)
+    h, new, scores = own[:C], own[C : C + D], own[C + D :]
+    rows_c, rows_f = _rows_in_unit(blocks, C), _rows_in_unit(blocks, F)
+    units = (H + 2 * K, H, -(-C // rows_c), -(-F // rows_c), -(-C // rows_f))
+
+    if _take(turns, 0) == 0:
+        _read_row(embedding, token, x)
+        _finish(turns, 0, 1)
+    _wait(turns, 0, 1)
+
+    for layer in range(L):
+        w_qkv, rest = _cut(_block(blocks, layer), (H + 2 * K) * D, C)
+        w_o, rest = _cut(rest, C, H * D)
+        w_gate, rest = _cut(rest, F, C)
+        w_up, rest = _cut(rest, F, C)
+        w_down, rest = _cut(rest, C, F)
+        for step in range(5):
+            turn = 1 + 5 * layer + step
+            finished, unit = 0, _take(turns, turn)
+            if unit < units[step] and (step == 0 or step == 3):
+                _rmsnorm(x, norms[2 * layer + step // 3], eps, h)
+            while unit < units[step]:
+                if step == 0:
+                    head = q[unit] if unit < H else new
+                    for d in range(D):
+                        head[d] = _dot(w_qkv, unit * D + d, h)
+                    if unit < H + K:
+                        _rotate(head, cos[position], sin[position], pairs)
+                    if unit >= H:
+                        stored = keys[layer, unit - H] if unit < H + K else values[layer, unit - H - K]
+                        for d in range(D):
+                            stored[position // P, d, position % P] = head[d]
+                elif step == 1:
+                    group = unit // (H // K)
+                    _attend(q[unit], keys[layer, group], values[layer, group], scores, mixed[unit])
+                elif step == 2:
+                    for c in range(unit * rows_c, min(C, (unit + 1) * rows_c)):
+                        x[c] += _dot(w_o, c, mixed_row)
+                elif step == 3:
+                    first, last = unit * rows_c, min(F, (unit + 1) * rows_c)
+                    for f in range(first, last):
+                        hidden[f] = _dot(w_gate, f, h)
+                    _silu(hidden[first:last])
+                    for f in range(first, last):
+                        hidden[f] *= _dot(w_up, f, h)
+                else:
+                    for c in range(unit * rows_f, min(C, (unit + 1) * rows_f)):
+                        x[c] += _dot(w_down, c, hidden)
+                finished += 1
+                unit = _take(turns, turn)
+            _finish(turns, turn, finished)
+            _wait(turns, turn, units[step])
+
+    turn, count, finished = 5 * L + 1, -(-V // rows_c), 0
+    unit = _take(turns, turn)
+    if unit < count:
+        _rmsnorm(x, norms[2 * L], eps, h)
+    while unit < count:
+        for v in range(unit * rows_c, min(V, (unit + 1) * rows_c)):
+            logits[v] = _dot(output, v, h)
+        finished += 1
+        unit = _take(turns, turn)
+    _finish(turns, turn, finished)
+    _wait(turns, turn, count)
+
+
+@njit(**JIT)
+def _rmsnorm(x, weight, eps, h):
+    total = x.dtype.type(0)
+    for c in range(len(x)):
+        total += x[c] * x[c]
+    inverse = x.dtype.type(1) / np.sqrt(total / x.dtype.type(len(x)) + eps)
+    for c in range(len(x)):
+        h[c] = weight[c] * (x[c] * inverse)
+
+
+@njit(**JIT)
+def _rotate(head, cos, sin, pairs):
+    for i in range(len(cos)):
+        a, b = head[pairs[0, i]], head[pairs[1, i]]
+        head[pairs[0, i]] = a * cos[i] - b * sin[i]
+        head[pairs[1, i]] = a * sin[i] + b * cos[i]
+
+
+@njit(**JIT)
+def _silu(x):
+    for i in range(len(x)):
+        x[i] = x[i] / (x.dtype.type(1) + exp(-x[i]))
+
+
+@njit(**JIT)
+def _attend(q, keys, values, scores, out):
+    """softmax(keys q / sqrt(D)) values   for one query: q (D,), keys, values (blocks, D, P), scores (S,) -> out (D,)"""
+    S, (_, D, P) = len(scores), keys.shape
+    one = q.dtype.type(1)
+    scale = one / np.sqrt(q.dtype.type(D))
+    scores[:] = 0
+    for start in range(0, S, P):
+        block, part = keys[start // P], scores[start : min(start + P, S)]
+        for d in range(0, D, 2):  # D is even; two coordinates at a time read and write the scores half as often
+            first, second, a, b = block[d], block[d + 1], scale * q[d], scale * q[d + 1]
+            for s in range(len(part)):
+                part[s] += a * first[s] + b * second[s]
+    largest = _largest(scores)
+    denominator = q.dtype.type(0)
+    for s in range(S):
+        scores[s] = exp(scores[s] - largest)
+        denominator += scores[s]
+    out[:] = 0
+    for start in range(0, S, P):
+        block, part = values[start // P], scores[start : min(start + P, S)]
+        for d in range(D):
+            row, total = block[d], q.dtype.type(0)
+            for s in range(len(part)):
+                total += part[s] * row[s]
+            out[d] += total
+    inverse = one / denominator
+    for d in range(D):
+        out[d] *= inverse
+
+
+@njit(**{**JIT, "fastmath": {*FAST, "nnan"}})  # a maximum vectorises only where NaN need not be kept; exp will meet it
+def _largest(scores):
+    largest = scores[0]
+    for s in range(len(scores)):
+        largest = max(largest, scores[s])
+    return largest
+
+
+def _rows_in_unit(weights, columns):
+    """How many rows of that many columns have about UNIT_BYTES."""
+
+
+def _block(blocks, layer):
+    """All matrices of one block, as they lie one after the other."""
+
+
+def _cut(rest, rows, columns):
+    """The matrix (rows, columns) that `rest` begins with, and what follows it."""
+
+
+def _dot(matrix, r, x):
+    """Row r of the matrix times x."""
+
+
+def _read_row(matrix, r, out):
+    """out = row r of the matrix."""
+
+
+@overload(_rows_in_unit)
+def _rows_in_unit_float(weights, columns):
+    return lambda weights, columns: max(1, UNIT_BYTES // (columns * weights.itemsize))
+
+
+@overload(_block)
+def _block_float(blocks, layer):
+    return lambda blocks, layer: blocks[layer]
+
+
+@overload(_cut)
+def _cut_float(rest, rows, columns):
+    return lambda rest, rows, columns: (rest[: rows * columns].reshape(rows, columns), rest[rows * columns :])
+
+
+@overload(_dot)
+def _dot_float(matrix, r, x):
+    def dot(matrix, r, x):
+        row, total = matrix[r], x.dtype.type(0)
+        for c in range(len(x)):
+            total += row[c] * x[c]
+        return total
+
+    return dot
+
+
+@overload(_read_row)
+def _read_row_float(matrix, r, out):
+    def read_row(matrix, r, out):
+        out[:] = matrix[r]
+
+    return read_row
+
+
+@njit(**JIT)
+def _take(turns, turn):
+    """The number of the next unit of a turn that nobody has taken; beyond the last one, a number that is too high."""
+    return _add(turns, 2 * turn * LINE, 1)
+
+
+@njit(**JIT)
+def _finish(turns, turn, count):
+    if count > 0:
+        _add(turns, (2 * turn + 1) * LINE, count)
+
+
+@njit(**JIT)
+def _wait(turns, turn, units):
+    """Return when `units` units of a turn are finished, and what they wrote can be read."""
+    looks = 0
+    while _read(turns, (2 * turn + 1) * LINE) < units:
+        looks += 1
+        if looks > PATIENCE:
+            _yield_processor()
+
+
+@intrinsic
+def _add(typing_context, counters, index, number):
+    """counters.flat[index] += number as one indivisible step; returns the value before."""
+
+    def generate(context, builder, signature, args):
+        place = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+        return builder.atomic_rmw("add", place, args[2], "acq_rel")
+
+    return types.int64(counters, types.intp, types.int64), generate
+
+
+@intrinsic
+def _read(typing_context, counters, index):
+    """counters.flat[index], and with it all that was written before the value was."""
+
+    def generate(context, builder, signature, args):
+        place = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+        return builder.load_atomic(place, "acquire", 8)
+
+    return types.int64(counters, types.intp), generate
+
+
+@intrinsic
+def _yield_processor(typing_context):
+    """sched_yield of POSIX: where threads are more than processors, the one that is waited for can run."""
+
+    def generate(context, builder, signature, args):
+        if sys.platform != "win32":
+            kind, known = ir.FunctionType(ir.IntType(32), []), builder.module.globals.get("sched_yield")
+            builder.call(known or ir.Function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
