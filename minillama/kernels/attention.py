@@ -162,8 +162,8 @@ def _seen(visible, i, count):
 def _scores(keys, key, count, columns, queries, depth, visible, scores):
     """scores[j, i] = keys[key + j] . column i for count keys j and those queries i that may read them."""
     width, lanes = keys.shape[1], VECTOR // keys.itemsize
-    for i in range(0, queries, lanes):
-        for j in range(0, _seen(visible, i, count), ROWS):
+    for j in range(0, count, ROWS):
+        for i in range(max(0, j + 1 - visible) // STEP * STEP, queries, lanes):
             set_tile(keys, (key + j) * width, width, 1, columns, i, QUERIES, depth, scores, j * QUERIES + i, QUERIES)
 
 
