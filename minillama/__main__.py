@@ -1,6 +1,7 @@
 """The command line: `python -m minillama train | sample | tokenizer | info | bench`."""
 
 import argparse
+import importlib.util
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -208,6 +209,8 @@ def info(options):
 
 
 def bench(options):
+    if importlib.util.find_spec("numba") is None:
+        raise ValueError("bench measures the Numba kernels, and Numba is not installed; pip install numba")
     from .bench.parts import PARTS, Bench
     from .bench.report import save, table
     from .bench.shapes import SHAPES

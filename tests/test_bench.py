@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from minillama import Config, __main__
-from minillama.bench import contestants, figures, limits, ours, parts, report, shapes
-from minillama.bench.contestants import Contestant, Unavailable
-from minillama.bench.shapes import Shape
+
+pytest.importorskip("numba", reason="Numba is not installed: the benchmark measures its kernels")
+
+from minillama.bench import contestants, figures, limits, ours, parts, report, shapes  # noqa: E402
+from minillama.bench.contestants import Contestant, Unavailable  # noqa: E402
+from minillama.bench.shapes import Shape  # noqa: E402
 
 TINY = Shape(Config(32, dim=16, layers=1, heads=2, ffn=24, context=8), 2, prompt=6, decoded=5)
 

@@ -220,3 +220,9 @@ def test_help_shows_every_default(capsys):
 def test_the_settings_of_a_run_are_the_ones_given(run_folder):
     config = json.loads((run_folder / "config.json").read_text())
     assert config["hidden_size"] == 16 and config["num_hidden_layers"] == 1 and config["max_position_embeddings"] == 16
+
+
+def test_bench_without_numba_says_what_is_missing(capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert __main__.main(["bench"]) != 0
+    assert "pip install numba" in capsys.readouterr().err
