@@ -32,7 +32,7 @@ def check_threads(threads):
     return int(threads)
 
 
-_blas_in_use = threading.RLock()
+_in_use = threading.RLock()
 
 
 def _wait_for_all(futures):
@@ -85,13 +85,18 @@ class Workers:
         return [first.result(), *(other.result() for other in others)]
 
     @contextmanager
-    def blas(self, shards):
-        """Inside this block BLAS uses the threads that are left when `shards` shards run side by side
+    def alone(self):
+        """Blocks wait for each other: models that are used from several Python threads compute one at a time."""
+        with _in_use:
+            yield
 
-        The limit holds for the whole process, so blocks wait for each other: models that are used from several
-        Python threads compute one at a time.
+    @contextmanager
+    def blas(self, shards):
+        """Inside this block, which is `alone`, BLAS uses the threads that are left when `shards` run side by side
+
+        The limit holds for the whole process.
         """
-        with _blas_in_use, _controller().limit(limits=max(1, self.threads // shards), user_api="blas"):
+        with self.alone(), _controller().limit(limits=max(1, self.threads // shards), user_api="blas"):
             yield
 
     def split(self, length):

@@ -49,6 +49,34 @@ def test_without_an_arena_arrays_are_numpys_own():
         pass
 
 
+def test_a_model_may_decode_on_one_python_thread_and_train_on_another(rng, monkeypatch):
+    from threading import Thread
+
+    from minillama import Config, Model
+
+    decoding = pytest.importorskip("minillama.kernels.decoding", reason="Numba is not installed: there is no kernel")
+    monkeypatch.setattr(decoding, "LEAST_BYTES_TO_SHARE", 0)
+    model = Model(Config(50, dim=32, layers=2, heads=2, context=16), threads=2)
+    ids = rng.integers(0, 50, (4, 16))
+
+    def decode():
+        cache = model.new_cache()
+        return np.array([model.next_logits(ids[:1, t : t + 1], cache) for t in range(16)])
+
+    expected, gradients = decode(), model.loss_and_gradients(ids, ids)[1].flat.copy()
+    trained, decoded = [], []
+    trainer = Thread(
+        target=lambda: [
+            trained.append(np.array_equal(model.loss_and_gradients(ids, ids)[1].flat, gradients)) for _ in range(60)
+        ]
+    )
+    trainer.start()
+    while trainer.is_alive():
+        decoded.append(np.array_equal(decode(), expected))
+    trainer.join()
+    assert len(trained) == 60 and all(trained) and len(decoded) > 2 and all(decoded)
+
+
 def test_models_may_be_used_from_several_python_threads(rng):
     from threading import Thread
 

@@ -53,7 +53,8 @@ def decode(config, p, token, rotation, cache, workers):
     if threads == 1:
         work(0, None)
     else:
-        workers.run(work, range(threads))
+        with workers.alone():
+            workers.run(work, range(threads))
     return logits
 
 
