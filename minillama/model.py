@@ -6,8 +6,9 @@
 
 Letters: B batch, T time, N = B T, C model width, H heads, K key/value heads, D head width, F feed-forward width,
 V vocabulary, L layers. `op` is the backend, `p` the parameters of a block and `grad` their gradients, by the same
-names. What a forward keeps for its backward is the tuple that it returns last. Activation gradients are returned, or
-for the residual stream updated in place; parameter gradients are added up.
+names; `shard` knows which rows and heads a worker has (minillama.shards): read N as its rows, and to_heads and to_rows
+as reshaping. What a forward keeps for its backward is the tuple that it returns last. Activation gradients are
+returned, or for the residual stream updated in place; parameter gradients are added up.
 Source: Touvron et al. 2023 (arXiv 2302.13971), section 2.2.
 """
 
@@ -399,16 +400,12 @@ class Model:
         """[function(i, shard)] on the workers; if one of them fails, none waits for it."""
 
         def task(i, shard):
-            try:
-                shard.rotate()
-                return function(i, shard)
-            except BaseException:
-                shard.abort()
-                raise
+            shard.rotate()
+            return function(i, shard)
 
         with self.workers.blas(len(shards)):
             try:
-                return self.workers.run(task, shards)
+                return self.workers.run(task, shards, shards[0].abort)
             finally:
                 for shard in shards:
                     shard.forget()

@@ -1,8 +1,8 @@
 """Both cores: shards of a batch on worker threads, one reduction on the flat gradient.
 
 Each worker runs the whole forward and backward of its rows of the batch, with BLAS held to one thread, so the cores
-meet once a step and not at every operation; two thread pools that wait for each other cost more than they bring. A
-batch that cannot be split, a single sequence, runs as one shard with BLAS on all threads. The result depends on the
+meet once a step, or around attention where they share a sequence, and not at every operation; two thread pools that
+wait for each other cost more than they bring. How a batch is cut: minillama.shards. The result depends on the
 number of shards (sums are taken in another order) but not on timing: a run with the same number of threads on the same
 machine is the same to the last bit.
 """
@@ -60,22 +60,28 @@ class Workers:
         self.arenas = [Arena() for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
-    def run(self, function, shards):
+    def run(self, function, shards, abort=lambda: None):
         """[function(i, shard) for i, shard in enumerate(shards)], at the same time, each inside its own arena.
 
-        What function returns must not lie in the arena.
+        What function returns must not lie in the arena. If one fails, or Ctrl-C comes, abort() must send home those
+        that wait for it.
         """
         shards = list(shards)
 
         def task(i):
-            with self.arenas[i].active():
-                return function(i, shards[i])
+            try:
+                with self.arenas[i].active():
+                    return function(i, shards[i])
+            except BaseException:
+                abort()
+                raise
 
         others = [self._pool.submit(task, i) for i in range(1, len(shards))]
         first = Future()
         try:
             first.set_result(task(0))
         except BaseException as error:
+            abort()  # again: Ctrl-C may have come before the task had begun
             first.set_exception(error)
         _wait_for_all(others)
         errors = [future.exception() for future in (first, *others) if future.exception() is not None]

@@ -133,7 +133,7 @@ class Shard:
         return self.rows.stop - self.rows.start
 
     def abort(self):
-        """Send the other workers home: this one cannot go on."""
+        """Send all workers of this batch home: one of them cannot go on."""
         if self._meeting is not None:
             self._meeting.abort()
 

@@ -66,3 +66,18 @@ def test_a_worker_that_fails_takes_the_others_along(rng, monkeypatch):
         with pytest.raises(MemoryError, match="no more memory"):
             model.loss_and_gradients(ids, ids)
     assert model.loss(ids, ids) == before
+
+
+def test_an_interrupt_before_the_first_worker_begins_leaves_nobody_waiting(rng, monkeypatch):
+    model = Model(Config(11, dim=8, layers=2, heads=2, context=200), threads=2)
+    ids = rng.integers(0, 11, (1, 200))
+    before = model.loss(ids, ids)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.workers.arenas[0], "active", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.loss_and_gradients(ids, ids)
+    assert model.loss(ids, ids) == before
