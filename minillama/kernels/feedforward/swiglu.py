@@ -2,8 +2,8 @@
 
 from numba import njit
 
-from ..memory import empty
-from .vectors import JIT, exp
+from ...memory import empty
+from ..vectors import JIT, exp
 
 
 def swiglu(gate_up):

@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from ..memory import empty
-from .vectors import JIT
+from ...memory import empty
+from ..vectors import JIT
 
 
 def rmsnorm(x, weight, eps, residual=None):

@@ -51,3 +51,8 @@ def swap_rope_layout(weight, heads, source):
     pairs = ROPE_LAYOUTS[source](np.arange(rows.shape[1]))  # the two rows of each pair, as indices
     order = np.concatenate(pairs) if source == "interleaved" else np.stack(pairs, axis=1).ravel()
     return rows[:, order].reshape(weight.shape)
+
+
+def rope_tables(config, length, dtype=np.float32):
+    """cos and sin of the positions of a config's model, each (length, D/2)."""
+    return rope_angles(np.arange(length), config.head_dim, config.rope_theta, dtype)

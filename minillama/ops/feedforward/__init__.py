@@ -1,0 +1,28 @@
+"""The activations that a feed-forward layer can have. A new one is a file here and a row in the table.
+
+    hidden = activation(inner);   layer(x) = w_down hidden,   inner = w_in x
+
+A gated activation multiplies two halves of `inner`: inner (N, 2 F), gate in the first F columns and up in the last F.
+Others have inner (N, F). Every activation has the same form:
+
+    name(inner) -> hidden (N, F)
+    name_backward(dhidden, inner) -> dinner, with the shape of inner
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .swiglu import swiglu, swiglu_backward
+
+
+class FeedForward(NamedTuple):
+    """A row of FEED_FORWARDS."""
+
+    forward: Callable
+    backward: Callable
+    gated: bool = False
+
+
+FEED_FORWARDS = {
+    "swiglu": FeedForward(swiglu, swiglu_backward, gated=True),
+}
