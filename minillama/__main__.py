@@ -179,7 +179,7 @@ def decode(options):
 
 def info(options):
     from .checkpoint.huggingface import config_from_json, read_json
-    from .model import parameter_shapes
+    from .parameters import parameter_shapes
     from .sizes import BYTES, cache_bytes_per_token, flops_per_token, parameters
 
     if options.model in PRESETS:

@@ -5,25 +5,65 @@ from difflib import get_close_matches
 from math import isfinite
 from numbers import Integral, Real
 
-from .ops.positions import ROPE_LAYOUTS
+from .layers.blocks import PLACEMENTS
+from .layers.heads import HEADS
+from .ops.feedforward import FEED_FORWARDS
+from .ops.masks import MASKS
+from .ops.norms import NORMS
+from .ops.positions import POSITIONS
+from .ops.positions.rope import ROPE_LAYOUTS
+from .ops.rope_scaling import ROPE_SCALINGS
+
+# The choices by name: a field of Config and the table that it chooses from. A row more is a choice more, everywhere.
+SWITCHES = {
+    "norm": NORMS,
+    "placement": PLACEMENTS,
+    "position": POSITIONS,
+    "rope_layout": ROPE_LAYOUTS,
+    "rope_scaling": ROPE_SCALINGS,
+    "feed_forward": FEED_FORWARDS,
+    "mask": MASKS,
+    "head": HEADS,
+}
+# Where a bias can be added: to queries, keys and values; to what attention and the feed-forward give; to the norms; to
+# the head. LLaMA has none, GPT-2 the first four, BERT all.
+BIASES = ("qkv", "o", "ffn", "norm", "head")
 
 
 @dataclass(frozen=True)
 class Config:
-    """The shape of a LLaMA. Every field is checked; an error says what was received and what is possible."""
+    """The shape of a model and its choices; the defaults are LLaMA's
+
+    Every field is checked; an error says what was received and what is possible.
+    """
 
     vocab_size: int
     dim: int = 128  # C, width of the residual stream
     layers: int = 4
     heads: int = 4  # query heads; their width is dim / heads
     kv_heads: int | None = None  # key/value heads, shared by groups of query heads; None: one for each query head
-    ffn: int | None = None  # F, width of the feed-forward layer; None: LLaMA's rule, ffn_width(dim)
+    ffn: int | None = None  # F, width of the feed-forward layer; None: ffn_width(dim) if it is gated, else 4 dim
     context: int = 256  # longest sequence, in tokens
-    norm_eps: float = 1e-5  # inside the square root of RMSNorm
+    norm_eps: float = 1e-5  # inside the square root of the norm
     rope_theta: float = 10000.0  # base of the rotary frequencies; a larger one turns more slowly
     rope_layout: str = "rotate_half"  # or "interleaved": which coordinates form a pair
     tied: bool = False  # the output matrix is the embedding matrix
     dropout: float = 0.0  # on the embedding and on what each layer adds to the residual stream, in training only
+    norm: str = "rmsnorm"
+    placement: str = "pre"  # of the norms: before each layer, or after its sum with the residual stream
+    position: str = "rope"
+    feed_forward: str = "swiglu"
+    mask: str = "causal"  # what a position may read
+    head: str = "linear"  # what leads from the residual stream to the logits
+    bias: tuple[str, ...] = ()  # where biases are added: some of BIASES
+    qk_norm: bool = False  # each head's queries and keys are normalised before they are rotated
+    embedding_norm: bool = False  # the embeddings are normalised before the first block
+    token_types: int = 0  # kinds of segments, each with an embedding of its own; 0: none
+    rope_scaling: str = "none"  # how the rotary frequencies are changed for more than rope_original_context
+    rope_factor: float = 1.0  # by which the context is stretched
+    rope_original_context: int | None = None  # that the model was trained for; None: context
+    rope_low: float | None = None  # turns over the original context below which a pair is stretched; None: as published
+    rope_high: float | None = None  # turns above which a pair is left alone; None: as published
 
     def __post_init__(self):
         if self.kv_heads is None:
@@ -31,24 +71,34 @@ class Config:
         for name in ("vocab_size", "dim", "layers", "heads", "kv_heads"):
             self._require_integer(name, 1)
         self._require_integer("context", 2)  # one token to read and one to predict
+        self._require_integer("token_types", 0)
+        if self.rope_original_context is not None:
+            self._require_integer("rope_original_context", 1)
+        for name, table in SWITCHES.items():
+            if getattr(self, name) not in table:
+                raise ValueError(f"{name} must be one of {', '.join(table)}; received {getattr(self, name)!r}")
         if self.ffn is None:
-            object.__setattr__(self, "ffn", ffn_width(self.dim))
+            object.__setattr__(self, "ffn", ffn_width(self.dim) if self.gated else 4 * self.dim)
         self._require_integer("ffn", 1)
-        for name in ("norm_eps", "rope_theta", "dropout"):
+        for name in ("norm_eps", "rope_theta", "dropout", "rope_factor", "rope_low", "rope_high"):
             value = getattr(self, name)
+            if value is None and name in ("rope_low", "rope_high"):
+                continue
             if not isinstance(value, Real) or isinstance(value, bool) or not isfinite(value):
                 raise ValueError(f"{name} must be a finite number; received {value!r}")
-        if not isinstance(self.tied, bool):
-            raise ValueError(f"tied must be True or False; received {self.tied!r}")
+        for name in ("tied", "qk_norm", "embedding_norm"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False; received {getattr(self, name)!r}")
+        self._check_shape()
+        self._check_bias()
+        self._check_rope()
+        self._check_combinations()
+
+    def _check_shape(self):
         if self.dim % self.heads:
             raise ValueError(
                 f"heads must divide dim, so that every head has the same width; received dim {self.dim} and heads "
                 f"{self.heads}. Near values that work: {_near_divisors(self.dim, self.heads)}"
-            )
-        if self.head_dim % 2:
-            raise ValueError(
-                f"rotary embedding turns coordinates in pairs, so the head width dim / heads must be even; received "
-                f"{self.dim} / {self.heads} = {self.head_dim}. Choose dim as a multiple of 2 * heads"
             )
         if self.heads % self.kv_heads:
             raise ValueError(
@@ -56,14 +106,57 @@ class Config:
                 f"received heads {self.heads} and kv_heads {self.kv_heads}. Near values that work: "
                 f"{_near_divisors(self.heads, self.kv_heads)}"
             )
-        if self.rope_layout not in ROPE_LAYOUTS:
-            raise ValueError(f"rope_layout must be one of {', '.join(ROPE_LAYOUTS)}; received {self.rope_layout!r}")
         if not self.norm_eps >= 0:
             raise ValueError(f"norm_eps must not be negative; received {self.norm_eps}")
-        if not self.rope_theta > 0:
-            raise ValueError(f"rope_theta must be positive; received {self.rope_theta}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is a probability below 1; received {self.dropout}. 0 turns it off")
+
+    def _check_bias(self):
+        if isinstance(self.bias, str) or not isinstance(self.bias, tuple | list):
+            raise ValueError(f"bias must be a tuple of names among {', '.join(BIASES)}; received {self.bias!r}")
+        unknown = [kind for kind in self.bias if kind not in BIASES]
+        if unknown:
+            raise ValueError(f"bias names the places {', '.join(BIASES)}; received {unknown[0]!r}")
+        object.__setattr__(self, "bias", tuple(kind for kind in BIASES if kind in self.bias))
+
+    def _check_rope(self):
+        if POSITIONS[self.position].rotation is not None and self.head_dim % 2:
+            raise ValueError(
+                f"rotary embedding turns coordinates in pairs, so the head width dim / heads must be even; received "
+                f"{self.dim} / {self.heads} = {self.head_dim}. Choose dim as a multiple of 2 * heads"
+            )
+        if not self.rope_theta > 0:
+            raise ValueError(f"rope_theta must be positive; received {self.rope_theta}")
+        if not self.rope_factor >= 1:
+            raise ValueError(
+                f"rope_factor stretches the context, so it must be at least 1; received {self.rope_factor}"
+            )
+        for name in ("rope_low", "rope_high"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name} counts turns and must be positive; received {getattr(self, name)}")
+
+    def _check_combinations(self):
+        """Refuse choices that say nothing together; each would train something else than its name says."""
+        if POSITIONS[self.position].rotation is None and self.rope_scaling != _default("rope_scaling"):
+            raise ValueError(
+                f"rope_scaling {self.rope_scaling!r} changes rotary frequencies, and position {self.position!r} has "
+                f"none. Choose position 'rope', or leave rope_scaling out"
+            )
+        if not NORMS[self.norm].has_weight:
+            unused = [
+                name
+                for name, on in [
+                    ("qk_norm", self.qk_norm),
+                    ("embedding_norm", self.embedding_norm),
+                    ("bias 'norm'", "norm" in self.bias),
+                    (f"placement {self.placement!r}", self.placement != _default("placement")),
+                ]
+                if on
+            ]
+            if unused:
+                raise ValueError(f"norm {self.norm!r} leaves nothing for {unused[0]} to act on; leave it out")
+        if self.token_types == 1:
+            raise ValueError("token_types 1 gives every token the same kind; choose 0, for none, or 2 and more")
 
     def _require_integer(self, name, least):
         value = getattr(self, name)
@@ -75,6 +168,23 @@ class Config:
     def head_dim(self):
         """D, the width of one head."""
         return self.dim // self.heads
+
+    @property
+    def gated(self):
+        """Whether the feed-forward multiplies two projections of its input."""
+        return FEED_FORWARDS[self.feed_forward].gated
+
+    @property
+    def causal(self):
+        """Whether a position reads nothing that comes after it; else the model fills gaps and writes no text."""
+        return MASKS[self.mask].causal
+
+    @property
+    def is_llama(self):
+        """Whether every choice is LLaMA's: then a token is decoded in one compiled call."""
+        free = {"rope_scaling", "rope_layout"}  # only change the rotation's tables, or which of them is used
+        choices = (set(SWITCHES) | {"bias", "qk_norm", "embedding_norm", "token_types"}) - free
+        return all(getattr(self, name) == _default(name) for name in choices)
 
     @classmethod
     def from_dict(cls, values):
@@ -90,6 +200,10 @@ class Config:
     def to_dict(self):
         """The fields and their values, for JSON."""
         return asdict(self)
+
+
+def _default(name):
+    return Config.__dataclass_fields__[name].default
 
 
 def ffn_width(dim, multiple_of=8, multiplier=1.0):

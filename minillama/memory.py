@@ -57,15 +57,13 @@ class Store(Mapping):
         return len(self.shapes)
 
     def fused(self, names):
-        """One view (sum of rows, columns) over matrices that lie side by side: w_q, w_k, w_v as one matrix."""
-        columns = self.shapes[names[0]][1]
-        rows = [self.shapes[name][0] for name in names]
-        start = self._starts[names[0]]
-        for name, row in zip(names, rows, strict=True):
-            assert self._starts[name] == start and self.shapes[name][1] == columns, f"{name} is not adjacent"
-            start += row * columns
-        first = self._starts[names[0]]
-        return self.flat[first:start].reshape(sum(rows), columns)
+        """One view over matrices, or vectors, that lie side by side: w_q, w_k, w_v as one matrix (sum of rows, columns)"""
+        first = start = self._starts[names[0]]
+        columns = self.shapes[names[0]][1:]
+        for name in names:
+            assert self._starts[name] == start and self.shapes[name][1:] == columns, f"{name} is not adjacent"
+            start += prod(self.shapes[name])
+        return self.flat[first:start].reshape(-1, *columns)
 
 
 class Arena:

@@ -1,243 +1,125 @@
-"""The decoder: each layer's forward with its backward below it; the network's backward mirrors its forward.
+"""The network: embeddings, blocks, head, loss; its backward mirrors its forward. For a LLaMA, the default:
 
     x = embedding(ids)                                                        (N, C), N = B T rows
     for each block:   x = x + attention(rmsnorm(x));   x = x + feed_forward(rmsnorm(x))
     logits = rmsnorm(x) output^T                                              (N, V)
 
-Letters: B batch, T time, N = B T, C model width, H heads, K key/value heads, D head width, F feed-forward width,
-V vocabulary, L layers. `op` is the backend, `p` the parameters of a block and `grad` their gradients, by the same
-names; `shard` knows which rows and heads a worker has (minillama.shards): read N as its rows, and to_heads and to_rows
-as reshaping. What a forward keeps for its backward is the tuple that it returns last. Activation gradients are
-returned, or for the residual stream updated in place; parameter gradients are added up.
+The layers and blocks stand in minillama.layers, whose docstring has the letters and the form of their functions; GPT-2
+and BERT are other choices of the same parts (minillama.config.SWITCHES).
 Source: Touvron et al. 2023 (arXiv 2302.13971), section 2.2.
 """
 
 from itertools import pairwise
-from math import prod
-from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 
 from . import backend
+from .layers.blocks import PLACEMENTS
+from .layers.heads import HEADS
+from .layers.noise import Noise
 from .memory import KVCache, Store, empty, frame
 from .ops.loss import IGNORED
-from .ops.positions import rope_angles
+from .ops.positions import POSITIONS
+from .ops.rope_scaling import ROPE_SCALINGS
 from .parallel import Workers, available_threads
-from .shards import cut, even_cuts
+from .parameters import initialise, parameter_shapes, stacked_views, views
+from .shards import Reading, cut, even_cuts
 
 LOGITS_AT_A_TIME = 2**24  # floats: the head works on as many rows as give this many logits (64 MB in float32)
 
 
-class Noise(NamedTuple):
-    """The dropout of one step: which elements fall out depends on the seed, the place in the network and the row."""
-
-    rate: float = 0.0
-    seed: int = 0
-    first_row: int = 0
-
-    def drop(self, op, x, site):
-        return op.dropout(x, self.rate, (self.seed + site * 0x9E3779B9) % 2**32, self.first_row)
-
-
-def attention_layer(op, config, p, x, shard, cache=None):
-    """Project to queries, keys and values; turn queries and keys by their positions; attend; project back. (N, C)"""
-    H, K = config.heads, config.kv_heads
-    qkv = op.linear(x, p.w_qkv)  # (N, (H + 2 K) D)
-    heads = qkv.reshape(-1, len(shard.rotation[0]), H + 2 * K, config.head_dim)
-    op.rope(heads, *shard.rotation, config.rope_layout, H + K)  # queries and keys, not the values behind them
-    attended = []
-    for job, part in zip(shard.jobs, shard.to_heads(qkv), strict=True):
-        q, k, v = split_heads(part, job)
-        if cache is not None:
-            k, v = cache.append(k, v, job.sequences, job.kv_heads)
-        attended.append((q, k, v, *op.attention(q, k, v)))
-    mixed = shard.to_rows([o for _, _, _, o, _ in attended], H)  # (N, C)
-    return op.linear(mixed, p.w_o), (x, attended, mixed)
-
-
-def attention_layer_backward(op, config, p, grad, dy, shard, saved):
-    x, attended, mixed = saved
-    H, K = config.heads, config.kv_heads
-    dmixed = op.linear_backward(dy, mixed, p.w_o, grad.w_o)
-    dparts = [op.attention_backward(do, *part) for do, part in zip(shard.to_heads(dmixed), attended, strict=True)]
-    dqkv = shard.to_rows(dparts, H + 2 * K)  # (N, (H + 2 K) D)
-    dheads = dqkv.reshape(-1, len(shard.rotation[0]), H + 2 * K, config.head_dim)
-    op.rope_backward(dheads, *shard.rotation, config.rope_layout, H + K)
-    return op.linear_backward(dqkv, x, p.w_qkv, grad.w_qkv)
-
-
-def swiglu_layer(op, p, x):
-    """w_down (silu(w_gate x) * (w_up x)): (N, C). Source: Shazeer 2020 (arXiv 2002.05202), equation 6."""
-    gate_up = op.linear(x, p.w_gate_up)  # (N, 2 F)
-    hidden = op.swiglu(gate_up)  # (N, F)
-    return op.linear(hidden, p.w_down), (x, gate_up, hidden)
-
-
-def swiglu_layer_backward(op, p, grad, dy, saved):
-    x, gate_up, hidden = saved
-    dhidden = op.linear_backward(dy, hidden, p.w_down, grad.w_down)
-    dgate_up = op.swiglu_backward(dhidden, gate_up)
-    return op.linear_backward(dgate_up, x, p.w_gate_up, grad.w_gate_up)
-
-
-def block(op, config, p, x, shard, noise=None, site=0, cache=None):
-    """x + attention(rmsnorm(x)), then the same with the feed-forward: (N, C). Pre-normalisation: x itself passes by."""
-    h, inverse_rms_1 = op.rmsnorm(x, p.attention_norm, config.norm_eps)
-    y, saved_attention = attention_layer(op, config, p, h, shard, cache)
-    y = noise.drop(op, y, site) if noise else y
-    h, inverse_rms_2 = op.rmsnorm(y, p.ffn_norm, config.norm_eps, residual=x)  # y is now the stream after attention
-    z, saved_ffn = swiglu_layer(op, p, h)
-    z = noise.drop(op, z, site + 1) if noise else z
-    z += y
-    return z, (x, inverse_rms_1, saved_attention, y, inverse_rms_2, saved_ffn)
-
-
-def block_backward(op, config, p, grad, dx, shard, noise, site, saved):
-    """dx (N, C), the gradient of the residual stream: of the block's output on entry, of its input on return."""
-    x, inverse_rms_1, saved_attention, y, inverse_rms_2, saved_ffn = saved
-    dz = noise.drop(op, dx, site + 1)
-    dh = swiglu_layer_backward(op, p, grad, dz, saved_ffn)
-    op.rmsnorm_backward(dh, y, p.ffn_norm, inverse_rms_2, grad.ffn_norm, dx)
-    dy = noise.drop(op, dx, site)
-    dh = attention_layer_backward(op, config, p, grad, dy, shard, saved_attention)
-    op.rmsnorm_backward(dh, x, p.attention_norm, inverse_rms_1, grad.attention_norm, dx)
-
-
-def network_loss_and_gradients(op, config, p, grad, ids, targets, shard, scale, noise):
-    """scale * (sum of the losses of the shard's rows, ids and targets (N,)); its gradients are added to grad."""
-    x = noise.drop(op, op.embedding(ids, p.embedding), 0)
+def network_loss_and_gradients(op, config, p, grad, ids, types, targets, shard, scale, noise):
+    """scale * (sum of the losses of the shard's rows); its gradients are added to grad. ids, types, targets (N,)"""
+    placement = PLACEMENTS[config.placement]
+    x, saved_embedding = embed(op, config, p, ids, types, shard)
+    x = noise.drop(op, x, 0)
     saved_blocks = []
     for i, weights in enumerate(p.blocks):
-        x, saved = block(op, config, weights, x, shard, noise, 1 + 2 * i)
+        x, saved = placement.block(op, config, weights, x, shard, noise, 1 + 2 * i)
         saved_blocks.append(saved)
-    h, inverse_rms = op.rmsnorm(x, p.final_norm, config.norm_eps)
+    h, saved_norm = op.norm(x, *p.final_norm, config.norm_eps) if placement.final_norm else (x, None)
 
-    loss, dh = head_loss_and_gradients(op, p.output, grad.output, h, targets, shard, scale)
+    loss, dh = head_loss_and_gradients(op, config, p, grad, h, targets, shard, scale)
 
-    dx = op.rmsnorm_backward(dh, x, p.final_norm, inverse_rms, grad.final_norm)
+    dx = op.norm_backward(dh, x, p.final_norm.weight, saved_norm, *grad.final_norm) if placement.final_norm else dh
     for i, weights in reversed(list(enumerate(p.blocks))):
         with frame():  # scratch of this block's backward is free again for the next one
-            block_backward(op, config, weights, grad.blocks[i], dx, shard, noise, 1 + 2 * i, saved_blocks[i])
-    with shard.turn():
-        op.embedding_backward(noise.drop(op, dx, 0), ids, grad.embedding)
+            placement.block_backward(
+                op, config, weights, grad.blocks[i], dx, shard, noise, 1 + 2 * i, saved_blocks[i]
+            )
+    dx = noise.drop(op, dx, 0)
+    embed_backward(op, config, p, grad, ids, types, dx, shard, saved_embedding)
     return loss
 
 
-def head_loss_and_gradients(op, weight, dweight, h, targets, shard, scale):
-    """Output matrix and loss, forward and backward, a chunk of rows at a time.
+def embed(op, config, p, ids, types, shard):
+    """Token, position and type vectors of each row, added up, and normalised where the config asks for it: (N, C)"""
+    x = op.embedding(ids, p.embedding)
+    for indices, table in added_vectors(p, types, shard):
+        x += op.embedding(indices, table)
+    if not config.embedding_norm:
+        return x, None
+    y, saved_norm = op.norm(x, *p.embedding_norm, config.norm_eps)
+    return y, (x, saved_norm)
+
+
+def embed_backward(op, config, p, grad, ids, types, dx, shard, saved):
+    if config.embedding_norm:
+        x, saved_norm = saved
+        dx = op.norm_backward(dx, x, p.embedding_norm.weight, saved_norm, *grad.embedding_norm)
+    with shard.turn():
+        op.embedding_backward(dx, ids, grad.embedding)
+        for indices, dtable in added_vectors(grad, types, shard):
+            op.embedding_backward(dx, indices, dtable)
+
+
+def added_vectors(p, types, shard):
+    """(indices (N,), table) of what is added to the token's embedding; a fixed table has no gradient."""
+    added = [(shard.positions(), p.position)] if p.position is not None else []
+    return added + ([(types, p.token_type)] if p.token_type is not None else [])
+
+
+def head_loss_and_gradients(op, config, p, grad, h, targets, shard, scale):
+    """Head and loss, forward and backward, the output matrix a chunk of rows at a time.
 
     The logits are the one array whose size grows with the vocabulary; chunk by chunk their gradient takes their place,
     so that N x V floats are never held, let alone twice. Overwrites h (N, C) with its gradient.
     """
-    loss = 0.0
-    for rows in shard.chunks(max(1, LOGITS_AT_A_TIME // len(weight))):
+    head, loss = HEADS[config.head], 0.0
+    y, saved = head.transform(op, config, p, h)
+    for rows in shard.chunks(max(1, LOGITS_AT_A_TIME // config.vocab_size)):
         with frame():
-            part, part_targets = h[rows], targets[rows]
-            logits = op.linear(part, weight)
+            part, part_targets = y[rows], targets[rows]
+            logits = op.linear(part, *p.output)
             losses, log_denominator = op.cross_entropy(logits, part_targets)
             loss += scale * float(losses.sum(dtype=np.float64))
             dlogits = op.cross_entropy_backward(scale, logits, part_targets, log_denominator)
-            part[:] = op.linear_backward(dlogits, part, weight, dweight)
-    return loss, h
+            part[:] = op.linear_backward(dlogits, part, p.output.weight, *grad.output)
+    return loss, head.transform_backward(op, config, p, grad, y, saved)
 
 
-def network_hidden(op, config, p, ids, shard, cache=None):
-    """The forward alone: the shard's rows (N, C) after the last norm. Nothing is kept but the residual stream."""
-    x = op.embedding(ids, p.embedding)
+def network_hidden(op, config, p, ids, types, shard, cache=None):
+    """The forward alone: what the output matrix multiplies (N, C). Nothing is kept but the residual stream."""
+    placement, still = PLACEMENTS[config.placement], Noise()
+    x, _ = embed(op, config, p, ids, types, shard)
     for i, weights in enumerate(p.blocks):
         with frame():
-            x[:] = block(op, config, weights, x, shard, cache=cache and cache.layer(i))[0]
-    return op.rmsnorm(x, p.final_norm, config.norm_eps)[0]
-
-
-def split_heads(qkv, job):
-    """Views of q (B, T, H, D), k and v (B, T, K, D) of a job, whose heads lie side by side: (B, T, H + 2 K, D)."""
-    H, K = (heads.stop - heads.start for heads in (job.heads, job.kv_heads))
-    return qkv[:, :, :H], qkv[:, :, H : H + K], qkv[:, :, H + K :]
-
-
-def parameter_shapes(config):
-    """{name: shape} of every parameter: the one description that sizes, views and file names derive from."""
-    C, F, D = config.dim, config.ffn, config.head_dim
-    shapes = {"embedding": (config.vocab_size, C)}
-    for i in range(config.layers):
-        shapes[f"blocks.{i}.attention_norm"] = (C,)
-        shapes[f"blocks.{i}.w_q"] = (config.heads * D, C)
-        shapes[f"blocks.{i}.w_k"] = (config.kv_heads * D, C)
-        shapes[f"blocks.{i}.w_v"] = (config.kv_heads * D, C)
-        shapes[f"blocks.{i}.w_o"] = (C, config.heads * D)
-        shapes[f"blocks.{i}.ffn_norm"] = (C,)
-        shapes[f"blocks.{i}.w_gate"] = (F, C)
-        shapes[f"blocks.{i}.w_up"] = (F, C)
-        shapes[f"blocks.{i}.w_down"] = (C, F)
-    shapes["final_norm"] = (C,)
-    if not config.tied:
-        shapes["output"] = (config.vocab_size, C)
-    return shapes
-
-
-def named_views(store, config):
-    """The arrays of a Store as attributes, block by block; w_qkv and w_gate_up are views over their parts."""
-    blocks = []
-    for i in range(config.layers):
-        prefix = f"blocks.{i}."
-        views = {name.removeprefix(prefix): store[name] for name in store if name.startswith(prefix)}
-        views["w_qkv"] = store.fused([prefix + name for name in ("w_q", "w_k", "w_v")])
-        views["w_gate_up"] = store.fused([prefix + name for name in ("w_gate", "w_up")])
-        blocks.append(SimpleNamespace(**views))
-    output = store["embedding" if config.tied else "output"]
-    return SimpleNamespace(embedding=store["embedding"], blocks=blocks, final_norm=store["final_norm"], output=output)
-
-
-def shared_views(grad, shard, norms):
-    """Gradients by name for one of several workers that share them: matrices in turn, norms (2 L + 1, C) of its own."""
-    blocks = []
-    for i, block in enumerate(grad.blocks):
-        matrices = {name: shard.shared(getattr(block, name)) for name in ("w_qkv", "w_o", "w_gate_up", "w_down")}
-        blocks.append(SimpleNamespace(attention_norm=norms[2 * i], ffn_norm=norms[2 * i + 1], **matrices))
-    output = shard.shared(grad.output)
-    return SimpleNamespace(embedding=grad.embedding, blocks=blocks, final_norm=norms[-1], output=output)
-
-
-def stacked_views(store, config):
-    """The same arrays for a kernel that runs through all layers: embedding, blocks, norms, output
-
-    Blocks are alike and lie one after the other, so theirs are two arrays: the matrices of each block in a row
-    (L, size), and all norms (2 L + 1, C).
-    """
-    size = sum(prod(shape) for name, shape in store.shapes.items() if name.startswith("blocks.0.") and len(shape) > 1)
-    first = store["embedding"].size
-    blocks = store.matrices[first : first + config.layers * size].reshape(config.layers, size)
-    norms = store.vectors.reshape(-1, config.dim)
-    return store["embedding"], blocks, norms, store["embedding" if config.tied else "output"]
-
-
-def initialise(store, config, seed, deviation=0.02):
-    """Norms 1; matrices normal with the given deviation, divided by sqrt(2 L) where they write to the residual stream
-
-    The 2 L layers each add to the stream; the smaller deviation keeps its variance from growing with depth.
-    Source: Radford et al. 2019 (GPT-2), section 2.3, with 0.02 for widths from 768.
-    """
-    rng = np.random.default_rng(seed)
-    for name, array in store.items():
-        if array.ndim == 1:
-            array[:] = 1
-        else:
-            residual = name.endswith(("w_o", "w_down"))
-            scale = deviation / np.sqrt(2 * config.layers) if residual else deviation
-            array[:] = rng.standard_normal(array.shape, np.float32) * np.float32(scale)
+            x[:] = placement.block(op, config, weights, x, shard, still, 0, cache and cache.layer(i))[0]
+    h = op.norm(x, *p.final_norm, config.norm_eps)[0] if placement.final_norm else x
+    return HEADS[config.head].transform(op, config, p, h)[0]
 
 
 class Model:
-    """A LLaMA with its parameters. Everything is a plain array: change `model.parameters[name]` in place.
+    """A model with its parameters. Everything is a plain array: change `model.parameters[name]` in place.
 
         model = Model(Config(vocab_size=65), seed=0)
         loss, gradients = model.loss_and_gradients(ids, targets)
 
-    ids and targets are integers (B, T); target (b, t) is the token that follows ids[b, :t + 1], or IGNORED (-100).
-    Work is split over `threads` threads (default: all processors), by rows of the batch. The initial weights follow
-    from seed and init_std, their standard deviation (see `initialise`).
+    ids and targets are integers (B, T); target (b, t) is the token that follows ids[b, :t + 1], or, where the mask is
+    not causal, the token that stands behind a gap; IGNORED (-100) for none. types (B, T) are the kinds of the tokens
+    (default 0) in a model that has token types; lengths (B,) say how many tokens of each sequence are text and not the
+    padding behind it (default all). Work is split over `threads` threads (default: all processors), by rows of the
+    batch. The initial weights follow from seed and init_std, their standard deviation (see `initialise`).
     """
 
     def __init__(self, config, seed=0, dtype=np.float32, threads=None, init_std=0.02):
@@ -246,17 +128,26 @@ class Model:
         self.config = config
         self.parameters = Store(parameter_shapes(config), dtype)
         self.workers = Workers(available_threads() if threads is None else threads)
-        self.rotation = rope_angles(np.arange(config.context), config.head_dim, config.rope_theta, dtype)
-        self._views = named_views(self.parameters, config)
-        self._views.stacked, self._views.nbytes = stacked_views(self.parameters, config), self.parameters.flat.nbytes
+        self._make_tables(dtype)
+        self._views = views(config, self.parameters, position=self._position_table)
+        if config.is_llama:
+            self._views.stacked = stacked_views(self.parameters, config)
+            self._views.nbytes = self.parameters.flat.nbytes
         self._gradients = []  # one Store and its views for each thread, made when first needed
         initialise(self.parameters, config, seed, init_std)
+
+    def _make_tables(self, dtype):
+        """What follows from the config alone: rotation, slopes, and fixed vectors of the positions."""
+        position, context = POSITIONS[self.config.position], self.config.context
+        self.rotation = position.rotation and position.rotation(self.config, context, dtype)
+        self._slopes = position.slopes and position.slopes(self.config, dtype)
+        self._position_table = position.table and position.table(self.config, dtype)
 
     @property
     def dtype(self):
         return self.parameters.flat.dtype
 
-    def loss_and_gradients(self, ids, targets, micro_batches=1, noise_seed=None):
+    def loss_and_gradients(self, ids, targets, micro_batches=1, noise_seed=None, types=None, lengths=None):
         """The mean loss in nats over the targets that are not IGNORED, and {name: gradient} with parameter's shapes
 
         The gradients are overwritten by the next call; copy what is to be kept. micro_batches cuts the batch into
@@ -264,6 +155,7 @@ class Model:
         turns on config.dropout.
         """
         ids, (targets, predicted) = self._check_ids(ids), self._check_targets(ids, targets)
+        types, lengths = self._check_types(ids, types), self._check_lengths(ids, lengths)
         if micro_batches < 1:
             raise ValueError(f"micro_batches must be at least 1; received {micro_batches}")
         (B, T), scale = ids.shape, 1 / predicted
@@ -271,7 +163,8 @@ class Model:
         with self.workers.blas(self.workers.threads):  # nobody else computes until the sum is complete
             for first, last in pairwise(even_cuts(B, min(B, micro_batches))):
                 noise = None if noise_seed is None else Noise(self.config.dropout, noise_seed, first * T)
-                part_loss, count = self._add_gradients(ids[first:last], targets[first:last], scale, noise, used)
+                parts = [None if array is None else array[first:last] for array in (ids, types, targets, lengths)]
+                part_loss, count = self._add_gradients(*parts, scale, noise or Noise(), used)
                 loss += part_loss
                 used = max(used, count)
             stores = [store for store, _ in self._gradients[:used]]
@@ -284,49 +177,60 @@ class Model:
                 self.workers.run(add_up, self.workers.split(len(stores[0].flat)))
         return loss, stores[0]
 
-    def _add_gradients(self, ids, targets, scale, noise, used):
+    def _add_gradients(self, ids, types, targets, lengths, scale, noise, used):
         """scale * (sum of the losses of ids (B, T)), and the number of stores that its gradients were added to
 
         Workers that have whole sequences add to a store each, and never wait. Workers that share sequences, and so meet
-        in every layer, also share the first store. The first `used` stores hold gradients already, others are cleared.
+        in every layer, also share the first store: its matrices in turn, while each has vectors of its own. The first
+        `used` stores hold gradients already, others are cleared.
         """
-        op, config = backend.active(), self.config
-        shards = cut(config, *ids.shape, self.rotation, self.workers.threads)
+        op, config, shapes = backend.active(self.config), self.config, self.parameters.shapes
+        shards = cut(config, *ids.shape, self._reading(ids.shape[1], lengths), self.workers.threads)
         shared, ids, targets = shards[0].shares_gradients, ids.reshape(-1), targets.reshape(-1)
+        types = None if types is None else types.reshape(-1)
         count = 1 if shared else len(shards)
         while len(self._gradients) < count:
-            store = Store(self.parameters.shapes, self.dtype)
-            self._gradients.append((store, named_views(store, config)))
-        norms = np.zeros((len(shards), 2 * config.layers + 1, config.dim), self.dtype) if shared else None
+            store = Store(shapes, self.dtype)
+            self._gradients.append((store, views(config, store)))
+        vector_shapes = {name: shape for name, shape in shapes.items() if len(shape) == 1}
+        own_vectors = [Store(vector_shapes, self.dtype) for _ in shards] if shared else None
 
         def shard_loss(i, shard):
             rows, (store, grad) = shard.rows, self._gradients[0 if shared else i]
-            own_noise = noise._replace(first_row=noise.first_row + rows.start) if noise else Noise()
             if used <= i < count:
                 store.flat.fill(0)
             if shared:
-                grad = shared_views(grad, shard, norms[i])
+                grad = views(config, store, lambda names: shard.shared(store.fused(names)), own_vectors[i])
             return network_loss_and_gradients(
-                op, config, self._views, grad, ids[rows], targets[rows], shard, scale, own_noise
-            )
+                op, config, self._views, grad, ids[rows], None if types is None else types[rows], targets[rows],
+                shard, scale, noise._replace(first_row=noise.first_row + rows.start),
+            )  # fmt: skip
 
         loss = sum(self._run(shard_loss, shards))
         if shared:
-            self._gradients[0][0].vectors[:] += norms.sum(axis=0).ravel()
+            for store in own_vectors:
+                self._gradients[0][0].vectors[:] += store.flat
         return loss, count
 
-    def loss(self, ids, targets):
+    def _reading(self, length, lengths=None):
+        """What attention over `length` positions needs besides the activations."""
+        rotation = self.rotation
+        if rotation is not None and ROPE_SCALINGS[self.config.rope_scaling].by_length:
+            rotation = POSITIONS[self.config.position].rotation(self.config, length, self.dtype)
+        return Reading(self.dtype, rotation, self._slopes, lengths)
+
+    def loss(self, ids, targets, types=None, lengths=None):
         """The mean loss in nats over the targets that are not IGNORED, without gradients."""
         ids, (targets, predicted) = self._check_ids(ids), self._check_targets(ids, targets)
         scale = 1 / predicted
 
         def rows_loss(op, h, rows):
-            losses, _ = op.cross_entropy(op.linear(h, self._views.output), targets.reshape(-1)[rows])
+            losses, _ = op.cross_entropy(op.linear(h, *self._views.output), targets.reshape(-1)[rows])
             return scale * float(losses.sum(dtype=np.float64))
 
-        return sum(self._map_rows(ids, rows_loss))
+        return sum(self._map_rows(ids, rows_loss, None, types, lengths))
 
-    def logits(self, ids, cache=None):
+    def logits(self, ids, cache=None, types=None, lengths=None):
         """ids (B, T) -> logits (B, T, V) of the next token at each position
 
         With a `minillama.memory.KVCache`, ids continue what the cache holds, and are added to it.
@@ -335,22 +239,23 @@ class Model:
         logits = np.empty((ids.size, self.config.vocab_size), self.dtype)
 
         def rows_logits(op, h, rows):
-            logits[rows] = op.linear(h, self._views.output)
+            logits[rows] = op.linear(h, *self._views.output)
 
-        self._map_rows(ids, rows_logits, cache)
+        self._map_rows(ids, rows_logits, cache, types, lengths)
         return logits.reshape(*ids.shape, -1)
 
     def next_logits(self, ids, cache=None):
         """ids (B, T) -> logits (B, V) of the token that follows each row; cache as for `logits`
 
-        What generation asks for: a single token of a single sequence goes through one call (`decode` of the backend),
-        and of a longer text only the last position meets the output matrix.
+        What generation asks for: a single token of a single sequence goes through one call where the model is a LLaMA
+        (`decode` of the backend), and of a longer text only the last position meets the output matrix.
         """
         ids = self._check_ids(ids, cache)
         B, T = ids.shape
-        if cache is not None and B == T == 1:
+        if cache is not None and B == T == 1 and self.config.is_llama:
             op = backend.active()
-            logits = op.decode(self.config, self._views, int(ids[0, 0]), self.rotation, cache, self.workers)
+            rotation = self._reading(cache.length + 1).rotation
+            logits = op.decode(self.config, self._views, int(ids[0, 0]), rotation, cache, self.workers)
             cache.length += 1
             return logits[None]
         logits = empty((B, self.config.vocab_size), self.dtype)
@@ -359,13 +264,18 @@ class Model:
             first = (T - 1 - rows.start) % T  # of those among these rows that end a sequence
             last = h[first::T]
             start = (rows.start + first) // T
-            logits[start : start + len(last)] = op.linear(last, self._views.output)
+            logits[start : start + len(last)] = op.linear(last, *self._views.output)
 
         self._map_rows(ids, last_rows, cache)
         return logits
 
     def new_cache(self, batch_size=1):
         """An empty cache for decoding batch_size sequences of up to config.context tokens."""
+        if not self.config.causal:
+            raise ValueError(
+                f"a model with the mask {self.config.mask!r} reads what comes after a position too, so nothing of it "
+                f"can be kept while a text grows, and it writes none. It fills gaps: minillama.fill"
+            )
         return KVCache(self.config, batch_size, self.dtype)
 
     def save(self, path, tokenizer=None):
@@ -374,15 +284,17 @@ class Model:
 
         save(path, self, tokenizer)
 
-    def _map_rows(self, ids, function, cache=None):
-        """function(op, h, rows) for chunks of rows of the last norm's output h, over the shards of the batch."""
-        op, (B, T) = backend.active(), ids.shape
+    def _map_rows(self, ids, function, cache=None, types=None, lengths=None):
+        """function(op, h, rows) for chunks of rows of what the output matrix multiplies, over the shards of the batch."""
+        types, lengths = self._check_types(ids, types), self._check_lengths(ids, lengths)
+        op, (B, T) = backend.active(self.config), ids.shape
         past = 0 if cache is None else cache.length
         chunk = max(1, LOGITS_AT_A_TIME // self.config.vocab_size)
-        flat_ids = ids.reshape(-1)
+        flat_ids, flat_types = ids.reshape(-1), None if types is None else types.reshape(-1)
 
         def shard_results(_, shard):
-            h = network_hidden(op, self.config, self._views, flat_ids[shard.rows], shard, cache)
+            own_types = None if types is None else flat_types[shard.rows]
+            h = network_hidden(op, self.config, self._views, flat_ids[shard.rows], own_types, shard, cache)
             results = []
             for start in range(0, len(h), chunk):
                 with frame():
@@ -391,7 +303,8 @@ class Model:
                     results.append(function(op, part, slice(first, first + len(part))))
             return results
 
-        results = self._run(shard_results, cut(self.config, B, T, self.rotation, self.workers.threads, past))
+        reading = self._reading(past + T, lengths)
+        results = self._run(shard_results, cut(self.config, B, T, reading, self.workers.threads, past))
         if cache is not None:
             cache.length += T
         return [result for part in results for result in part]
@@ -400,7 +313,7 @@ class Model:
         """[function(i, shard)] on the workers; if one of them fails, none waits for it."""
 
         def task(i, shard):
-            shard.rotate()
+            shard.begin()
             return function(i, shard)
 
         with self.workers.blas(len(shards)):
@@ -421,6 +334,13 @@ class Model:
             raise ValueError(
                 f"{past + ids.shape[1]} positions do not fit the context of {self.config.context} that this model was "
                 f"made for; shorten the sequence, or make the model with a larger context"
+            )
+        original = self.config.rope_original_context or self.config.context
+        if cache is not None and ROPE_SCALINGS[self.config.rope_scaling].by_length and past + ids.shape[1] > original:
+            raise ValueError(
+                f"with rope_scaling {self.config.rope_scaling!r} every further token beyond {original} turns all "
+                f"earlier keys anew, so a cache of keys cannot be used there; read the text without a cache, or choose "
+                f"'ntk', which has fixed angles"
             )
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise ValueError(
@@ -446,3 +366,33 @@ class Model:
                 f"{targets.max()}"
             )
         return targets, predicted
+
+    def _check_types(self, ids, types):
+        """types as an array; zeros where none are given to a model that has them; None for one that has none."""
+        if not self.config.token_types:
+            if types is not None:
+                raise ValueError("this model has no token types; leave types out")
+            return None
+        types = np.zeros(ids.shape, np.intp) if types is None else np.asarray(types)
+        if types.shape != ids.shape or types.dtype.kind not in "iu":
+            raise ValueError(
+                f"types must be whole numbers of the shape of ids, {ids.shape}; received {types.dtype} {types.shape}"
+            )
+        if types.min() < 0 or types.max() >= self.config.token_types:
+            raise ValueError(
+                f"types must lie in [0, {self.config.token_types}); received {types.min()} to {types.max()}"
+            )
+        return types
+
+    def _check_lengths(self, ids, lengths):
+        if lengths is None:
+            return None
+        lengths, (B, T) = np.asarray(lengths), ids.shape
+        if lengths.shape != (B,) or lengths.dtype.kind not in "iu":
+            raise ValueError(
+                f"lengths must be a whole number for each of the {B} sequences; received {lengths.dtype} "
+                f"{lengths.shape}"
+            )
+        if lengths.min() < 1 or lengths.max() > T:
+            raise ValueError(f"lengths must lie in [1, {T}], the tokens given; received {lengths.min()} to {lengths.max()}")
+        return lengths

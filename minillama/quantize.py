@@ -6,13 +6,13 @@ Source: symmetric quantisation by groups as in llama2.c (runq.c) and, with the n
 arXiv 1909.05840), section 3.3; here the activations are not rounded.
 """
 
-from types import SimpleNamespace
+from collections.abc import Mapping
 
 import numpy as np
 
 from .memory import Store
-from .model import Model, parameter_shapes, stacked_views
-from .ops.positions import rope_angles
+from .model import Model
+from .parameters import block_views, outer_views, parameter_shapes, stacked_views
 
 GROUP = 64  # weights that share a scale; the last group of a row may be shorter
 
@@ -56,18 +56,17 @@ class QuantizedModel(Model):
     def __init__(self, model):
         self.config, self.workers = model.config, model.workers
         config, shapes = model.config, parameter_shapes(model.config)
-        tables = np.arange(config.context), config.head_dim, config.rope_theta
-        self.rotation = rope_angles(*tables, np.float32)
+        self._make_tables(np.float32)
         matrices = {name: shape for name, shape in shapes.items() if len(shape) > 1}
         groups = {name: (rows, -(-columns // GROUP)) for name, (rows, columns) in matrices.items()}
         self.quantized = Store(matrices, np.int8)
-        self.scales_and_norms = Store({**shapes, **groups})
-        for name, array in self.scales_and_norms.items():
+        self.scales_and_vectors = Store({**shapes, **groups})
+        for name, array in self.scales_and_vectors.items():
             if name in matrices:
                 self.quantized[name][:], array[:] = quantize_rows(model.parameters[name])
             else:
                 array[:] = model.parameters[name]
-        self._views = _Views(config, self.quantized, self.scales_and_norms)
+        self._views = _Views(config, self.quantized, self.scales_and_vectors, self._position_table)
 
     @property
     def dtype(self):
@@ -90,55 +89,59 @@ class QuantizedModel(Model):
 
 
 class _Views:
-    """What `minillama.model.named_views` gives, but matrices are made from int8 each time that they are asked for."""
+    """What `minillama.parameters.views` gives, but matrices are made from int8 each time that they are asked for."""
 
-    def __init__(self, config, quantized, scales_and_norms):
-        self._config, self._quantized, self._scales = config, quantized, scales_and_norms
-        self.final_norm = scales_and_norms["final_norm"]
-        self.blocks = _Blocks(self)
-        self.nbytes = quantized.flat.nbytes + scales_and_norms.flat.nbytes
-        embedding, blocks, _, output = stacked_views(quantized, config)
-        embedding_scales, block_scales, norms, output_scales = stacked_views(scales_and_norms, config)
-        self.stacked = (embedding, embedding_scales), (blocks, block_scales), norms, (output, output_scales)
+    def __init__(self, config, quantized, scales_and_vectors, position):
+        def matrix(names):
+            return dequantize_rows(quantized.fused(names), scales_and_vectors.fused(names))
 
-    @property
-    def embedding(self):
-        return self.matrix("embedding")
+        tables = _Matrices(quantized, matrix)
+        self._outer = outer_views(config, tables, matrix, scales_and_vectors, position)
+        self.blocks = _Blocks(config.layers, lambda i: block_views(config, i, matrix, scales_and_vectors))
+        self.nbytes = quantized.flat.nbytes + scales_and_vectors.flat.nbytes
+        if config.is_llama:
+            embedding, blocks, _, output = stacked_views(quantized, config)
+            embedding_scales, block_scales, norms, output_scales = stacked_views(scales_and_vectors, config)
+            self.stacked = (embedding, embedding_scales), (blocks, block_scales), norms, (output, output_scales)
 
-    @property
-    def output(self):
-        return self.matrix("embedding" if self._config.tied else "output")
+    def __getattr__(self, name):
+        try:
+            return self._outer[name]()
+        except KeyError:
+            raise AttributeError(name) from None
 
-    def matrix(self, *names):
-        """The matrices of these names, which lie side by side, as one in float32."""
-        return dequantize_rows(self._quantized.fused(names), self._scales.fused(names))
 
-    def block(self, i):
-        prefix = f"blocks.{i}."
+class _Matrices(Mapping):
+    """The matrices by name, each in float32 when it is asked for."""
 
-        def matrix(*names):
-            return self.matrix(*(prefix + name for name in names))
+    def __init__(self, quantized, matrix):
+        self._names, self._matrix = quantized.shapes, matrix
 
-        return SimpleNamespace(
-            attention_norm=self._scales[prefix + "attention_norm"],
-            ffn_norm=self._scales[prefix + "ffn_norm"],
-            w_qkv=matrix("w_q", "w_k", "w_v"),
-            w_o=matrix("w_o"),
-            w_gate_up=matrix("w_gate", "w_up"),
-            w_down=matrix("w_down"),
-        )
+    def __getitem__(self, name):
+        if name not in self._names:
+            raise KeyError(name)
+        return self._matrix([name])
+
+    def __contains__(self, name):
+        return name in self._names
+
+    def __iter__(self):
+        return iter(self._names)
+
+    def __len__(self):
+        return len(self._names)
 
 
 class _Blocks:
     """The blocks as a sequence; each is made when it is asked for, so that one layer is in float32 at a time."""
 
-    def __init__(self, views):
-        self._views = views
+    def __init__(self, count, make):
+        self._count, self._make = count, make
 
     def __len__(self):
-        return self._views._config.layers
+        return self._count
 
     def __getitem__(self, i):
-        if i >= len(self):
+        if i >= self._count:
             raise IndexError(i)
-        return self._views.block(i)
+        return self._make(i)

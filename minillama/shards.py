@@ -37,24 +37,44 @@ class Job(NamedTuple):
 class Shard:
     """One worker's share of B sequences of T positions, of which the first comes after `past` cached ones
 
-    rows: slice of the N = B T rows. jobs: its attention. rotation, after `rotate`: cos and sin (T', D / 2) that turn
-    its rows as (-1, T', heads, D); T' is T for whole sequences, else the number of rows.
+    rows: slice of the N = B T rows. jobs: its attention. rotation, after `begin`: cos and sin (T', D / 2) that turn
+    its rows as (-1, T', heads, D), or None; T' is T for whole sequences, else the number of rows.
     """
 
-    def __init__(self, config, T, rows, jobs, tables, past, meeting=None, index=0):
+    def __init__(self, config, T, rows, jobs, reading, past, meeting=None, index=0):
         self.rows, self.jobs = rows, jobs
         self._config, self._T, self._meeting, self._index = config, T, meeting, index
-        self._tables, self._past, self.rotation = tables, past, None
+        self._reading, self._past, self.rotation = reading, past, None
 
-    def rotate(self):
+    def begin(self):
         """Look up the rotation, on the thread whose arena is to hold it."""
-        if self._meeting is None:
-            self.rotation = tuple(table[self._past : self._past + self._T] for table in self._tables)
+        tables = self._reading.rotation
+        if tables is None:
             return
-        positions = self._past + np.arange(self.rows.start, self.rows.stop) % self._T
+        if self._meeting is None:
+            self.rotation = tuple(table[self._past : self._past + self._T] for table in tables)
+            return
+        positions = self.positions()
         shape = len(positions), self._config.head_dim // 2
         self.rotation = tuple(
-            np.take(table, positions, axis=0, out=empty(shape, table.dtype), mode="clip") for table in self._tables
+            np.take(table, positions, axis=0, out=empty(shape, table.dtype), mode="clip") for table in tables
+        )
+
+    def positions(self):
+        """The position of each row in its sequence (n,)."""
+        return self._past + np.arange(self.rows.start, self.rows.stop) % self._T
+
+    def by_position(self, x):
+        """Rows x (n, W D) as heads (-1, T', W, D), as `rotation` turns them."""
+        return x.reshape(-1, len(self.rotation[0]), x.shape[1] // self._config.head_dim, self._config.head_dim)
+
+    def rules(self, job):
+        """What the queries of a job may read, as arguments of attention: causal, slopes, lengths."""
+        slopes, lengths = self._reading.slopes, self._reading.lengths
+        return (
+            self._config.causal,
+            None if slopes is None else slopes[job.heads],
+            None if lengths is None else lengths[job.sequences],
         )
 
     def to_heads(self, x):
@@ -91,7 +111,7 @@ class Shard:
         T, H, D = self._T, self._config.heads, self._config.head_dim
         if self._meeting is None:
             return parts[0].reshape(-1, width * D)
-        x = empty((len(self), width, D), parts[0].dtype if parts else self._tables[0].dtype)
+        x = empty((len(self), width, D), self._reading.dtype)
         x[:, H:] = 0
         shown = self._meeting.exchange(self._index, parts)
         for shard, shard_parts in zip(self._meeting.shards, shown, strict=True):
@@ -211,8 +231,18 @@ class Meeting:
             self._turns.notify_all()
 
 
-def cut(config, B, T, tables, threads, past=0):
-    """The shards of B sequences of T positions, one for each thread of use; tables: cos and sin of all positions."""
+class Reading(NamedTuple):
+    """What attention needs besides the activations, of that dtype: rotation, cos and sin of all positions (context, D/2);
+    slopes (H,) of ALiBi; lengths (B,) of the sequences without padding; each may be None."""
+
+    dtype: np.dtype
+    rotation: tuple | None = None
+    slopes: np.ndarray | None = None
+    lengths: np.ndarray | None = None
+
+
+def cut(config, B, T, reading, threads, past=0):
+    """The shards of B sequences of T positions, one for each thread of use."""
     H, K, N = config.heads, config.kv_heads, B * T
     if N * 12 * config.layers * config.dim**2 < WORK_WORTH_SHARING:
         threads = 1
@@ -220,7 +250,7 @@ def cut(config, B, T, tables, threads, past=0):
         cuts = even_cuts(B, min(B, threads))
         everything = slice(0, H), slice(0, K)
         return [
-            Shard(config, T, slice(a * T, b * T), [Job(slice(a, b), *everything)], tables, past)
+            Shard(config, T, slice(a * T, b * T), [Job(slice(a, b), *everything)], reading, past)
             for a, b in pairwise(cuts)
         ]
     meeting = Meeting(threads)
@@ -230,7 +260,7 @@ def cut(config, B, T, tables, threads, past=0):
     pairs = [unit * pair for pair in even_cuts(B * H // unit, threads)]
     for i in range(threads):
         jobs = attention_jobs(pairs[i], pairs[i + 1], H, K)
-        meeting.shards.append(Shard(config, T, slice(rows[i], rows[i + 1]), jobs, tables, past, meeting, i))
+        meeting.shards.append(Shard(config, T, slice(rows[i], rows[i + 1]), jobs, reading, past, meeting, i))
     return meeting.shards
 
 

@@ -2,7 +2,7 @@
 
 from math import prod
 
-from .model import parameter_shapes
+from .parameters import parameter_shapes
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 

@@ -8,10 +8,10 @@ from .. import backend
 from ..config import Config
 from ..generate import generate
 from ..model import Model
-from ..ops.positions import rope_angles
+from ..ops.positions.rope import rope_angles
 from ..optim import AdamW
 from ..parallel import Workers
-from ..shards import cut
+from ..shards import Reading, cut
 from .shapes import ELEMENTS, WIDTH, Shape
 
 SLOW_FLOPS = 3e8  # of a matrix product: beyond these the naive loops take more than a second
@@ -70,7 +70,7 @@ def attention(config, batch_size, T, threads):
     rng, op, workers = np.random.default_rng(0), backend.active(), Workers(threads)
     tables = rope_angles(np.arange(T), config.head_dim, config.rope_theta)
     shares = []
-    for shard in cut(config, batch_size, T, tables, threads):
+    for shard in cut(config, batch_size, T, Reading(np.dtype(np.float32), tables), threads):
         shares.append([])
         for job in shard.jobs:
             B, H, K = (part.stop - part.start for part in job)

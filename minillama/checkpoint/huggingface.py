@@ -15,8 +15,9 @@ from safetensors.numpy import save_file
 
 from ..config import Config
 from ..files import replacing, write_text
-from ..model import Model, parameter_shapes
-from ..ops.positions import swap_rope_layout
+from ..model import Model
+from ..ops.positions.rope import swap_rope_layout
+from ..parameters import parameter_shapes
 
 BLOCK_NAMES = {
     "attention_norm": "input_layernorm",

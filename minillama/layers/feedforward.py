@@ -1,0 +1,19 @@
+"""The feed-forward layer, gated or not: the config's activation between two projections."""
+
+
+def feed_forward_layer(op, p, x):
+    """w_down activation(w_in x): (N, C)
+
+    w_in is w_up, or w_gate and w_up as one matrix where the activation is gated: w_down (silu(w_gate x) * (w_up x)).
+    Source: Shazeer 2020 (arXiv 2002.05202), equation 6; without a gate Vaswani et al. 2017 (1706.03762), equation 2.
+    """
+    inner = op.linear(x, *p.inner)  # (N, 2 F) or (N, F)
+    hidden = op.activation(inner)  # (N, F)
+    return op.linear(hidden, *p.down), (x, inner, hidden)
+
+
+def feed_forward_layer_backward(op, p, grad, dy, saved):
+    x, inner, hidden = saved
+    dhidden = op.linear_backward(dy, hidden, p.down.weight, *grad.down)
+    dinner = op.activation_backward(dhidden, inner)
+    return op.linear_backward(dinner, x, p.inner.weight, *grad.inner)
