@@ -1,4 +1,4 @@
-"""The command line: `python -m minillama train | sample | tokenizer | info | bench`."""
+"""The command line: `python -m minillama train | sample | fill | tokenizer | info | bench`."""
 
 import argparse
 import importlib.util
@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from . import PRESETS, Config, __version__, load
+from .config import BIASES, SWITCHES
 from .parallel import available_threads, check_threads
 
 _MODEL_OPTIONS = {
@@ -18,7 +19,20 @@ _MODEL_OPTIONS = {
     "ffn": "width of the feed-forward layer (default: 8/3 dim, rounded up to a multiple of 8)",
     "dropout": "share of activations dropped in training",
     "tied": "use the embedding matrix as the output matrix",
-    "rope_layout": "which coordinates RoPE pairs: rotate_half or interleaved",
+    "norm": "what normalises the stream",
+    "placement": "norms before each layer, or after its sum with the stream",
+    "position": "how the model knows where a token stands",
+    "rope_layout": "which coordinates RoPE pairs",
+    "rope_theta": "base of RoPE's frequencies",
+    "rope_scaling": "how RoPE is stretched for more than the original context",
+    "rope_factor": "by how much it is stretched",
+    "rope_original_context": "the context that is stretched (default: context)",
+    "feed_forward": "activation of the feed-forward layer",
+    "mask": "what a position may read; a bidirectional model learns to fill gaps",
+    "head": "what leads from the stream to the logits",
+    "bias": "where biases are added",
+    "qk_norm": "normalise each head's queries and keys",
+    "embedding_norm": "normalise the embeddings",
 }
 _TRAINING_OPTIONS = {
     "steps": "updates of the weights",
@@ -64,7 +78,8 @@ def main(arguments=None):
 def train(options):
     from .corpora import encode_corpus
     from .plots import loss_curve
-    from .train import Run, Settings, read_metrics, read_state
+    from .tokenizers import MASK
+    from .train import Run, Settings, objective, read_metrics, read_state
 
     given = vars(options)
     folder = Path(given.get("out") or Path("runs") / Path(given.get("data", "stories")).resolve().stem)
@@ -88,8 +103,8 @@ def train(options):
         source = {name: given.get(name, default) for name, (default, _) in _DATA_OPTIONS.items()}
         settings = Settings(**{name: given[name] for name in _TRAINING_OPTIONS if name in given})
         shape = {name: given[name] for name in _MODEL_OPTIONS if name in given}
-        Config(vocab_size=1, **shape)  # a wrong shape is reported before the text is read
-        corpus = encode_corpus(**source)
+        config = Config(vocab_size=1, **shape)  # a wrong shape is reported before the text is read
+        corpus = encode_corpus(**source, mask_token=objective(config).needs_mask_token)
         run = Run.start(folder, Config(corpus.tokenizer.vocab_size, **shape), settings, corpus, threads)
         _describe_run(run)
     try:
@@ -107,7 +122,10 @@ def train(options):
     if run.corpus.floor is not None:
         floor = run.corpus.per_character(run.corpus.floor)
         print(f"the true entropy of the source is {floor:.4f} nats a character: no model does better on average")
-    print(f"continue a text with: minillama sample {folder} --prompt TEXT")
+    if run.model.config.causal:
+        print(f"continue a text with: minillama sample {folder} --prompt TEXT")
+    else:
+        print(f'fill gaps with: minillama fill {folder} "a text with {MASK} in it"')
 
 
 def _describe_run(run):
@@ -146,6 +164,26 @@ def sample(options):
         if token != tokenizer.end_of_text:
             print(stream.feed(token), end="", flush=True)
     print(stream.finish())
+
+
+def fill(options):
+    import numpy as np
+
+    from .generate import fill
+    from .tokenizers import MASK
+
+    model, tokenizer = load(options.model, options.threads)
+    if tokenizer is None or tokenizer.mask_token is None:
+        raise ValueError(f"{options.model} has no tokenizer with the special token {MASK}, which marks a gap")
+    text = options.text.replace(options.gap, MASK)
+    ids = tokenizer.encode(text)
+    gaps = np.flatnonzero(ids == tokenizer.mask_token)
+    if len(gaps) == 0:
+        raise ValueError(f"the text has no gap; write {options.gap} where a token is missing")
+    filled, probabilities = fill(model, ids, tokenizer.mask_token)
+    print(tokenizer.decode(filled))
+    for place in gaps:
+        print(f"{probabilities[place]:8.1%}  {tokenizer.decode(filled[place : place + 1])!r}", file=sys.stderr)
 
 
 def train_tokenizer(options):
@@ -287,6 +325,12 @@ def _parser():
     )
     threads(made)
 
+    made = command("fill", fill, "fill the gaps of a text with a bidirectional model")
+    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    made.add_argument("text", help="the text, with a mark for each token that is missing")
+    made.add_argument("--gap", default="___", metavar="MARK", help=_help("the mark", "___"))
+    threads(made)
+
     made = commands.add_parser("tokenizer", help="train a tokenizer, encode and decode with one")
     group = made.add_subparsers(metavar="COMMAND", required=True)
     made = command("train", train_tokenizer, "train a byte-level BPE tokenizer", group)
@@ -324,7 +368,11 @@ def _add_fields(group, cls, options):
     defaults = {field.name: field.default for field in fields(cls)}
     for name, text in options.items():
         default = defaults[name]
-        if isinstance(default, bool):
+        if name in SWITCHES:
+            group.add_argument(_flag(name), choices=list(SWITCHES[name]), help=_help(text, default))
+        elif name == "bias":
+            group.add_argument(_flag(name), nargs="*", choices=BIASES, help=_help(text, "none"))
+        elif isinstance(default, bool):
             group.add_argument(_flag(name), action=argparse.BooleanOptionalAction, help=_help(text, "no"))
         else:
             kind = int if default is None else type(default)

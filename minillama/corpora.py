@@ -17,7 +17,7 @@ from . import stories
 from .checkpoint.huggingface import read_json
 from .files import replacing, write_text
 from .ops.loss import IGNORED
-from .tokenizers import END_OF_TEXT, BPETokenizer, CharTokenizer, load_tokenizer
+from .tokenizers import END_OF_TEXT, MASK, BPETokenizer, CharTokenizer, load_tokenizer
 
 TEXT_SUFFIXES = {".txt", ".md", ".rst", ".tex", ".py", ".csv", ".json", ".html"}
 VALIDATION_SHARE = 0.1
@@ -94,15 +94,18 @@ def read_corpus(data):
     return Corpus(train, validation)
 
 
-def encode_corpus(data, tokenizer="bpe", vocab_size=1024):
+def encode_corpus(data, tokenizer="bpe", vocab_size=1024, mask_token=False):
     """Read data (see read_corpus), train a tokenizer on it ("bpe" of vocab_size tokens, or "char") and encode it
+
+    mask_token adds the special token that stands for a gap, which models that fill gaps need.
 
     The result is kept in the cache folder, keyed by the text's content: `MINILLAMA_CACHE`, or .cache/minillama in the
     home folder.
     """
     if tokenizer not in TOKENIZERS:
         raise ValueError(f"tokenizer must be one of {', '.join(TOKENIZERS)}; received {tokenizer!r}")
-    key = hashlib.sha256(json.dumps([_code_version(), tokenizer, vocab_size]).encode())
+    special_tokens = (MASK,) if mask_token else ()
+    key = hashlib.sha256(json.dumps([_code_version(), tokenizer, vocab_size, special_tokens]).encode())
     if data == "stories":
         corpus = None
         key.update(f"{STORIES_CHARACTERS} {STORIES_SEED}".encode())
@@ -114,13 +117,13 @@ def encode_corpus(data, tokenizer="bpe", vocab_size=1024):
                 key.update(f"{len(document)} ".encode() + document.encode())
     folder = cache_folder() / key.hexdigest()[:32]
     if not (folder / "corpus.json").is_file():
-        _encode(corpus or read_corpus(data), TOKENIZERS[tokenizer], vocab_size, folder)
+        _encode(corpus or read_corpus(data), TOKENIZERS[tokenizer], vocab_size, special_tokens, folder)
     facts = read_json(folder / "corpus.json")
     try:
         train, validation = (np.load(folder / f"{split}.npy", allow_pickle=False) for split in ("train", "validation"))
     except (EOFError, ValueError, OSError) as error:
         raise ValueError(f"the cached tokens in {folder} are damaged ({error}); remove that folder") from error
-    source = {"data": str(data), "tokenizer": tokenizer, "vocab_size": vocab_size}
+    source = {"data": str(data), "tokenizer": tokenizer, "vocab_size": vocab_size, "mask_token": mask_token}
     return EncodedCorpus(load_tokenizer(folder), train, validation, **facts, source=source)
 
 
@@ -224,20 +227,20 @@ def _split(documents):
     return train, validation
 
 
-def _train_char(corpus, vocab_size):
+def _train_char(corpus, vocab_size, special_tokens):
     documents = corpus.train + corpus.validation
     several = max(len(corpus.train), len(corpus.validation)) > 1
-    return CharTokenizer.train("".join(documents), (END_OF_TEXT,) if several else ())
+    return CharTokenizer.train("".join(documents), ((END_OF_TEXT,) if several else ()) + special_tokens)
 
 
-def _train_bpe(corpus, vocab_size):
+def _train_bpe(corpus, vocab_size, special_tokens):
     left, sample = _TOKENIZER_SAMPLE, []
     for document in corpus.train:
         sample.append(document[:left])
         left -= len(sample[-1])
         if left <= 0:
             break
-    return BPETokenizer.train(sample, vocab_size)
+    return BPETokenizer.train(sample, vocab_size, (END_OF_TEXT, *special_tokens))
 
 
 TOKENIZERS = {"bpe": _train_bpe, "char": _train_char}
@@ -251,8 +254,8 @@ def _stream(tokenizer, documents):
     return np.concatenate(parts)
 
 
-def _encode(corpus, train_tokenizer, vocab_size, folder):
-    tokenizer = train_tokenizer(corpus, vocab_size)
+def _encode(corpus, train_tokenizer, vocab_size, special_tokens, folder):
+    tokenizer = train_tokenizer(corpus, vocab_size, special_tokens)
     digest = hashlib.sha256(json.dumps(tokenizer.to_json()).encode())
     for split in ("train", "validation"):
         tokens = _stream(tokenizer, getattr(corpus, split))

@@ -71,6 +71,27 @@ def draw(p, u):
     return 256 * block + place
 
 
+def fill(model, ids, mask_token):
+    """The gaps of a text, filled one after the other, the surest first: ids (T,), probabilities (T,)
+
+    ids (T,) of a bidirectional model, with mask_token in the place of each gap. A gap gets its most likely token, and
+    the next one is chosen knowing it; its probability at that time is returned, 1 where there was no gap.
+    Source of the order: Ghazvininejad et al. 2019, Mask-Predict (arXiv 1904.09324), section 3, a token at a time.
+    """
+    if model.config.causal:
+        raise ValueError("this model reads only what comes before a gap, so it cannot fill one; use generate")
+    ids = np.array(ids)
+    probabilities = np.ones(len(ids))
+    while len(gaps := np.flatnonzero(ids == mask_token)):
+        logits = model.logits(ids[None])[0, gaps].astype(np.float64)
+        logits[:, mask_token] = -np.inf
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        surest = int(p.max(axis=1).argmax())
+        ids[gaps[surest]], probabilities[gaps[surest]] = p[surest].argmax(), p[surest].max()
+    return ids, probabilities
+
+
 def generate(
     model, prompt, max_tokens=None, temperature=1.0, top_k=None, top_p=1.0, seed=0, stop=None, sliding_window=False
 ):

@@ -274,7 +274,7 @@ class Model:
         if not self.config.causal:
             raise ValueError(
                 f"a model with the mask {self.config.mask!r} reads what comes after a position too, so nothing of it "
-                f"can be kept while a text grows, and it writes none. It fills gaps: minillama.fill"
+                f"can be kept while a text grows, and it writes none. It fills gaps: minillama.generate.fill"
             )
         return KVCache(self.config, batch_size, self.dtype)
 

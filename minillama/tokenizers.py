@@ -28,6 +28,7 @@ import numpy as np
 from .files import write_text
 
 END_OF_TEXT = "<|endoftext|>"
+MASK = "<|mask|>"  # stands for a hidden token in masked language modelling
 
 # How text is cut into words before BPE, which never merges across words. Alternatives, in the order they are
 # tried: English contractions; letters, with one space before them; numbers; other signs, with one space
@@ -69,6 +70,11 @@ class Tokenizer:
     def end_of_text(self) -> int | None:
         """The id of END_OF_TEXT, or None if the vocabulary has no such special token."""
         return self.special_tokens.get(END_OF_TEXT)
+
+    @property
+    def mask_token(self) -> int | None:
+        """The id of MASK, or None if the vocabulary has no such special token."""
+        return self.special_tokens.get(MASK)
 
     def encode(self, text: str, special: bool = True) -> np.ndarray:
         """The ids of a text, int32 (T,). Nothing is stripped, added or normalised.

@@ -21,12 +21,14 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from .config import Config
-from .corpora import Batches, evaluation_batches
+from .corpora import Batches
 from .files import append_text, remove_leftovers, replacing, write_text
-from .generate import generate
 from .model import Model
+from .objectives import OBJECTIVES
 from .ops.loss import IGNORED
+from .ops.masks import MASKS
 from .optim import AdamW, learning_rate
+from .tokenizers import MASK
 
 STATE_FILE, METRICS_FILE = "trainer.safetensors", "metrics.jsonl"
 LOG_EVERY = 10  # steps between rows of metrics.jsonl; val_loss is null in rows without an evaluation
@@ -76,15 +78,21 @@ class NotFinite(ArithmeticError):
     """The loss or the gradient is infinite or not a number; the run stops and writes no checkpoint of it."""
 
 
-def evaluate(model, tokens, end_of_text=None):
-    """The mean loss in nats over a whole stream of tokens, in the windows of `corpora.evaluation_batches`."""
+def evaluate(model, tokens, tokenizer):
+    """The mean loss in nats over a whole stream of tokens, in the windows of the model's objective."""
     context = model.config.context
     total = count = 0
-    for ids, targets in evaluation_batches(tokens, context, max(1, _EVALUATION_TOKENS // context), end_of_text):
+    evaluation = objective(model.config).evaluation
+    for ids, targets in evaluation(tokenizer, tokens, context, max(1, _EVALUATION_TOKENS // context)):
         predicted = np.count_nonzero(targets != IGNORED)
         total += predicted * model.loss(ids, targets)
         count += predicted
     return total / count
+
+
+def objective(config):
+    """What a model of this config is trained for: a row of OBJECTIVES."""
+    return OBJECTIVES[MASKS[config.mask].objective]
 
 
 class Run:
@@ -100,6 +108,12 @@ class Run:
         s = settings
         self.optimizer = AdamW(self.model.parameters, (s.beta1, s.beta2), 1e-8, s.weight_decay, s.clip)
         self.batches = Batches(corpus.train, config.context, s.batch_size, s.seed, corpus.tokenizer.end_of_text)
+        self.objective = objective(config)
+        if self.objective.needs_mask_token and corpus.tokenizer.mask_token is None:
+            raise ValueError(
+                f"the mask {config.mask!r} asks for a tokenizer with the special token {MASK}; encode the text with "
+                f"mask_token=True"
+            )
         if len(corpus.validation) < 2:
             raise ValueError("the validation split, a tenth of the text, has fewer than 2 tokens; use more text")
         self.seconds = 0.0  # spent in training so far, also before interruptions
@@ -209,13 +223,15 @@ class Run:
 
     def evaluate(self):
         """The validation loss, over all of the split, in nats a token."""
-        return evaluate(self.model, self.corpus.validation, self.corpus.tokenizer.end_of_text)
+        return evaluate(self.model, self.corpus.validation, self.corpus.tokenizer)
 
     def step(self):
         """One step of training: loss of the batch, length of its gradient, learning rate."""
         s, t = self.settings, self.optimizer.steps
         noise_seed = (s.seed * 0x85EBCA6B + t) % 2**32
-        ids, targets = self.batches[t]
+        ids, targets = self.objective.examples(
+            self.corpus.tokenizer, *self.batches[t], np.random.default_rng([s.seed, t])
+        )
         loss, gradients = self.model.loss_and_gradients(ids, targets, s.micro_batches, noise_seed)
         norm = self.optimizer.gradient_norm(gradients, self.model.workers)
         rate = learning_rate(t + 1, s.steps, s.lr, s.warmup, s.lr_floor)
@@ -225,13 +241,8 @@ class Run:
         return loss, norm, rate
 
     def sample(self, characters=240, seed=0):
-        """The beginning of a text by the model as it is."""
-        tokenizer = self.corpus.tokenizer
-        start = self.corpus.validation[0] if tokenizer.end_of_text is None else tokenizer.end_of_text
-        budget = min(self.model.config.context - 1, characters)
-        tokens = generate(self.model, [start], budget, 0.8, top_p=0.95, seed=seed, stop=tokenizer.end_of_text)
-        tokens = [token for token in tokens if token != tokenizer.end_of_text]
-        return tokenizer.decode(tokens)[:characters]
+        """What the model as it is makes of the text: a beginning of its own, or gaps that it filled."""
+        return self.objective.sample(self.model, self.corpus, characters, seed)
 
     def _report(self, loss):
         floor = "" if self.corpus.floor is None else f" (true entropy {self.corpus.floor:.4f})"

@@ -42,7 +42,7 @@ def weights(folder):
 
 def test_it_learns_and_the_folder_has_what_was_learned(tmp_path, corpus):
     run = make(tmp_path / "run", corpus, steps=150, eval_every=50, batch_size=8)
-    before = evaluate(run.model, corpus.validation)
+    before = evaluate(run.model, corpus.validation, corpus.tokenizer)
     loss = run.train(quiet=True)
     assert before > 2.2 and loss < 0.7
     rows = read_metrics(tmp_path / "run")
@@ -52,7 +52,7 @@ def test_it_learns_and_the_folder_has_what_was_learned(tmp_path, corpus):
     assert {"step", "train_loss", "val_loss", "seconds", "tokens_per_second"} <= rows[0].keys()
     assert rows[-1]["val_loss"] == loss and rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
     model, tokenizer = minillama.load(tmp_path / "run")
-    assert evaluate(model, corpus.validation) == pytest.approx(loss, rel=1e-6)
+    assert evaluate(model, corpus.validation, tokenizer) == pytest.approx(loss, rel=1e-6)
     assert tokenizer.vocab_size == corpus.tokenizer.vocab_size
 
 
@@ -67,7 +67,7 @@ def test_evaluation_covers_the_whole_split(corpus, tmp_path, monkeypatch):
         p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         losses += [-np.log(p[i, target]) for i, target in enumerate(window[1:])]
     assert len(losses) == len(tokens) - 1
-    assert evaluate(model, tokens) == pytest.approx(np.mean(losses), rel=1e-6)
+    assert evaluate(model, tokens, corpus.tokenizer) == pytest.approx(np.mean(losses), rel=1e-6)
 
 
 @pytest.mark.parametrize("stop", [1, 4, 5, 11])

@@ -1,0 +1,69 @@
+"""CONTRIBUTING.md promises that a norm is one file and one row; here one is added to a copy of the package."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import minillama
+
+PEAKNORM = '''"""Normalisation by the largest magnitude."""
+
+import numpy as np
+
+
+def peaknorm(x, weight, bias, eps, residual=None):
+    """y = weight * x / (max |x| + eps) + bias"""
+    if residual is not None:
+        x += residual
+    scale = 1 / (np.abs(x).max(axis=1, keepdims=True) + eps)
+    y = weight * (x * scale)
+    if bias is not None:
+        y += bias
+    return y, scale
+
+
+def peaknorm_backward(dy, x, weight, scale, dweight, dbias, dx=None):
+    """dx = scale * (g - sign(x_m) sum(g x) scale at m),   g = weight * dy,   m where |x| is largest"""
+    g = weight * dy
+    dweight += np.sum(dy * x * scale, axis=0)
+    if dbias is not None:
+        dbias += dy.sum(axis=0)
+    rows, m = np.arange(len(x)), np.abs(x).argmax(axis=1)
+    through = g * scale
+    through[rows, m] -= np.sign(x[rows, m]) * np.sum(g * x, axis=1) * scale[:, 0] ** 2
+    if dx is None:
+        return through
+    dx += through
+    return dx
+'''
+
+
+def test_a_norm_is_one_file_and_one_row(tmp_path):
+    source = Path(minillama.__file__).parent
+    package = tmp_path / "minillama"
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(__file__).parent, tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "ops/norms/peaknorm.py").write_text(PEAKNORM, encoding="utf-8")
+    table = package / "ops/norms/__init__.py"
+    text = table.read_text(encoding="utf-8")
+    row = '    "peaknorm": Norm(peaknorm, peaknorm_backward),\n'
+    text = text.replace("NORMS = {\n", "NORMS = {\n" + row)
+    text = text.replace("from .rmsnorm import", "from .peaknorm import peaknorm, peaknorm_backward\nfrom .rmsnorm import")
+    table.write_text(text, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "MINILLAMA_CACHE": str(tmp_path / "cache")}
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8"
+        )
+
+    tests = run("-m", "pytest", "-q", "-k", "peaknorm", "tests/test_switches.py", "tests/test_ops.py")
+    assert tests.returncode == 0, tests.stdout[-3000:]
+    passed = int(tests.stdout.split(" passed")[0].split()[-1])
+    assert passed >= 8, tests.stdout  # gradient, shards, causality, cached decoding, on each backend
+    (tmp_path / "text.txt").write_text("to be or not to be " * 200, encoding="utf-8")
+    options = "--data text.txt --tokenizer char --norm peaknorm --dim 16 --layers 1 --heads 2 --context 16 --steps 3"
+    trained = run("-m", "minillama", "train", "--out", "run", *options.split())
+    assert trained.returncode == 0, trained.stderr
