@@ -279,7 +279,10 @@ class Model:
         return KVCache(self.config, batch_size, self.dtype)
 
     def save(self, path, tokenizer=None):
-        """Write a Hugging Face directory: config.json, model.safetensors and, with a tokenizer, tokenizer.json."""
+        """Write a Hugging Face directory: config.json, model.safetensors and, with a tokenizer, tokenizer.json
+
+        transformers opens it where it has the architecture (minillama.checkpoint); minillama.load opens every one.
+        """
         from .checkpoint.huggingface import save
 
         save(path, self, tokenizer)
