@@ -8,7 +8,7 @@ from .. import backend
 from ..config import Config
 from ..generate import generate
 from ..model import Model
-from ..ops.positions import rope_angles
+from ..ops.positions.rope import rope_angles
 from ..optim import AdamW
 from ..parallel import Workers
 from ..shards import cut
