@@ -1,5 +1,6 @@
 """What a model of a given shape costs: parameters, arithmetic and memory, from its Config alone."""
 
+from dataclasses import replace
 from math import prod
 
 from .parameters import parameter_shapes
@@ -38,3 +39,22 @@ def flops_per_token(config, context=None):
 def cache_bytes_per_token(config, item_size=4):
     """Bytes of keys and values that decoding keeps for each token: 2 L K D item_size."""
     return 2 * config.layers * config.kv_heads * config.head_dim * item_size
+
+
+def match_parameters(config, count):
+    """The config with the width of its feed-forward changed so that it has as nearly count parameters as can be
+
+    The number of parameters is a + b F in the width F. ValueError if a alone is more than count.
+    """
+
+    def total(width):
+        return parameters(replace(config, ffn=width))["total"]
+
+    per_column = total(2) - total(1)
+    width = 1 + round((count - total(1)) / per_column)
+    if width < 1:
+        raise ValueError(
+            f"{count:,} parameters are too few for this model: it has {total(1) - per_column:,} without its "
+            f"feed-forward layers. Choose a smaller vocabulary or fewer layers"
+        )
+    return replace(config, ffn=width)
