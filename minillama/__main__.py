@@ -189,6 +189,22 @@ def fill(options):
         print(f"{probabilities[place]:8.1%}  {tokenizer.decode(filled[place : place + 1])!r}", file=sys.stderr)
 
 
+def compare(options):
+    import json
+
+    from .compare import compare, table
+    from .files import write_text
+
+    settings = {"steps": options.steps}
+    rows = compare(options.data, range(options.seeds), settings, options.context, threads=options.threads)
+    print()
+    print(table(rows))
+    for row in rows[:3]:
+        print(f"\n{row['family']}:\n{row['text']}")
+    if options.json:
+        write_text(options.json, json.dumps(rows, indent=1) + "\n")
+
+
 def train_tokenizer(options):
     from .corpora import read_corpus
     from .tokenizers import BPETokenizer
@@ -366,6 +382,14 @@ def _parser():
     made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
     made.add_argument("text", help="the text, with a mark for each token that is missing")
     made.add_argument("--gap", default="___", metavar="MARK", help=_help("the mark", "___"))
+    threads(made)
+
+    made = command("compare", compare, "train a tiny LLaMA, GPT-2 and BERT on the same text, and see what each can do")
+    made.add_argument("data", nargs="?", default="stories", metavar="DATA", help="as for train (default: stories)")
+    made.add_argument("--seeds", type=int, default=3, metavar="N", help=_help("seeds 0 to N - 1", 3))
+    made.add_argument("--steps", type=int, default=600, metavar="N", help=_help("updates of the weights", 600))
+    made.add_argument("--context", type=int, default=256, metavar="N", help=_help("longest sequence, in tokens", 256))
+    made.add_argument("--json", metavar="FILE", help="also write the rows there")
     threads(made)
 
     made = commands.add_parser("tokenizer", help="train a tokenizer, encode and decode with one")
