@@ -6,7 +6,7 @@ import pytest
 from minillama import backend
 from minillama.gradcheck import numerical_gradient, relative_error
 from minillama.ops.loss import IGNORED
-from minillama.ops.positions import ROPE_LAYOUTS, rope_angles, swap_rope_layout
+from minillama.ops.positions.rope import rope_angles
 
 from .conftest import BACKENDS
 
@@ -249,34 +249,6 @@ def test_swiglu_stands_large_gates(each_backend):
         d = backend.active().swiglu_backward(np.ones_like(h), gate_up)
     np.testing.assert_allclose(h, [[0, 200, 0]], atol=1e-30)
     np.testing.assert_allclose(d, [[0, 1, 0.5, 0, 200, 0]], atol=1e-30)
-
-
-@pytest.mark.parametrize("layout", ROPE_LAYOUTS)
-def test_rope_scores_depend_on_the_distance_only(layout, each_backend, rng):
-    op, q, k = backend.active(), rng.standard_normal((1, 1, 1, 8)), rng.standard_normal((1, 1, 1, 8))
-
-    def score(i, j):
-        turned = [op.rope(x.copy(), *rope_angles([p], 8, 10000.0, np.float64), layout) for x, p in ((q, i), (k, j))]
-        return float(np.sum(turned[0] * turned[1]))
-
-    assert abs(score(5, 2) - score(105, 102)) < 1e-13
-    assert abs(score(5, 2) - score(5, 3)) > 1e-3
-
-
-@pytest.mark.parametrize("source, other", [("interleaved", "rotate_half"), ("rotate_half", "interleaved")])
-def test_swapped_rows_give_the_same_scores_in_the_other_layout(source, other, rng):
-    op, H, D = backend.active(), 3, 6
-    x, w_q, w_k = rng.standard_normal((4, 5)), rng.standard_normal((H * D, 5)), rng.standard_normal((H * D, 5))
-    angles = rope_angles(np.arange(4), D, 100.0, np.float64)
-
-    def scores(w_q, w_k, layout):
-        q, k = (op.rope((x @ w.T).reshape(1, 4, H, D).copy(), *angles, layout) for w in (w_q, w_k))
-        return np.einsum("bthd,bshd->hts", q, k)
-
-    expected = scores(w_q, w_k, source)
-    assert relative_error(scores(*(swap_rope_layout(w, H, source) for w in (w_q, w_k)), other), expected) < 1e-13
-    assert relative_error(scores(w_q, w_k, other), expected) > 0.1
-    np.testing.assert_array_equal(swap_rope_layout(swap_rope_layout(w_q, H, source), H, other), w_q)
 
 
 def test_attention_of_the_last_positions_equals_the_end_of_the_whole(each_backend, rng):
