@@ -19,7 +19,7 @@ from minillama.ablate.statistics import estimate, paired, t_quantile, verdict
 from minillama.ablate.variants import CLOSE_UPS, NOT_COMPARED, STUDIES, config_of, name_of, variants
 from minillama.config import SWITCHES
 from minillama.corpora import encode_corpus
-from minillama.sizes import flops_per_token, match_parameters, parameters
+from minillama.sizes import match_parameters, parameters, training_flops_per_token
 from minillama.train import Settings
 
 TINY = Protocol(8, 1, 2, 8, Settings(steps=4, batch_size=2, lr=0.01, warmup=1))
@@ -50,7 +50,7 @@ def made_up(changes=(), corpus="a", seed=0, loss=1.0, kind=RUN, lr=0.003, protoc
     return {
         "kind": kind, "variant": name_of(changes), "corpus": corpus, "seed": seed, "lr": lr, "loss": loss,
         "curve": [[2, 2 * (loss or 1)], [4, loss]], "step_seconds": {"min": 0.01, "median": 0.02}, "steps": steps,
-        "parameters": parameters(config)["total"], "flops_per_token": flops_per_token(config),
+        "parameters": parameters(config)["total"], "training_flops_per_token": training_flops_per_token(config),
         "config": config.to_dict(), "unit": "token", "floor": None, "data": "0", "protocol": protocol.to_dict(),
         **fields,
     }  # fmt: skip
@@ -123,7 +123,7 @@ def test_equal_compute_changes_the_steps_and_leaves_the_width():
     protocol = Protocol(equal="compute")
     config, steps = protocol.plan({"kv_heads": 1}, 512)
     assert config.ffn == BASE.ffn and steps > 500
-    assert steps * flops_per_token(config) == pytest.approx(500 * flops_per_token(BASE), rel=1 / 500)
+    assert steps * training_flops_per_token(config) == pytest.approx(500 * training_flops_per_token(BASE), rel=1 / 500)
     assert protocol.plan({}, 512) == (BASE, 500)
     with pytest.raises(ValueError, match="equal must be one of parameters, compute; received 'time'"):
         Protocol(equal="time")

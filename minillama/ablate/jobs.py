@@ -21,7 +21,7 @@ import threadpoolctl
 from ..config import Config
 from ..corpora import encode_corpus
 from ..parameters import initialise
-from ..sizes import flops_per_token, match_parameters, parameters
+from ..sizes import match_parameters, parameters, training_flops_per_token
 from ..train import NotFinite, Run, Settings, evaluate
 from .extrapolation import losses_by_position
 from .variants import config_of, name_of, reads_on
@@ -73,7 +73,7 @@ def equal_parameters(config, base, steps):
 
 
 def equal_compute(config, base, steps):
-    return config, max(1, round(steps * flops_per_token(base) / flops_per_token(config)))
+    return config, max(1, round(steps * training_flops_per_token(base) / training_flops_per_token(config)))
 
 
 EQUAL = {"parameters": equal_parameters, "compute": equal_compute}
@@ -149,7 +149,7 @@ def compute(protocol, source, job):
         **measured,
         "steps": steps,
         "parameters": parameters(config)["total"],
-        "flops_per_token": flops_per_token(config),
+        "training_flops_per_token": training_flops_per_token(config),
         "config": config.to_dict(),
         "seconds": round(time.perf_counter() - began, 2),
         "unit": "character" if source["tokenizer"] == "char" else "token",

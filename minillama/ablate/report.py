@@ -101,7 +101,7 @@ _COLUMNS = {
     "FFN": lambda o: f"{o.runs[0]['config']['ffn']}",
     "parameters": lambda o: f"{o.runs[0]['parameters']:,}",
     "steps": lambda o: f"{o.runs[0]['steps']}",
-    "MFLOP a token": lambda o: f"{3 * o.runs[0]['flops_per_token'] / 1e6:.2f}",
+    "MFLOP a token": lambda o: f"{o.runs[0]['training_flops_per_token'] / 1e6:.2f}",
     "ms a step": lambda o: _milliseconds(o.runs),
     "learning rate": lambda o: ", ".join(sorted({f"{run['lr']:.2g}" for run in o.runs})),
     "seeds": lambda o: f"{len(o.runs)}",
