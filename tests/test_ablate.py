@@ -47,13 +47,14 @@ def made_up(changes=(), corpus="a", seed=0, loss=1.0, kind=RUN, lr=0.003, protoc
     """A result as `compute` gives it."""
     changes = dict(changes)
     config, steps = protocol.plan(changes, 30)
-    return {
+    result = {
         "kind": kind, "variant": name_of(changes), "corpus": corpus, "seed": seed, "lr": lr, "loss": loss,
         "curve": [[2, 2 * (loss or 1)], [4, loss]], "step_seconds": {"min": 0.01, "median": 0.02}, "steps": steps,
         "parameters": parameters(config)["total"], "training_flops_per_token": training_flops_per_token(config),
         "config": config.to_dict(), "unit": "token", "floor": None, "data": "0", "protocol": protocol.to_dict(),
         **fields,
     }  # fmt: skip
+    return json.loads(json.dumps(result))
 
 
 def by_key(results):

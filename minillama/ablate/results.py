@@ -25,8 +25,9 @@ class Results:
         self.by_key = read([folder], protocol)
 
     def add(self, result):
-        append_text(self.path, json.dumps(result, allow_nan=False) + "\n")
-        self.by_key[key_of(result)] = result
+        line = json.dumps(result, allow_nan=False)
+        append_text(self.path, line + "\n")
+        self.by_key[key_of(result)] = json.loads(line)
 
     def check_data(self, name, fingerprint):
         """ValueError if the results on the corpus of this name were made with other tokens."""
