@@ -67,3 +67,22 @@ def training_flops_per_token(config, sequence=None):
 def cache_bytes_per_token(config, item_size=4):
     """Bytes of keys and values that decoding keeps for each token: 2 L K D item_size; 0 where the model writes none."""
     return 2 * config.layers * config.kv_heads * config.head_dim * item_size if config.causal else 0
+
+
+def match_parameters(config, count):
+    """The config with the width of its feed-forward changed so that it has as nearly count parameters as can be
+
+    The number of parameters is a + b F in the width F. ValueError if a alone is more than count.
+    """
+
+    def total(width):
+        return parameters(replace(config, ffn=width))["total"]
+
+    per_column = total(2) - total(1)
+    width = 1 + round((count - total(1)) / per_column)
+    if width < 1:
+        raise ValueError(
+            f"{count:,} parameters are too few for this model: it has {total(1) - per_column:,} without its "
+            f"feed-forward layers. Choose a smaller vocabulary or fewer layers"
+        )
+    return replace(config, ffn=width)
