@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from math import isfinite
 from numbers import Integral, Real
 
-from .ops.positions import ROPE_LAYOUTS
+from .ops.positions.rope import ROPE_LAYOUTS
 
 
 @dataclass(frozen=True)

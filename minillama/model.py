@@ -22,7 +22,7 @@ import numpy as np
 from . import backend
 from .memory import KVCache, Store, empty, frame
 from .ops.loss import IGNORED
-from .ops.positions import rope_angles
+from .ops.positions.rope import rope_angles
 from .parallel import Workers, available_threads
 from .shards import cut, even_cuts
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .memory import Store
 from .model import Model, parameter_shapes, stacked_views
-from .ops.positions import rope_angles
+from .ops.positions.rope import rope_angles
 
 GROUP = 64  # weights that share a scale; the last group of a row may be shorter
 

@@ -8,7 +8,7 @@ from .. import backend
 from ..config import Config
 from ..generate import generate
 from ..model import Model
-from ..ops.positions import rope_angles
+from ..ops.positions.rope import rope_angles
 from ..optim import AdamW
 from ..parallel import Workers
 from ..shards import cut
@@ -113,7 +113,7 @@ def elementwise(threads):
         return lambda: workers.run(work, workers.split(len(x)))
 
     return {
-        "rmsnorm": over_rows(lambda rows: op.rmsnorm(rows, norm, 1e-5)),
+        "rmsnorm": over_rows(lambda rows: op.rmsnorm(rows, norm, None, 1e-5)),
         "swiglu": over_rows(op.swiglu),
         "adamw": lambda: workers.run(update, workers.split(ELEMENTS)),
     }

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import Config
-from ..ops.positions import rope_angles
+from ..ops.positions.rope import rope_angles
 from .ours import batch
 from .shapes import Shape
 

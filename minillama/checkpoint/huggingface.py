@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from ..config import Config
 from ..files import replacing, write_text
 from ..model import Model, parameter_shapes
-from ..ops.positions import swap_rope_layout
+from ..ops.positions.rope import swap_rope_layout
 
 BLOCK_NAMES = {
     "attention_norm": "input_layernorm",

@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from ..memory import empty
-from ..ops.positions import ROPE_LAYOUTS
+from ..ops.positions.rope import ROPE_LAYOUTS
 from .vectors import FAST, JIT, VECTOR_BYTES, exp
 
 UNIT_BYTES = 2**16  # less costs more visits to the counter, more leaves threads idle at the end of a turn
