@@ -1,4 +1,4 @@
-"""The command line: `python -m minillama train | sample | fill | tokenizer | info | bench | ablate`."""
+"""The command line: `python -m minillama train | sample | fill | tokenizer | info | table | bench | ablate`."""
 
 import argparse
 import importlib.util
@@ -9,6 +9,7 @@ from pathlib import Path
 from . import PRESETS, Config, __version__, load
 from .config import BIASES, SWITCHES
 from .files import write_text
+from .ops.positions import POSITIONS
 from .parallel import available_threads, check_threads
 
 _MODEL_OPTIONS = {
@@ -246,23 +247,48 @@ def info(options):
     else:
         raise ValueError(f"{options.model!r} is neither a folder nor one of the models {', '.join(PRESETS)}")
     counts = parameters(config)
-    for name, value in config.to_dict().items():
+    for name, value in _described_fields(config):
         print(f"{name:<24}{value}")
     print()
     for name, shape in parameter_shapes(config).items():
         if not name.startswith("blocks.") or name.startswith("blocks.0."):  # the blocks are alike
-            print(f"{name.replace('blocks.0', 'each block'):<28}{' x '.join(f'{size:,}' for size in shape)}")
+            print(f"{name.replace('blocks.0', 'each block'):<32}{' x '.join(f'{size:,}' for size in shape)}")
     print()
     for part, count in counts.items():
-        print(f"{part + ' parameters':<24}{count:>20,}{count / counts['total']:>9.1%}")
+        print(f"{part + ' parameters':<28}{count:>16,}{count / counts['total']:>9.1%}")
     print()
     for kind, size in BYTES.items():
         print(f"{'weights in ' + kind:<24}{counts['total'] * size / 1e6:>20,.1f} MB")
     training = f"{'training, float32':<24}{counts['total'] * 16 / 1e6:>20,.1f} MB"
     print(f"{training}  (weights, gradient, two moments; one gradient more for each further thread)")
-    print(f"{'cache a token, float32':<24}{cache_bytes_per_token(config):>20,} bytes")
+    if config.causal:
+        print(f"{'cache a token, float32':<24}{cache_bytes_per_token(config):>20,} bytes")
     forward = flops_per_token(config)
     print(f"{'FLOPs a token':<24}{forward:>20,}  forward, at {config.context} tokens; three times that in training")
+
+
+def _described_fields(config):
+    """[(name, text)] of the fields of a config that have a value and an effect."""
+    rotated = POSITIONS[config.position].rotation is not None
+    for name, value in config.to_dict().items():
+        if value is None or (name.startswith("rope_") and not rotated):
+            continue
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        elif isinstance(value, tuple):
+            value = ", ".join(value) or "none"
+        yield name, value
+
+
+def model_table(options):
+    from .table import FORMATS, model_rows
+
+    rows = model_rows(options.names)
+    print(FORMATS[options.format](rows))
+    if options.figure:
+        from .plots import parameters_and_cache
+
+        print(f"the figure is in {parameters_and_cache(rows, options.figure)}", file=sys.stderr)
 
 
 def bench(options):
@@ -450,6 +476,14 @@ def _parser():
 
     made = command("info", info, "shape, parameters, memory and arithmetic of a model")
     made.add_argument("model", metavar="DIR|NAME", help=f"folder of a model, or one of: {', '.join(PRESETS)}")
+
+    made = command("table", model_table, "what is stated of the models beside what follows from their shapes")
+    text = f"models to show, of {', '.join(PRESETS)}"
+    made.add_argument("names", nargs="*", metavar="NAME", help=_help(text, "all but the tiny ones"))
+    made.add_argument(
+        "--format", choices=("text", "markdown", "csv"), default="text", help=_help("of the table", "text")
+    )
+    made.add_argument("--figure", metavar="FILE", help="also draw parameters and cache there, as PNG")
     return parser
 
 

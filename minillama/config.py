@@ -113,7 +113,7 @@ class Config:
             raise ValueError(f"dropout is a probability below 1; received {self.dropout}. 0 turns it off")
 
     def _check_bias(self):
-        if isinstance(self.bias, str) or not isinstance(self.bias, tuple | list):
+        if not isinstance(self.bias, tuple | list):  # a string is a sequence of letters
             raise ValueError(f"bias must be a tuple of names among {', '.join(BIASES)}; received {self.bias!r}")
         unknown = [kind for kind in self.bias if kind not in BIASES]
         if unknown:
@@ -236,25 +236,3 @@ def ffn_width(dim, multiple_of=8, multiplier=1.0):
 def _near_divisors(number, wanted):
     divisors = [d for d in range(1, number + 1) if number % d == 0]
     return ", ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:4])))
-
-
-def _llama(vocab_size, context, dim, layers, heads, kv_heads, ffn, **rest):
-    return Config(vocab_size, dim, layers, heads, kv_heads, ffn, context, **rest)
-
-
-# The models of the reference card whose architecture this package has: LLaMA 1 and 2, Llama 3 (8K), Code Llama.
-# Sources: arXiv 2302.13971, 2307.09288, 2407.21783, 2308.12950 and Meta's model cards.
-PRESETS = {
-    "llama-7b": _llama(32000, 2048, 4096, 32, 32, 32, ffn_width(4096, 256), norm_eps=1e-6),
-    "llama-13b": _llama(32000, 2048, 5120, 40, 40, 40, ffn_width(5120, 256), norm_eps=1e-6),
-    "llama-33b": _llama(32000, 2048, 6656, 60, 52, 52, ffn_width(6656, 256), norm_eps=1e-6),
-    "llama-65b": _llama(32000, 2048, 8192, 80, 64, 64, ffn_width(8192, 256)),
-    "llama-2-7b": _llama(32000, 4096, 4096, 32, 32, 32, ffn_width(4096, 256)),
-    "llama-2-13b": _llama(32000, 4096, 5120, 40, 40, 40, ffn_width(5120, 256)),
-    "llama-2-70b": _llama(32000, 4096, 8192, 80, 64, 8, ffn_width(8192, 4096, 1.3)),
-    "llama-3-8b": _llama(128256, 8192, 4096, 32, 32, 8, ffn_width(4096, 1024, 1.3), rope_theta=5e5),
-    "llama-3-70b": _llama(128256, 8192, 8192, 80, 64, 8, ffn_width(8192, 4096, 1.3), rope_theta=5e5),
-    "codellama-7b": _llama(32016, 16384, 4096, 32, 32, 32, ffn_width(4096, 256), rope_theta=1e6),
-    "codellama-34b": _llama(32000, 16384, 8192, 48, 64, 8, ffn_width(8192, 256), rope_theta=1e6),
-    "codellama-70b": _llama(32016, 16384, 8192, 80, 64, 8, ffn_width(8192, 4096, 1.3), rope_theta=1e6),
-}

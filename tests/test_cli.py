@@ -61,7 +61,12 @@ def test_train_then_sample_then_info(cli, text, tmp_path):
 def test_info_of_a_model_of_the_card(cli):
     code, out, _ = cli("info", "llama-7b")
     assert code == 0 and "6,738,415,616" in out and "100.0%" in out
-    assert "each block.w_gate           11,008 x 4,096\n" in out and "final_norm                  4,096\n" in out
+    assert "each block.w_gate               11,008 x 4,096\n" in out
+    assert "final_norm                      4,096\n" in out
+    assert "rope_theta              10000.0\n" in out and "rope_original_context" not in out
+    code, out, _ = cli("info", "bert-base")
+    assert code == 0 and "109,514,298" in out and "bias                    qkv, o, ffn, norm, head\n" in out
+    assert "rope" not in out and "cache" not in out and "each block.attention_norm_bias  768\n" in out
     code, _, err = cli("info", "llama-8b")
     assert code == 1 and all(name in err for name in PRESETS)
 
