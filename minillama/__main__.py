@@ -1,13 +1,14 @@
-"""The command line: `python -m minillama train | sample | fill | tokenizer | info | bench`."""
+"""The command line: `python -m minillama train | sample | fill | tokenizer | info | bench | ablate`."""
 
 import argparse
 import importlib.util
 import sys
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 
 from . import PRESETS, Config, __version__, load
 from .config import BIASES, SWITCHES
+from .files import write_text
 from .parallel import available_threads, check_threads
 
 _MODEL_OPTIONS = {
@@ -49,6 +50,8 @@ _TRAINING_OPTIONS = {
     "init_std": "standard deviation of the initial weights",
     "eval_every": "steps between evaluations, samples and checkpoints",
 }
+_ABLATION_SHAPE = ("dim", "layers", "heads", "context")
+_ABLATION_SETTINGS = ("steps", "batch_size", "lr", "warmup", "lr_floor", "weight_decay", "clip", "init_std")
 _DATA_OPTIONS = {
     "data": ("stories", "a UTF-8 text file, a folder of text files, or stories, the built-in source"),
     "tokenizer": ("bpe", "bpe (byte-level) or char"),
@@ -289,6 +292,40 @@ def bench(options):
             print(path)
 
 
+def ablate(options):
+    from .ablate.figures import draw
+    from .ablate.jobs import Protocol
+    from .ablate.report import report
+    from .ablate.results import read
+    from .ablate.scheduler import run, sources
+    from .ablate.variants import STUDIES
+
+    if options.studies[:1] == ["report"]:
+        folders = options.studies[1:] or [options.out]
+        results = read(folders)
+    else:
+        given = {name: value for name, value in vars(options).items() if value is not None}
+        settings = replace(Protocol.settings, **{name: given[name] for name in _ABLATION_SETTINGS if name in given})
+        shape = {name: given[name] for name in _ABLATION_SHAPE if name in given}
+        protocol = Protocol(**shape, settings=settings, equal=options.equal)
+        processes = available_threads() if options.jobs is None else check_threads(options.jobs)
+        corpora = sources(options.corpora, options.tokenizer, options.vocab_size)
+        studies = options.studies or list(STUDIES)
+        results = run(protocol, studies, corpora, options.seeds, options.out, processes, options.shard).by_key
+        if options.shard[1] > 1:
+            print(f"shard done; when all are: minillama ablate report {options.out}")
+            return
+        folders = [options.out]
+    if not results:
+        raise ValueError(f"there are no results in {', '.join(map(str, folders))}")
+    text = report(results)
+    print(text)
+    out = Path(options.figures or (folders[0] if Path(folders[0]).is_dir() else "."))
+    write_text(out / "report.md", text)
+    for path in [out / "report.md", *draw(results, out)]:
+        print(path)
+
+
 def _parser():
     parser = argparse.ArgumentParser("minillama", description="Train, sample and inspect tiny LLaMAs, in NumPy.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -382,16 +419,51 @@ def _parser():
     made.add_argument("--figures", metavar="DIR", help="also draw figures there, for the parts that were measured")
     threads(made)
 
+    from .ablate.jobs import EQUAL, Protocol
+    from .ablate.variants import STUDIES
+
+    text = "compare variants of a LLaMA, trained on equal terms, over seeds"
+    made = command("ablate", ablate, text)
+    text = f"what to compare: {', '.join(STUDIES)}; or: report DIR..., tables and figures of results"
+    made.add_argument("studies", nargs="*", metavar="STUDY", help=_help(text, "all"))
+    group = made.add_argument_group("data")
+    text = "files, folders, or stories"
+    group.add_argument("--corpora", nargs="+", default=["stories"], metavar="DATA", help=_help(text, "stories"))
+    text = "bpe or char (default: char for a file, else bpe)"
+    group.add_argument("--tokenizer", metavar="NAME", help=text)
+    group.add_argument("--vocab-size", type=int, default=512, metavar="N", help=_help("tokens of bpe", 512))
+    group = made.add_argument_group("run")
+    group.add_argument("--out", default="results", metavar="DIR", help=_help("folder of the results", "results"))
+    group.add_argument("--figures", metavar="DIR", help="folder of report and figures (default: that of the results)")
+    group.add_argument("--seeds", type=int, default=3, metavar="N", help=_help("seeds 0 to N - 1 of each variant", 3))
+    text = "made equal between variants: parameters, by the feed-forward width, or compute, by the steps"
+    group.add_argument("--equal", choices=EQUAL, default=Protocol.equal, help=_help(text, Protocol.equal))
+    text = f"processes, each on one processor (default: all, here {available_threads()})"
+    group.add_argument("--jobs", type=int, metavar="N", help=text)
+    text = "do part i of n only, for a cluster's job array (default: 1/1, all)"
+    group.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help=text)
+    _add_fields(made.add_argument_group("model"), Protocol, {name: _MODEL_OPTIONS[name] for name in _ABLATION_SHAPE})
+    texts = {**_TRAINING_OPTIONS, "lr": "peak learning rate in the middle of the grid that is tried for each variant"}
+    _add_fields(
+        made.add_argument_group("training"), Protocol.settings, {name: texts[name] for name in _ABLATION_SETTINGS}
+    )
+
     made = command("info", info, "shape, parameters, memory and arithmetic of a model")
     made.add_argument("model", metavar="DIR|NAME", help=f"folder of a model, or one of: {', '.join(PRESETS)}")
     return parser
 
 
-def _add_fields(group, cls, options):
-    """One option for each listed field of a dataclass, with the field's type and default."""
-    defaults = {field.name: field.default for field in fields(cls)}
+def _shard(text):
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal()):
+        raise argparse.ArgumentTypeError(f"a shard is i/n, such as 1/8; received {text!r}")
+    return int(part), int(parts)
+
+
+def _add_fields(group, source, options):
+    """One option for each listed field of a dataclass or an instance of one, with the field's type and default."""
     for name, text in options.items():
-        default = defaults[name]
+        default = getattr(source, name)
         if name in SWITCHES:
             group.add_argument(_flag(name), choices=list(SWITCHES[name]), help=_help(text, default))
         elif name == "bias":

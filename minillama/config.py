@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
+from functools import cached_property
 from numbers import Integral, Real
 from sys import float_info
 
@@ -131,9 +132,25 @@ class Config:
             raise ValueError(
                 f"rope_factor stretches the context, so it must be at least 1; received {self.rope_factor}"
             )
-        for name in ("rope_low", "rope_high"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} counts turns and must be positive; received {getattr(self, name)}")
+        row = ROPE_SCALINGS[self.rope_scaling]
+        for name, usual in (("rope_low", row.low), ("rope_high", row.high)):
+            value = getattr(self, name)
+            if value is not None and usual is None:
+                raise ValueError(f"rope_scaling {self.rope_scaling!r} has no bounds in turns; leave {name} out")
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} counts turns and must be positive; received {value}")
+        if row.low is not None:
+            low, high = self.rope_low or row.low, self.rope_high or row.high
+            if not low < high:
+                raise ValueError(
+                    f"rope_low must be less than rope_high, the turns that are enough to leave a pair alone; received "
+                    f"{low} and {high}"
+                )
+            if not self.rope_theta > 1:
+                raise ValueError(
+                    f"rope_scaling {self.rope_scaling!r} tells fast pairs from slow ones, which needs a rope_theta above "
+                    f"1; received {self.rope_theta}"
+                )
 
     def _check_combinations(self):
         """Refuse choices that say nothing together; each would train something else than its name says."""
@@ -169,17 +186,17 @@ class Config:
         """D, the width of one head."""
         return self.dim // self.heads
 
-    @property
+    @cached_property
     def gated(self):
         """Whether the feed-forward multiplies two projections of its input."""
         return FEED_FORWARDS[self.feed_forward].gated
 
-    @property
+    @cached_property
     def causal(self):
         """Whether a position reads nothing that comes after it; else the model fills gaps and writes no text."""
         return MASKS[self.mask].causal
 
-    @property
+    @cached_property
     def is_llama(self):
         """Whether every choice is LLaMA's: then a token is decoded in one compiled call."""
         free = {"rope_scaling", "rope_layout"}  # only change the rotation's tables, or which of them is used

@@ -14,7 +14,7 @@ from minillama import backend
 
 # Compiled kernels are kept from one test run to the next, under a name that changes with any kernel's code.
 _package = Path(minillama.__file__).parent
-_code = [path.read_bytes() for path in sorted([*_package.glob("kernels/*.py"), *_package.glob("ops/*.py")])]
+_code = [path.read_bytes() for path in sorted([*_package.glob("kernels/**/*.py"), *_package.glob("ops/**/*.py")])]
 _name = "minillama-kernels-" + hashlib.sha256(b"".join(_code)).hexdigest()[:16]
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / _name))
 

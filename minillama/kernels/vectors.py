@@ -382,3 +382,49 @@ def _exp(x):
         return y if x == x else x  # NaN stays NaN
 
     return float32_exp
+
+
+def normal(z):
+    """Phi(z) and phi(z): the distribution and the density of a standard normal variable
+
+    Phi(z) = erfc(-z / sqrt(2)) / 2,   phi(z) = exp(-z^2 / 2) / sqrt(2 pi)
+
+    For float32, Phi(-|z|) is exp(-z^2 / 2), which the density shares, times t P(t) with t = 1 / (1 + 0.3 |z|) and a
+    polynomial P, and Phi(|z|) is 1 minus that. It vectorises, as math.erfc does not; the absolute error is below 3e-7,
+    the relative one below 1e-5; 0 below -13.2.
+    """
+    return _float64_normal(z)
+
+
+def _float64_normal(z):
+    return math.erfc(-z * math.sqrt(0.5)) / 2, math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+
+
+# P for t^7, t^6, ... 1, with the least relative error (1.2e-7) for |z| up to 13.25. The form is that of Abramowitz and
+# Stegun's Handbook of Mathematical Functions, formula 7.1.26.
+_NORMAL_TAIL = (
+    *(0.036062722, -0.158824225, 0.209156306, -0.0562736031),
+    *(0.129938266, 0.0994940137, 0.120821607, 0.119624853),
+)
+
+
+@overload(normal)
+def _normal(z):
+    if z != types.float32:
+        return _float64_normal
+
+    slope, density_at_0, minus_half = (np.float32(c) for c in (0.3, 1 / math.sqrt(2 * math.pi), -0.5))
+    zero, one = np.float32(0), np.float32(1)
+    first, *rest = (np.float32(c) for c in _NORMAL_TAIL)
+    rest = tuple(rest)
+
+    def float32_normal(z):
+        t = one / (one + slope * abs(z))
+        y = first
+        for c in rest:
+            y = y * t + c
+        e = exp(minus_half * z * z)
+        tail = y * t * e
+        return one - tail if z > zero else tail, density_at_0 * e
+
+    return float32_normal

@@ -1,0 +1,170 @@
+"""The figures of an ablation: differences with their intervals, loss curves with bands, loss by position."""
+
+from math import isnan
+from pathlib import Path
+from statistics import median
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MultipleLocator
+
+from ..files import replacing
+from ..plots import COLOURS
+from .extrapolation import BINS, STRETCH
+from .report import corpora_of, position_losses, runs_of, tables_of
+from .statistics import CONFIDENCE, estimate
+from .variants import BASE, CLOSE_UPS, STUDIES
+
+VERDICTS = {  # colour and marker: told apart in grey print too
+    "better": (COLOURS["blue"], "o"),
+    "worse": (COLOURS["red"], "s"),
+    "no difference shown": (COLOURS["grey"], "d"),
+}
+LINES = [  # colour, line style and marker of the curves of a figure, in turn
+    (COLOURS["blue"], "-", "o"),
+    (COLOURS["red"], "--", "s"),
+    (COLOURS["green"], "-.", "^"),
+    (COLOURS["orange"], ":", "v"),
+    (COLOURS["grey"], "-", "D"),
+    ("black", "--", "P"),
+]
+
+
+def draw(results, folder):
+    """Write the figures that the results suffice for into folder; returns their paths."""
+    corpora = corpora_of(results)
+    figures = {}
+    for study in dict.fromkeys(study for study, _ in tables_of(results)):
+        figures[f"ablation-{study}.png"] = forest(results, study)
+    for name, (_, sides) in CLOSE_UPS.items():
+        if any(all(runs_of(results, changes, corpus) for changes in sides.values()) for corpus in corpora):
+            figures[f"ablation-{name}.png"] = close_up(results, name)
+    if any(position_losses(results, corpus) for corpus in corpora):
+        figures["ablation-extrapolation.png"] = by_position(results)
+    for name, figure in figures.items():
+        with replacing(Path(folder) / name) as new:
+            figure.savefig(new, format="png")
+    return [Path(folder) / name for name in figures]
+
+
+def forest(results, study):
+    """The difference of each row of a study with its interval, a panel for each corpus."""
+    tables = {corpus: rows for (name, corpus), rows in tables_of(results).items() if name == study}
+    labels = list(dict.fromkeys(o.row.label for rows in tables.values() for o in rows if o.row.against is not None))
+    figure = Figure(figsize=(4 + 3 * len(tables), 1.8 + 0.3 * len(labels)), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
+    for axes, (corpus, rows) in zip(panels, tables.items(), strict=True):
+        axes.axvline(0, color="black", lw=1)
+        for outcome in rows:
+            if outcome.row.against is None:
+                continue
+            height, difference = labels.index(outcome.row.label), outcome.difference
+            if difference is None:
+                axes.annotate(outcome.verdict, (0, height), (6, 0), textcoords="offset points", va="center", fontsize=8)
+                continue
+            colour, marker = VERDICTS.get(outcome.verdict, VERDICTS["no difference shown"])
+            if not isnan(difference.low):
+                axes.plot([difference.low, difference.high], [height, height], color=colour, lw=1.8)
+            axes.plot(difference.mean, height, marker, color=colour, ms=5)
+        axes.set(title=corpus, xlabel=f"difference in validation loss (nats a {_unit(results, corpus)})")
+        axes.grid(axis="x", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6))
+    handles = [Line2D([], [], color=c, marker=m, ms=5, label=name) for name, (c, m) in VERDICTS.items()]
+    against = "each against the row above, the last against the first" if study == "ladder" else f"against {BASE}"
+    figure.suptitle(f"{STUDIES[study].title}; {against}")
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.supxlabel(
+        f"left is better; {CONFIDENCE:.0%} intervals of the mean over {_seeds(tables)}, paired", fontsize=8
+    )
+    return figure
+
+
+def _seeds(tables):
+    counts = {outcome.difference.count for rows in tables.values() for outcome in rows if outcome.difference}
+    least, most = min(counts), max(counts)
+    return f"{most} seeds" if least == most else f"{least} to {most} seeds"
+
+
+def close_up(results, name):
+    """Loss curves of two variants with bands, and the time that each takes for a step, a row for each corpus."""
+    title, sides = CLOSE_UPS[name]
+    corpora = [c for c in corpora_of(results) if all(runs_of(results, changes, c) for changes in sides.values())]
+    figure = Figure(figsize=(9, 3.2 * len(corpora) + 0.6), dpi=150, layout="constrained")
+    for (curves, times), corpus in zip(
+        figure.subplots(len(corpora), 2, width_ratios=(3, 1), squeeze=False), corpora, strict=True
+    ):
+        for i, ((label, changes), style) in enumerate(zip(sides.items(), LINES, strict=False)):
+            runs = list(runs_of(results, changes, corpus).values())
+            whole = [run for run in runs if run["loss"] is not None]
+            steps = [step for step, _ in whole[0]["curve"]] if whole else []
+            values = [[run["curve"][k][1] for run in whole] for k in range(len(steps))]
+            _band(curves, steps, values, style, f"{label}, {len(whole)} seeds")
+            milliseconds = [1e3 * run["step_seconds"]["median"] for run in runs if "step_seconds" in run]
+            times.bar(i, median(milliseconds), 0.6, color=style[0], alpha=0.6, hatch="//" if i else "")
+            times.plot([i] * len(milliseconds), milliseconds, "_", color="black", ms=14)
+        floor = runs[0]["floor"]
+        if floor is not None:
+            curves.axhline(floor, color=COLOURS["grey"], ls=":", lw=1.2, label=f"true entropy, {floor:.3f}")
+        curves.set(
+            title=corpus, xlabel="step", ylabel=f"validation loss (nats a {_unit(results, corpus)})", yscale="log"
+        )
+        times.set(xticks=range(len(sides)), xticklabels=list(sides), ylabel="time of a step (ms)", xlim=(-0.6, 1.6))
+        curves.legend(frameon=False)
+        for axes in (curves, times):
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    figure.supxlabel(
+        f"bands: {CONFIDENCE:.0%} intervals of the mean over seeds; time: median of each run, bar: median of those",
+        fontsize=8,
+    )
+    return figure
+
+
+def by_position(results):
+    """Loss against position up to 4 contexts: position schemes, and RoPE's scalings, a row for each corpus."""
+    corpora = [corpus for corpus in corpora_of(results) if position_losses(results, corpus)]
+    context = next(iter(results.values()))["protocol"]["context"]
+    centres = [(i + 0.5) * (context // BINS) for i in range(STRETCH * BINS)]
+    figure = Figure(figsize=(11, 3.6 * len(corpora) + 0.6), dpi=150, layout="constrained")
+    for (schemes, scalings), corpus in zip(figure.subplots(len(corpora), 2, squeeze=False), corpora, strict=True):
+        found = position_losses(results, corpus)
+        for axes, chosen in (
+            (
+                schemes,
+                {("rope" if k[0] == BASE else k[0].split(": ")[1]): v for k, v in found.items() if k[1] == "none"},
+            ),
+            (scalings, {scaling: losses for (label, scaling), losses in found.items() if label == BASE}),
+        ):
+            for (label, losses), style in zip(chosen.items(), LINES, strict=False):
+                values = list(zip(*losses.values(), strict=True))
+                if len(values) < len(centres):
+                    label += f" (ends at {context})"
+                _band(axes, centres[: len(values)], values, style, label)
+            axes.axvline(context, color="black", lw=1, ls=":")
+            axes.set(xlabel="position (tokens)", ylabel=f"loss (nats a {_unit(results, corpus)})")
+            axes.xaxis.set_major_locator(MultipleLocator(context))
+            axes.grid(alpha=0.25)
+            axes.legend(frameon=False, fontsize=8)
+            axes.spines[["top", "right"]].set_visible(False)
+        schemes.set_title(f"{corpus}: position schemes")
+        scalings.set_title(f"{corpus}: RoPE, scaled by {STRETCH} without further training")
+    figure.suptitle(f"Reading on beyond the trained context of {context} (dotted line)")
+    figure.supxlabel(
+        f"means over seeds with {CONFIDENCE:.0%} intervals; every position is measured on nearly the same tokens",
+        fontsize=8,
+    )
+    return figure
+
+
+def _band(axes, places, values, style, label):
+    """A line through the means of the values at each place, and a band of their intervals."""
+    colour, line, marker = style
+    estimates = [estimate(list(at)) for at in values]
+    axes.plot(places, [e.mean for e in estimates], line, marker=marker, ms=3, color=colour, lw=1.3, label=label)
+    axes.fill_between(places, [e.low for e in estimates], [e.high for e in estimates], color=colour, alpha=0.2, lw=0)
+
+
+def _unit(results, corpus):
+    return next(result["unit"] for result in results.values() if result["corpus"] == corpus)

@@ -1,0 +1,466 @@
+"""Ablations: variants on equal terms; intervals and verdicts; results that survive kills; tables and figures."""
+
+import json
+import random
+from dataclasses import replace
+from math import inf, isnan
+
+import numpy as np
+import pytest
+
+from minillama import Config, Model, __main__
+from minillama.ablate import jobs, scheduler
+from minillama.ablate.extrapolation import losses_by_position
+from minillama.ablate.figures import draw
+from minillama.ablate.jobs import RUN, TUNING, TUNING_SEED, Job, Protocol, compute, due, next_rates
+from minillama.ablate.report import outcomes, report
+from minillama.ablate.results import Results, read
+from minillama.ablate.statistics import estimate, paired, t_quantile, verdict
+from minillama.ablate.variants import CLOSE_UPS, NOT_COMPARED, STUDIES, config_of, name_of, variants
+from minillama.config import SWITCHES
+from minillama.corpora import encode_corpus
+from minillama.sizes import match_parameters, parameters, training_flops_per_token
+from minillama.train import Settings
+
+TINY = Protocol(8, 1, 2, 8, Settings(steps=4, batch_size=2, lr=0.01, warmup=1))
+BASE = Protocol().base(512)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "words.txt"
+    path.write_text(" ".join(random.Random(0).choices(["red", "green", "blue"], k=600)))
+    return path
+
+
+@pytest.fixture
+def two_variants(monkeypatch):
+    """The leave-one-out with LLaMA and one other variant."""
+    rows = [
+        STUDIES["leave-one-out"].rows(BASE)[0],
+        *(r for r in STUDIES["leave-one-out"].rows(BASE) if r.changes == {"tied": True}),
+    ]
+    monkeypatch.setitem(STUDIES, "leave-one-out", STUDIES["leave-one-out"]._replace(rows=lambda base: rows))
+
+
+def made_up(changes=(), corpus="a", seed=0, loss=1.0, kind=RUN, lr=0.003, protocol=TINY, **fields):
+    """A result as `compute` gives it."""
+    changes = dict(changes)
+    config, steps = protocol.plan(changes, 30)
+    result = {
+        "kind": kind, "variant": name_of(changes), "corpus": corpus, "seed": seed, "lr": lr, "loss": loss,
+        "curve": [[2, 2 * (loss or 1)], [4, loss]], "step_seconds": {"min": 0.01, "median": 0.02}, "steps": steps,
+        "parameters": parameters(config)["total"], "training_flops_per_token": training_flops_per_token(config),
+        "config": config.to_dict(), "unit": "token", "floor": None, "data": "0", "protocol": protocol.to_dict(),
+        **fields,
+    }  # fmt: skip
+    return json.loads(json.dumps(result))
+
+
+def by_key(results):
+    return {jobs.key_of(result): result for result in results}
+
+
+# Variants
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_row_is_a_valid_causal_model_that_differs_in_what_it_says(study):
+    for row in STUDIES[study].rows(BASE):
+        config = config_of(row.changes, BASE)
+        assert config.causal and row.label and row.words
+        for field, value in row.changes.items():
+            assert getattr(config, field) == value != getattr(BASE, field)
+        different = {name for name, value in config.to_dict().items() if value != getattr(BASE, name)}
+        assert different - {"ffn"} == set(row.changes)
+        assert parameters(match_parameters(config, parameters(BASE)["total"]))["total"] > 0
+
+
+def test_every_choice_of_every_switch_is_compared_or_has_a_reason_not_to_be():
+    compared = [row.changes for row in STUDIES["leave-one-out"].rows(BASE)]
+    for switch, table in SWITCHES.items():
+        for name in table:
+            expected = switch not in NOT_COMPARED and name != getattr(BASE, switch)
+            assert ({switch: name} in compared) == expected, (switch, name)
+
+
+def test_a_ladder_takes_one_step_at_a_time_and_ends_at_llama():
+    rows = STUDIES["ladder"].rows(BASE)
+    assert rows[0].against is None and rows[-2].changes == {} == rows[-1].changes
+    for before, row in zip(rows, rows[1:-1], strict=False):
+        assert row.against == before.changes and len(before.changes) - len(row.changes) == 1
+    assert rows[-1].against == rows[0].changes
+    gpt = config_of(rows[0].changes, BASE)
+    assert gpt.ffn == 4 * gpt.dim and gpt.tied and gpt.norm == "layernorm" and gpt.position == "learned"
+
+
+def test_variants_of_several_studies_are_trained_once():
+    found = [name_of(changes) for changes in variants(STUDIES, BASE)]
+    assert len(found) == len(set(found)) and "LLaMA" in found and "tied=True" in found
+    sides = [changes for _, pair in CLOSE_UPS.values() for changes in pair.values()]
+    assert {name_of(changes) for changes in sides} <= set(found)
+    with pytest.raises(ValueError, match="no study 'stairs'; choose among ladder, leave-one-out, extrapolation"):
+        variants(["stairs"], BASE)
+
+
+# Equal terms
+
+
+@pytest.mark.parametrize("changes", variants(STUDIES, BASE), ids=name_of)
+def test_parameters_are_as_equal_as_a_column_of_the_feed_forward_allows(changes):
+    count = parameters(BASE)["total"]
+    config, steps = Protocol().plan(changes, 512)
+    one_more = parameters(replace(config, ffn=config.ffn + 1))["total"] - parameters(config)["total"]
+    assert abs(parameters(config)["total"] - count) <= one_more / 2 and steps == 500
+    assert replace(config, ffn=1) == replace(config_of(changes, BASE), ffn=1)
+
+
+def test_too_few_parameters_are_refused_with_a_reason():
+    with pytest.raises(ValueError, match="1,000 parameters are too few for this model: it has 131,.* without its feed"):
+        match_parameters(BASE, 1000)
+
+
+def test_equal_compute_changes_the_steps_and_leaves_the_width():
+    protocol = Protocol(equal="compute")
+    config, steps = protocol.plan({"kv_heads": 1}, 512)
+    assert config.ffn == BASE.ffn and steps > 500
+    assert steps * training_flops_per_token(config) == pytest.approx(500 * training_flops_per_token(BASE), rel=1 / 500)
+    assert protocol.plan({}, 512) == (BASE, 500)
+    with pytest.raises(ValueError, match="equal must be one of parameters, compute; received 'time'"):
+        Protocol(equal="time")
+
+
+def test_the_grid_of_learning_rates_is_extended_at_most_twice():
+    assert next_rates(4, {}) == [2, 4, 8]
+    assert next_rates(4, {2: 1.0, 8: 1.0}) == [4]
+    assert next_rates(4, {2: 1.2, 4: 1.0, 8: 1.1}) == []
+    assert next_rates(4, {2: 1.0, 4: 1.1, 8: inf}) == [1]
+    assert next_rates(4, {1: 0.9, 2: 1.0, 4: 1.1, 8: 1.2}) == [0.5]
+    assert next_rates(4, {1: 1.1, 2: 1.0, 4: 1.1, 8: 1.2}) == []
+    assert next_rates(4, {2: 1.2, 4: 1.1, 8: 1.0, 16: 0.9}) == [32]
+    assert next_rates(4, {0.5: 0.8, 1: 0.9, 2: 1.0, 4: 1.1, 8: 1.2}) == []
+
+
+def test_seeds_follow_when_the_learning_rate_is_known_and_what_is_done_is_left_out():
+    def tuned(rate, loss):
+        return made_up(kind=TUNING, seed=TUNING_SEED, lr=rate, loss=loss)
+
+    results = by_key([tuned(0.005, 1.2), tuned(0.02, None)])
+    assert due(TINY, {}, "a", range(3), results) == [Job(TUNING, {}, "a", TUNING_SEED, 0.01)]
+    results |= by_key([tuned(0.01, 1.1), made_up(seed=1, lr=0.01)])
+    assert due(TINY, {}, "a", range(3), results) == [Job(RUN, {}, "a", seed, 0.01) for seed in (0, 2)]
+    assert due(TINY, {}, "b", range(3), results)[0].kind == TUNING
+    assert TUNING_SEED not in range(100)
+
+
+def test_a_seed_gives_variants_the_same_data_and_the_same_weights_where_shapes_agree(text, monkeypatch):
+    seen = {}
+
+    class Watched(jobs.Run):
+        def step(self):
+            weights = {name: array.copy() for name, array in self.model.parameters.items()}
+            seen.setdefault((self.model.config.tied, self.settings.seed), (weights, self.batches[0]))
+            return super().step()
+
+    monkeypatch.setattr(jobs, "Run", Watched)
+    source = {"data": str(text), "tokenizer": "char", "vocab_size": 0}
+    for changes in ({}, {"tied": True}):
+        for seed in (0, 1):
+            compute(TINY, source, Job(RUN, changes, "words", seed, 0.01))
+    (weights, batch), (others, other_batch) = seen[False, 0], seen[True, 0]
+    np.testing.assert_array_equal(batch, other_batch)
+    alike = [name for name in weights.keys() & others.keys() if weights[name].shape == others[name].shape]
+    assert {"embedding", "blocks.0.w_q", "blocks.0.w_o"} <= set(alike)
+    for name in alike:
+        np.testing.assert_array_equal(weights[name], others[name])
+    assert not np.array_equal(seen[False, 1][0]["embedding"], weights["embedding"])
+    assert not np.array_equal(seen[False, 1][1], batch)
+    assert weights["embedding"].std() == pytest.approx(TINY.settings.init_std, rel=0.2)
+
+
+def test_the_learning_rate_is_chosen_without_the_validation_split(text, monkeypatch):
+    corpora = []
+    monkeypatch.setattr(jobs, "Run", lambda _, config, settings, corpus, threads: corpora.append(corpus) or 1 / 0)
+    source = {"data": str(text), "tokenizer": "char", "vocab_size": 0}
+    for kind in (TUNING, RUN):
+        with pytest.raises(ZeroDivisionError):
+            compute(TINY, source, Job(kind, {}, "words", 0, 0.01))
+    whole = encode_corpus(**source)
+    tuning, reported = corpora
+    np.testing.assert_array_equal(np.concatenate([tuning.train, tuning.validation]), whole.train)
+    assert len(tuning.validation) == pytest.approx(len(whole.train) / 10, abs=1)
+    np.testing.assert_array_equal(reported.train, whole.train)
+    np.testing.assert_array_equal(reported.validation, whole.validation)
+
+
+def test_a_training_that_diverges_is_a_result(text):
+    source = {"data": str(text), "tokenizer": "char", "vocab_size": 0}
+    wild = replace(TINY, settings=replace(TINY.settings, clip=1e30, warmup=0, steps=30))
+    result = compute(wild, source, Job(RUN, {"norm": "none"}, "words", 0, 1e20))
+    assert result["loss"] is None and "by_position" not in result
+    json.dumps(result, allow_nan=False)
+
+
+# Statistics
+
+
+def test_quantiles_of_student():
+    known = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 30: 2.042, 100: 1.984}
+    for freedom, value in known.items():
+        assert t_quantile(freedom) == pytest.approx(value, abs=5e-4)
+    assert t_quantile(4, 0.99) == pytest.approx(4.604, abs=5e-4)
+
+
+def test_intervals_and_verdicts():
+    found = estimate([1.0, 2.0, 3.0, 4.0, 5.0])  # deviation sqrt(2.5)
+    assert found.mean == 3 and found.high - 3 == pytest.approx(2.7764 * (2.5 / 5) ** 0.5, rel=1e-4)
+    assert found.low + found.high == pytest.approx(6) and found.count == 5
+    assert verdict(found) == "worse" and verdict(estimate([-1.0, -1.1, -1.2])) == "better"
+    assert verdict(estimate([-1.0, 1.1, 0.2])) == "no difference shown at this size"
+    assert verdict(estimate([0.0, 0.0])) == "no difference shown at this size"
+    assert isnan(estimate([1.0]).low) and verdict(estimate([1.0])) == "one seed shows no interval"
+
+
+def test_differences_are_paired_by_seed():
+    assert paired({0: 1.0, 2: 3.0, 1: 2.0}, {1: 1.5, 0: 1.0, 7: 9.0}) == [0.0, 0.5]
+    # A seed moves both sides by far more than the variant does: paired, the difference is clear.
+    llama = [made_up(seed=s, loss=1.0 + s) for s in range(4)]
+    tied = [made_up({"tied": True}, seed=s, loss=1.1 + s + 0.001 * s) for s in range(4)]
+    found = {o.row.label: o for o in outcomes(by_key(llama + tied), "leave-one-out", "a")}
+    assert found["tied"].verdict == "worse" and found["tied"].difference.mean == pytest.approx(0.1015)
+    assert found["LLaMA"].difference is None
+    tied[0]["loss"] = None
+    found = {o.row.label: o for o in outcomes(by_key(llama + tied), "leave-one-out", "a")}
+    assert found["tied"].verdict == "diverged with 1 of 4 seeds" and found["tied"].difference is None
+
+
+# Results
+
+
+def test_results_survive_a_line_that_was_cut_off(tmp_path):
+    first, second = made_up(seed=0), made_up(seed=1)
+    results = Results(tmp_path, "results.jsonl", TINY.to_dict())
+    results.add(first)
+    with open(results.path, "a") as file:
+        file.write(json.dumps(second)[:50])
+    assert list(read([tmp_path]).values()) == [first]
+    results = Results(tmp_path, "results.jsonl", TINY.to_dict())
+    assert list(results.by_key.values()) == [first]
+    results.add(second)
+    assert list(read([tmp_path]).values()) == [first, second]
+    assert results.path.read_text() == json.dumps(first) + "\n" + json.dumps(second) + "\n"
+
+
+def test_files_merge_and_the_first_of_two_results_counts(tmp_path):
+    for name, losses in (("a.jsonl", (1.0, 2.0)), ("b.jsonl", (9.0,))):
+        (tmp_path / name).write_text("".join(json.dumps(made_up(seed=s, loss=x)) + "\n" for s, x in enumerate(losses)))
+    assert [r["loss"] for r in read([tmp_path]).values()] == [1.0, 2.0]
+    assert [r["loss"] for r in read([tmp_path / "b.jsonl", tmp_path / "a.jsonl"]).values()] == [9.0, 2.0]
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
+        read([tmp_path / "missing"])
+
+
+@pytest.mark.parametrize(
+    "other, words",
+    [
+        (made_up(protocol=replace(TINY, dim=16)), "line 2 of .* was made with dim 16, not 8"),
+        (made_up(protocol=replace(TINY, equal="compute")), "equal compute, not parameters"),
+        (made_up(protocol=replace(TINY, settings=replace(TINY.settings, steps=5))), "steps 5, not 4"),
+        (made_up(data="1"), "another text called a"),
+        ({"kind": RUN}, "line 2 of .* is not a result .*; remove that line"),
+    ],
+)
+def test_results_that_cannot_be_compared_are_refused_with_a_reason(tmp_path, other, words):
+    (tmp_path / "a.jsonl").write_text(json.dumps(made_up()) + "\n" + json.dumps(other) + "\n")
+    with pytest.raises(ValueError, match=words):
+        read([tmp_path])
+
+
+def test_the_folder_of_another_protocol_is_refused(tmp_path):
+    Results(tmp_path, "results.jsonl", TINY.to_dict()).add(made_up())
+    with pytest.raises(ValueError, match="was made with layers 1, not 2"):
+        Results(tmp_path, "results.jsonl", replace(TINY, layers=2).to_dict())
+    with pytest.raises(ValueError, match="has results on a that were made with another text"):
+        Results(tmp_path, "results.jsonl", TINY.to_dict()).check_data("a", "1")
+
+
+# From end to end
+
+
+def test_an_ablation_from_end_to_end_and_a_second_time(text, tmp_path, two_variants, monkeypatch):
+    done = []
+    monkeypatch.setattr(scheduler, "compute", lambda *job: done.append(job) or compute(*job))
+    sources = scheduler.sources([text])
+    assert sources == {"words": {"data": str(text), "tokenizer": "char", "vocab_size": 512}}
+    results = scheduler.run(TINY, ["leave-one-out"], sources, 2, tmp_path, quiet=True).by_key
+    runs = [key for key in results if key[0] == RUN]
+    assert runs == [(RUN, variant, "words", seed, None) for variant in ("LLaMA", "tied=True") for seed in (0, 1)]
+    assert len(done) == len(results) >= 4 + 2 * 3
+    assert results == read([tmp_path])
+    for key in runs:
+        result = results[key]
+        assert [step for step, _ in result["curve"]] == [1, 2, 3, 4] and 0 < result["loss"] < 4
+        rates = {r["lr"]: r["loss"] for r in results.values() if r["kind"] == TUNING and r["variant"] == key[1]}
+        assert result["lr"] == min(rates, key=rates.get)
+
+    count = len(done)
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in list(results.values())[:-2]))
+    again = scheduler.run(TINY, ["leave-one-out"], sources, 2, tmp_path, quiet=True).by_key
+    assert len(done) == count + 2 and again.keys() == results.keys()
+    assert [r["loss"] for r in again.values()] == [r["loss"] for r in results.values()]
+    scheduler.run(TINY, ["leave-one-out"], sources, 3, tmp_path, quiet=True)
+    assert len(done) == count + 4  # a third seed of each
+
+
+def test_shards_share_the_jobs(text, tmp_path, two_variants):
+    sources = scheduler.sources([text, "stories"]) | {"again": scheduler.sources([text])["words"]}
+    del sources["stories"]
+    whole = scheduler.run(TINY, ["leave-one-out"], sources, 1, tmp_path / "whole", quiet=True).by_key
+    parts = []
+    for i in (1, 2, 3):
+        folder = tmp_path / str(i)  # on a cluster they may share one
+        parts.append(scheduler.run(TINY, ["leave-one-out"], sources, 1, folder, shard=(i, 3), quiet=True).by_key)
+        assert [path.name for path in folder.iterdir()] == [f"results-{i}-of-3.jsonl"]
+    assert sum(map(len, parts)) == len(whole)
+    merged = read([tmp_path / "1", tmp_path / "2", tmp_path / "3"])
+    assert {key: r["loss"] for key, r in merged.items()} == {key: r["loss"] for key, r in whole.items()}
+    with pytest.raises(ValueError, match="a shard is i/n, i from 1 to n; received 4/3"):
+        scheduler.run(TINY, ["leave-one-out"], sources, 1, tmp_path, shard=(4, 3))
+
+
+def test_processes_bring_the_same_results(text, tmp_path, two_variants):
+    sources = scheduler.sources([text])
+    one, two = (
+        scheduler.run(TINY, ["leave-one-out"], sources, 2, tmp_path / str(n), n, quiet=True).by_key for n in (1, 2)
+    )
+    assert {key: r["loss"] for key, r in one.items()} == {key: r["loss"] for key, r in two.items()}
+
+
+def test_corpora_of_the_same_name_are_refused(text):
+    with pytest.raises(ValueError, match="two corpora are called 'words'"):
+        scheduler.sources([text, "words"])
+
+
+# Reports
+
+
+@pytest.fixture
+def made_up_results():
+    rng = random.Random(0)
+    found = []
+    for corpus in ("a", "b"):
+        for i, changes in enumerate(variants(STUDIES, TINY.base(30))):
+            for seed in range(3):
+                loss = 1.5 + 0.01 * i + rng.gauss(0, 0.01)
+                scalings = ["none", "linear", "yarn"] if not changes else ["none"]
+                bins = 4 if changes == {"position": "learned"} else 16
+                positions = {name: [loss + 0.01 * b for b in range(bins)] for name in scalings}
+                more = {"by_position": positions} if changes.keys() <= {"position"} else {}
+                found.append(made_up(changes, corpus, seed, loss, floor=1.2 if corpus == "a" else None, **more))
+    return by_key(found)
+
+
+def test_a_report_has_every_row_and_says_what_was_found(made_up_results):
+    text = report(made_up_results)
+    for study in ("ladder", "leave-one-out"):
+        for row in STUDIES[study].rows(TINY.base(30)):
+            assert f"| {row.label} " in text and f"| {row.words} " in text
+    for title in ("## From GPT to LLaMA, one switch at a time: a", "## Reading beyond the trained context: b"):
+        assert title in text
+    assert " worse |" in text and "there are no vectors beyond 8" in text and "rope, scaling yarn" in text
+    rows = [line for line in text.split("\n") if line.startswith("| tied ")]
+    assert len(rows) == 2 and rows[0].count("|") == 14
+    assert "at equal parameters" in text
+
+
+def test_figures_are_written(made_up_results, tmp_path):
+    names = {path.name for path in draw(made_up_results, tmp_path)}
+    assert names == {
+        "ablation-ladder.png", "ablation-leave-one-out.png", "ablation-norm.png", "ablation-position.png",
+        "ablation-extrapolation.png",
+    }  # fmt: skip
+    for name in names:
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_of_few_results_has_what_they_suffice_for(tmp_path):
+    few = by_key([made_up(), made_up({"tied": True}, loss=None), made_up({"qk_norm": True}, loss=1.1)])
+    text = report(few)
+    assert "one seed shows no interval" in text and "diverged with 1 of 1 seeds" in text and "GPT" not in text
+    assert [path.name for path in draw(few, tmp_path)] == ["ablation-leave-one-out.png"]
+    assert draw(by_key([made_up()]), tmp_path) == []
+
+
+# Beyond the context
+
+
+def test_loss_by_position_of_a_model_that_cannot_know_is_flat_and_ends_where_it_must():
+    tokens = np.random.default_rng(0).integers(0, 11, 4000).astype(np.int32)
+    for position in SWITCHES["position"]:
+        config = Config(11, dim=16, layers=1, heads=2, context=16, position=position)
+        losses = losses_by_position(Model(config, threads=1), tokens)
+        assert losses.keys() == (SWITCHES["rope_scaling"].keys() if position == "rope" else {"none"})
+        for values in losses.values():
+            assert len(values) == (4 if position == "learned" else 16)
+            np.testing.assert_allclose(values, np.log(11), atol=0.2)
+
+
+def test_within_the_context_the_loss_by_position_is_that_of_the_model():
+    tokens = np.random.default_rng(0).integers(0, 11, 200).astype(np.int32)
+    model = Model(Config(11, dim=16, layers=1, heads=2, context=8), threads=1, init_std=0.5)
+    losses = losses_by_position(model, tokens)
+    starts = np.arange((200 - 1 - 32) // 2 + 1) * 2  # windows two tokens apart: a quarter of the context
+    windows = tokens[starts[:, None] + np.arange(9)]
+    expected = []
+    for b in range(4):
+        targets = np.full((len(starts), 8), -100)
+        targets[:, 2 * b : 2 * b + 2] = windows[:, 2 * b + 1 : 2 * b + 3]
+        expected.append(model.loss(windows[:, :-1], targets))
+    np.testing.assert_allclose(losses["none"][:4], expected, rtol=1e-5)
+
+
+def test_a_text_that_is_too_short_has_no_loss_by_position():
+    assert losses_by_position(Model(Config(11, dim=8, heads=2, context=8), threads=1), np.zeros(32, np.int32)) == {}
+
+
+# The command
+
+
+@pytest.fixture
+def cli(capsys):
+    def run(*arguments):
+        code = __main__.main(["ablate", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_the_command_runs_reports_and_draws(cli, text, tmp_path, two_variants):
+    options = "--dim 8 --layers 1 --heads 2 --context 8 --steps 3 --batch-size 2 --warmup 1 --seeds 2 --jobs 1".split()
+    out = tmp_path / "results"
+    code, printed, err = cli("leave-one-out", "--corpora", text, "--out", out, *options)
+    assert code == 0 and "| tied " in printed, err
+    assert {path.name for path in out.iterdir()} == {"results.jsonl", "report.md", "ablation-leave-one-out.png"}
+    assert (out / "report.md").read_text() in printed
+    code, again, _ = cli("report", out, "--figures", tmp_path / "figures")
+    assert code == 0 and (tmp_path / "figures" / "report.md").read_text() == (out / "report.md").read_text()
+    code, _, err = cli("leave-one-out", "--corpora", text, "--out", out, *options, "--lr", 0.5)
+    assert code == 1 and "was made with lr 0.003, not 0.5" in err
+    code, printed, _ = cli("leave-one-out", "--corpora", text, "--out", tmp_path / "s", *options, "--shard", "1/9")
+    assert code == 0 and "report" in printed
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["stairs"], "there is no study 'stairs'; choose among ladder, leave-one-out, extrapolation"),
+        (["report", "nowhere"], "no file or folder nowhere"),
+        (["ladder", "--seeds", "0"], "seeds must be at least 1; received 0"),
+        (["ladder", "--heads", "3"], "heads must divide dim"),
+        (["ladder", "--jobs", "0"], "threads must be"),
+    ],
+)
+def test_mistakes_are_explained(cli, text, tmp_path, arguments, words):
+    code, _, err = cli(*arguments, "--corpora", text, "--out", tmp_path / "r")
+    assert code == 1 and words in err and "Traceback" not in err, err
