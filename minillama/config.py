@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
-from math import isfinite
 from numbers import Integral, Real
+from sys import float_info
 
 from .layers.blocks import PLACEMENTS
 from .layers.heads import HEADS
@@ -76,7 +76,7 @@ class Config:
         if self.rope_original_context is not None:
             self._require_integer("rope_original_context", 1)
         for name, table in SWITCHES.items():
-            if getattr(self, name) not in table:
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in table:
                 raise ValueError(f"{name} must be one of {', '.join(table)}; received {getattr(self, name)!r}")
         if self.ffn is None:
             object.__setattr__(self, "ffn", ffn_width(self.dim) if self.gated else 4 * self.dim)
@@ -85,7 +85,7 @@ class Config:
             value = getattr(self, name)
             if value is None and name in ("rope_low", "rope_high"):
                 continue
-            if not isinstance(value, Real) or isinstance(value, bool) or not isfinite(value):
+            if not isinstance(value, Real) or isinstance(value, bool) or not abs(value) <= float_info.max:
                 raise ValueError(f"{name} must be a finite number; received {value!r}")
         for name in ("tied", "qk_norm", "embedding_norm"):
             if not isinstance(getattr(self, name), bool):
@@ -234,5 +234,5 @@ def ffn_width(dim, multiple_of=8, multiplier=1.0):
 
 
 def _near_divisors(number, wanted):
-    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    divisors = [d for d in range(1, min(number, 10_000) + 1) if number % d == 0]  # no model has more heads
     return ", ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:4])))

@@ -220,15 +220,16 @@ def check(values, config):
     given = [key for key in _DICTIONARIES if values.get(key) is not None]
     if any(_rope_fields(key, values) != _rope_fields(given[0], values) for key in given):
         raise ValueError(f"config.json contradicts itself: {' and '.join(f'{key} = {values[key]}' for key in given)}")
-    frequencies = rope_frequencies(config.head_dim, config.rope_theta)
-    _, attention_factor = scale_frequencies(frequencies, config, config.context)
     for key in given:
         asked = values[key].get("attention_factor")
-        if asked is not None and not (isinstance(asked, Real) and isclose(asked, attention_factor, rel_tol=1e-6)):
-            raise ValueError(
-                f"config.json's {key} says attention_factor = {asked}; minillama computes the published "
-                f"{attention_factor} only"
-            )
+        if asked is not None:
+            frequencies = rope_frequencies(config.head_dim, config.rope_theta)
+            _, factor = scale_frequencies(frequencies, config, config.context)
+            if not isinstance(asked, Real) or not isclose(asked, factor, rel_tol=1e-6):
+                raise ValueError(
+                    f"config.json's {key} says attention_factor = {asked}; minillama computes the published {factor} "
+                    f"only"
+                )
 
 
 LLAMA = Format(
