@@ -11,6 +11,7 @@ from .config import BIASES, SWITCHES
 from .files import write_text
 from .ops.positions import POSITIONS
 from .parallel import available_threads, check_threads
+from .presets import FAMILIES
 
 _MODEL_OPTIONS = {
     "context": "longest sequence, in tokens",
@@ -18,7 +19,7 @@ _MODEL_OPTIONS = {
     "layers": "number of blocks",
     "heads": "query heads; they divide dim",
     "kv_heads": "key/value heads; they divide heads (default: as many as heads)",
-    "ffn": "width of the feed-forward layer (default: 8/3 dim, rounded up to a multiple of 8)",
+    "ffn": "width of the feed-forward layer (default: with a gate 8/3 dim, rounded up to a multiple of 8, else 4 dim)",
     "dropout": "share of activations dropped in training",
     "tied": "use the embedding matrix as the output matrix",
     "norm": "what normalises the stream",
@@ -106,7 +107,7 @@ def train(options):
     else:
         source = {name: given.get(name, default) for name, (default, _) in _DATA_OPTIONS.items()}
         settings = Settings(**{name: given[name] for name in _TRAINING_OPTIONS if name in given})
-        shape = {name: given[name] for name in _MODEL_OPTIONS if name in given}
+        shape = {**FAMILIES[options.family], **{name: given[name] for name in _MODEL_OPTIONS if name in given}}
         config = Config(vocab_size=1, **shape)  # a wrong shape is reported before the text is read
         corpus = encode_corpus(**source, mask_token=objective(config).needs_mask_token)
         run = Run.start(folder, Config(corpus.tokenizer.vocab_size, **shape), settings, corpus, threads)
@@ -375,7 +376,10 @@ def _parser():
     group.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/ and the name of the data)")
     group.add_argument("--resume", action="store_true", default=False, help="go on with the run in its folder")
     threads(group)
-    _add_fields(made.add_argument_group("model"), Config, _MODEL_OPTIONS)
+    group = made.add_argument_group("model")
+    text = "whose choices the model has where no other option asks for something else"
+    group.add_argument("--family", choices=list(FAMILIES), default="llama", help=_help(text, "llama"))
+    _add_fields(group, Config, _MODEL_OPTIONS)
     from .train import Settings
 
     _add_fields(made.add_argument_group("training"), Settings, _TRAINING_OPTIONS)

@@ -27,6 +27,9 @@ BERT = {
     "tied": True,
 }
 
+# The choices of each family, as changes to the defaults of Config.
+FAMILIES = {"llama": {}, "gpt2": GPT2, "bert": BERT}
+
 
 def _llama(vocab_size, context, dim, layers, heads, kv_heads, ffn, **rest):
     return Config(vocab_size, dim, layers, heads, kv_heads, ffn, context, **rest)
@@ -47,9 +50,6 @@ def _bert(dim, layers, heads):
     return Config(30522, dim, layers, heads, context=512, **BERT)
 
 
-_TINY = {"llama": {"tied": True}, "gpt2": GPT2, "bert": BERT}
-
-
 def tiny(family, vocab_size=1024, context=256, **rest):
     """A model of the family "llama", "gpt2" or "bert" that trains on a laptop; rest: fields of Config
 
@@ -59,11 +59,10 @@ def tiny(family, vocab_size=1024, context=256, **rest):
     much with 516; its biases and learned positions leave 479 at the default vocabulary and context, and the head
     leaves BERT 461.
     """
-    if family not in _TINY:
-        raise ValueError(f"family must be one of {', '.join(_TINY)}; received {family!r}")
-    size = {"vocab_size": vocab_size, "dim": 128, "layers": 4, "heads": 4, "context": context}
-    llama = Config(**size, **_TINY["llama"])
-    return match_parameters(Config(**size, **_TINY[family] | rest), parameters(llama)["total"])
+    if family not in FAMILIES:
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)}; received {family!r}")
+    size = {"vocab_size": vocab_size, "dim": 128, "layers": 4, "heads": 4, "context": context, "tied": True}
+    return match_parameters(Config(**{**size, **FAMILIES[family], **rest}), parameters(Config(**size))["total"])
 
 
 # Sources of the shapes: the papers and model cards that minillama.card names, and for GPT-2 and BERT the configurations
@@ -95,5 +94,5 @@ PRESETS = {
     "gpt3-175b": _gpt(2048, 12288, 96, 96),
     "bert-base": _bert(768, 12, 12),
     "bert-large": _bert(1024, 24, 16),
-    **{f"tiny-{family}": tiny(family) for family in _TINY},
+    **{f"tiny-{family}": tiny(family) for family in FAMILIES},
 }
