@@ -148,8 +148,8 @@ class Config:
                 )
             if not self.rope_theta > 1:
                 raise ValueError(
-                    f"rope_scaling {self.rope_scaling!r} tells fast pairs from slow ones, which needs a rope_theta above "
-                    f"1; received {self.rope_theta}"
+                    f"rope_scaling {self.rope_scaling!r} tells fast pairs from slow ones, which needs a rope_theta "
+                    f"above 1; received {self.rope_theta}"
                 )
 
     def _check_combinations(self):

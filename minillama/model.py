@@ -44,9 +44,7 @@ def network_loss_and_gradients(op, config, p, grad, ids, types, targets, shard, 
     dx = op.norm_backward(dh, x, p.final_norm.weight, saved_norm, *grad.final_norm) if placement.final_norm else dh
     for i, weights in reversed(list(enumerate(p.blocks))):
         with frame():  # scratch of this block's backward is free again for the next one
-            placement.block_backward(
-                op, config, weights, grad.blocks[i], dx, shard, noise, 1 + 2 * i, saved_blocks[i]
-            )
+            placement.block_backward(op, config, weights, grad.blocks[i], dx, shard, noise, 1 + 2 * i, saved_blocks[i])
     dx = noise.drop(op, dx, 0)
     embed_backward(op, config, p, grad, ids, types, dx, shard, saved_embedding)
     return loss
@@ -288,7 +286,7 @@ class Model:
         save(path, self, tokenizer)
 
     def _map_rows(self, ids, function, cache=None, types=None, lengths=None):
-        """function(op, h, rows) for chunks of rows of what the output matrix multiplies, over the shards of the batch."""
+        """function(op, h, rows) for chunks of the rows that the output matrix multiplies, over the shards of a batch."""
         types, lengths = self._check_types(ids, types), self._check_lengths(ids, lengths)
         op, (B, T) = backend.active(self.config), ids.shape
         past = 0 if cache is None else cache.length
@@ -397,5 +395,7 @@ class Model:
                 f"{lengths.shape}"
             )
         if lengths.min() < 1 or lengths.max() > T:
-            raise ValueError(f"lengths must lie in [1, {T}], the tokens given; received {lengths.min()} to {lengths.max()}")
+            raise ValueError(
+                f"lengths must lie in [1, {T}], the tokens given; received {lengths.min()} to {lengths.max()}"
+            )
         return lengths

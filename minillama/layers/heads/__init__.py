@@ -1,9 +1,9 @@
 """What leads from the residual stream to the logits. A new head is a file here and a row in the table.
 
-    logits = transform(x) output^T + output_bias
+logits = transform(x) output^T + output_bias
 
-    transform(op, config, p, x) -> y (N, C), saved;   transform_backward(op, config, p, grad, dy, saved) -> dx (N, C)
-    parameters(config) -> {name: shape} of what the transform uses, besides the output matrix
+transform(op, config, p, x) -> y (N, C), saved;   transform_backward(op, config, p, grad, dy, saved) -> dx (N, C)
+parameters(config) -> {name: shape} of what the transform uses, besides the output matrix
 """
 
 from collections.abc import Callable
