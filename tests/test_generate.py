@@ -1,5 +1,7 @@
 """Sampling: the distribution that is drawn from, the cache, the context, and settings that make no sense."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -130,3 +132,13 @@ def test_a_draw_follows_the_running_sum(size, rng):
         assert running[token] - p[token] <= (u + 1e-12) * running[-1] and u * running[-1] <= running[token] * (
             1 + 1e-12
         )
+
+
+def test_a_scaling_by_length_writes_as_far_as_a_cache_of_keys_reaches(model):
+    config = replace(model.config, rope_scaling="dynamic", rope_factor=2.0, rope_original_context=7)
+    stretched = Model(config, threads=1)
+    stretched.parameters.flat[:] = model.parameters.flat
+    assert list(generate(stretched, [3])) == list(generate(model, [3], 6))
+    with pytest.raises(ValueError, match="do not fit this model's context of 7 tokens"):
+        generate(stretched, [3], 7)
+    assert len(list(generate(stretched, [3] * 9, 12, sliding_window=True))) == 12
