@@ -74,7 +74,7 @@ class Config:
         self._require_integer("context", 2)  # one token to read and one to predict
         self._require_integer("token_types", 0)
         if self.rope_original_context is not None:
-            self._require_integer("rope_original_context", 1)
+            self._require_integer("rope_original_context", 2)
         for name, table in SWITCHES.items():
             if not isinstance(getattr(self, name), str) or getattr(self, name) not in table:
                 raise ValueError(f"{name} must be one of {', '.join(table)}; received {getattr(self, name)!r}")
@@ -202,6 +202,12 @@ class Config:
         free = {"rope_scaling", "rope_layout"}  # only change the rotation's tables, or which of them is used
         choices = (set(SWITCHES) | {"bias", "qk_norm", "embedding_norm", "token_types"}) - free
         return all(getattr(self, name) == _default(name) for name in choices)
+
+    @cached_property
+    def cached_context(self):
+        """The longest text that can grow with a cache of keys: of a scaling by length, what needs no stretching."""
+        by_length = ROPE_SCALINGS[self.rope_scaling].by_length
+        return min(self.context, self.rope_original_context or self.context) if by_length else self.context
 
     @classmethod
     def from_dict(cls, values):

@@ -91,12 +91,13 @@ def generate(
 ):
     """Yield up to max_tokens token ids that continue the prompt, a list of ids; ends after the token `stop`
 
-    Prompt and answer together must fit model.config.context, or a ValueError says so before anything is computed;
-    max_tokens None means as many as fit. With sliding_window the answer may be longer: whenever the context is full,
-    the older half of it is forgotten, and of a prompt that is longer than the context the end is read.
+    Prompt and answer together must fit model.config.cached_context, which is the context of most models, or a
+    ValueError says so before anything is computed; max_tokens None means as many as fit. With sliding_window the answer
+    may be longer: whenever the context is full, the older half of it is forgotten, and of a prompt that is longer than
+    the context the end is read.
     """
     check_sampling(temperature, top_k, top_p)
-    context, text = model.config.context, [int(token) for token in prompt]
+    context, text = model.config.cached_context, [int(token) for token in prompt]
     if not text:
         raise ValueError("the prompt is empty; begin with the end-of-text token, or with a character")
     if max_tokens is None:
@@ -114,7 +115,7 @@ def generate(
 
 
 def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop):
-    context = model.config.context
+    context = model.config.cached_context
     cache, new = model.new_cache(), text[-(context - 1) :]
     arena = Arena()  # memory given back and asked for again at every token is cleared by the system each time
     for _ in range(max_tokens):

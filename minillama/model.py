@@ -286,7 +286,7 @@ class Model:
         save(path, self, tokenizer)
 
     def _map_rows(self, ids, function, cache=None, types=None, lengths=None):
-        """function(op, h, rows) for chunks of the rows that the output matrix multiplies, over the shards of a batch."""
+        """function(op, h, rows) for chunks of the rows that the output matrix multiplies, over a batch's shards."""
         types, lengths = self._check_types(ids, types), self._check_lengths(ids, lengths)
         op, (B, T) = backend.active(self.config), ids.shape
         past = 0 if cache is None else cache.length
@@ -336,12 +336,11 @@ class Model:
                 f"{past + ids.shape[1]} positions do not fit the context of {self.config.context} that this model was "
                 f"made for; shorten the sequence, or make the model with a larger context"
             )
-        original = self.config.rope_original_context or self.config.context
-        if cache is not None and ROPE_SCALINGS[self.config.rope_scaling].by_length and past + ids.shape[1] > original:
+        if cache is not None and past + ids.shape[1] > self.config.cached_context:
             raise ValueError(
-                f"with rope_scaling {self.config.rope_scaling!r} every further token beyond {original} turns all "
-                f"earlier keys anew, so a cache of keys cannot be used there; read the text without a cache, or choose "
-                f"'ntk', which has fixed angles"
+                f"with rope_scaling {self.config.rope_scaling!r} every further token beyond "
+                f"{self.config.cached_context} turns all earlier keys anew, so a cache of keys cannot be used there; "
+                f"read the text without a cache, or choose 'ntk', which has fixed angles"
             )
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise ValueError(

@@ -1,5 +1,7 @@
 """Sampling: the distribution that is drawn from, the cache, the context, and settings that make no sense."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -154,3 +156,13 @@ def test_the_kernels_draw_the_tokens_that_numpy_draws(size, dtype, rng):
             np.testing.assert_allclose(own_weights, weights, rtol=1e-12, atol=1e-300)
             for u in rng.random(50):
                 assert kernels.draw(own_weights, u) == specification.draw(weights, u)
+
+
+def test_a_scaling_by_length_writes_as_far_as_a_cache_of_keys_reaches(model):
+    config = replace(model.config, rope_scaling="dynamic", rope_factor=2.0, rope_original_context=7)
+    stretched = Model(config, threads=1)
+    stretched.parameters.flat[:] = model.parameters.flat
+    assert list(generate(stretched, [3])) == list(generate(model, [3], 6))
+    with pytest.raises(ValueError, match="do not fit this model's context of 7 tokens"):
+        generate(stretched, [3], 7)
+    assert len(list(generate(stretched, [3] * 9, 12, sliding_window=True))) == 12
