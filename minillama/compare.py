@@ -1,9 +1,9 @@
 """LLaMA, GPT and BERT trained on the same text at the same size, and what each of them can do: the card's comparison,
 measured.
 
-All three read the same tokens and have equal parameters (`presets.tiny`). Two of them write, so their loss is that of the
-next token; the third fills gaps. What all can be asked for is a token that is missing: BERT reads what stands on both
-sides of the gap, the others what stands before it.
+All three read the same tokens and have equal parameters (`presets.tiny`). Two of them write, so their loss is that of
+the next token; the third fills gaps. What all can be asked for is a token that is missing: BERT reads what stands on
+both sides of the gap, the others what stands before it.
 """
 
 import time

@@ -2,8 +2,9 @@
 
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from math import isfinite
+from functools import cached_property
 from numbers import Integral, Real
+from sys import float_info
 
 from .layers.blocks import PLACEMENTS
 from .layers.heads import HEADS
@@ -48,7 +49,7 @@ class Config:
     rope_theta: float = 10000.0  # base of the rotary frequencies; a larger one turns more slowly
     rope_layout: str = "rotate_half"  # or "interleaved": which coordinates form a pair
     tied: bool = False  # the output matrix is the embedding matrix
-    dropout: float = 0.0  # on the embedding and on what each layer adds to the residual stream, in training only
+    dropout: float = 0.0  # in training, on the embedding and on what each layer adds to the stream (not on attention)
     norm: str = "rmsnorm"
     placement: str = "pre"  # of the norms: before each layer, or after its sum with the residual stream
     position: str = "rope"
@@ -58,7 +59,7 @@ class Config:
     bias: tuple[str, ...] = ()  # where biases are added: some of BIASES
     qk_norm: bool = False  # each head's queries and keys are normalised before they are rotated
     embedding_norm: bool = False  # the embeddings are normalised before the first block
-    token_types: int = 0  # kinds of segments, each with an embedding of its own; 0: none
+    token_types: int = 0  # kinds of segments, each with an embedding of its own; 0: none. `train` gives all the kind 0
     rope_scaling: str = "none"  # how the rotary frequencies are changed for more than rope_original_context
     rope_factor: float = 1.0  # by which the context is stretched
     rope_original_context: int | None = None  # that the model was trained for; None: context
@@ -73,9 +74,9 @@ class Config:
         self._require_integer("context", 2)  # one token to read and one to predict
         self._require_integer("token_types", 0)
         if self.rope_original_context is not None:
-            self._require_integer("rope_original_context", 1)
+            self._require_integer("rope_original_context", 2)
         for name, table in SWITCHES.items():
-            if getattr(self, name) not in table:
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in table:
                 raise ValueError(f"{name} must be one of {', '.join(table)}; received {getattr(self, name)!r}")
         if self.ffn is None:
             object.__setattr__(self, "ffn", ffn_width(self.dim) if self.gated else 4 * self.dim)
@@ -84,7 +85,7 @@ class Config:
             value = getattr(self, name)
             if value is None and name in ("rope_low", "rope_high"):
                 continue
-            if not isinstance(value, Real) or isinstance(value, bool) or not isfinite(value):
+            if not isinstance(value, Real) or isinstance(value, bool) or not abs(value) <= float_info.max:
                 raise ValueError(f"{name} must be a finite number; received {value!r}")
         for name in ("tied", "qk_norm", "embedding_norm"):
             if not isinstance(getattr(self, name), bool):
@@ -112,7 +113,7 @@ class Config:
             raise ValueError(f"dropout is a probability below 1; received {self.dropout}. 0 turns it off")
 
     def _check_bias(self):
-        if isinstance(self.bias, str) or not isinstance(self.bias, tuple | list):
+        if not isinstance(self.bias, tuple | list):  # a string is a sequence of letters
             raise ValueError(f"bias must be a tuple of names among {', '.join(BIASES)}; received {self.bias!r}")
         unknown = [kind for kind in self.bias if kind not in BIASES]
         if unknown:
@@ -131,9 +132,25 @@ class Config:
             raise ValueError(
                 f"rope_factor stretches the context, so it must be at least 1; received {self.rope_factor}"
             )
-        for name in ("rope_low", "rope_high"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} counts turns and must be positive; received {getattr(self, name)}")
+        row = ROPE_SCALINGS[self.rope_scaling]
+        for name, usual in (("rope_low", row.low), ("rope_high", row.high)):
+            value = getattr(self, name)
+            if value is not None and usual is None:
+                raise ValueError(f"rope_scaling {self.rope_scaling!r} has no bounds in turns; leave {name} out")
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} counts turns and must be positive; received {value}")
+        if row.low is not None:
+            low, high = self.rope_low or row.low, self.rope_high or row.high
+            if not low < high:
+                raise ValueError(
+                    f"rope_low must be less than rope_high, the turns that are enough to leave a pair alone; received "
+                    f"{low} and {high}"
+                )
+            if not self.rope_theta > 1:
+                raise ValueError(
+                    f"rope_scaling {self.rope_scaling!r} tells fast pairs from slow ones, which needs a rope_theta "
+                    f"above 1; received {self.rope_theta}"
+                )
 
     def _check_combinations(self):
         """Refuse choices that say nothing together; each would train something else than its name says."""
@@ -141,6 +158,21 @@ class Config:
             raise ValueError(
                 f"rope_scaling {self.rope_scaling!r} changes rotary frequencies, and position {self.position!r} has "
                 f"none. Choose position 'rope', or leave rope_scaling out"
+            )
+        scaling, unscaled = ROPE_SCALINGS[self.rope_scaling], self.rope_scaling == _default("rope_scaling")
+        if unscaled and (self.rope_factor != 1 or self.rope_original_context is not None):
+            raise ValueError(
+                f"rope_factor {self.rope_factor} and rope_original_context {self.rope_original_context} change nothing "
+                f"without a rope_scaling; choose one of {', '.join(ROPE_SCALINGS)}, or leave them out"
+            )
+        if not unscaled and not scaling.by_length and self.rope_factor == 1:
+            raise ValueError(
+                f"rope_scaling {self.rope_scaling!r} with rope_factor 1 stretches nothing; give the factor"
+            )
+        if not self.causal and not any(POSITIONS[self.position]):
+            raise ValueError(
+                f"mask {self.mask!r} with position {self.position!r} reads a text as a set, without any order. Choose "
+                f"another position, or the mask 'causal'"
             )
         if not NORMS[self.norm].has_weight:
             unused = [
@@ -169,22 +201,28 @@ class Config:
         """D, the width of one head."""
         return self.dim // self.heads
 
-    @property
+    @cached_property
     def gated(self):
         """Whether the feed-forward multiplies two projections of its input."""
         return FEED_FORWARDS[self.feed_forward].gated
 
-    @property
+    @cached_property
     def causal(self):
         """Whether a position reads nothing that comes after it; else the model fills gaps and writes no text."""
         return MASKS[self.mask].causal
 
-    @property
+    @cached_property
     def is_llama(self):
         """Whether every choice is LLaMA's: then a token is decoded in one compiled call."""
-        free = {"rope_scaling", "rope_layout"}  # only change the rotation's tables, or which of them is used
-        choices = (set(SWITCHES) | {"bias", "qk_norm", "embedding_norm", "token_types"}) - free
-        return all(getattr(self, name) == _default(name) for name in choices)
+        free = {"vocab_size", "dim", "layers", "heads", "kv_heads", "ffn", "context", "norm_eps", "tied", "dropout"}
+        chosen = [field for field in fields(self) if field.name not in free and not field.name.startswith("rope_")]
+        return all(getattr(self, field.name) == field.default for field in chosen)
+
+    @cached_property
+    def cached_context(self):
+        """The longest text that can grow with a cache of keys: of a scaling by length, what needs no stretching."""
+        by_length = ROPE_SCALINGS[self.rope_scaling].by_length
+        return min(self.context, self.rope_original_context or self.context) if by_length else self.context
 
     @classmethod
     def from_dict(cls, values):
@@ -217,27 +255,5 @@ def ffn_width(dim, multiple_of=8, multiplier=1.0):
 
 
 def _near_divisors(number, wanted):
-    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    divisors = [d for d in range(1, min(number, 10_000) + 1) if number % d == 0]  # no model has more heads
     return ", ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:4])))
-
-
-def _llama(vocab_size, context, dim, layers, heads, kv_heads, ffn, **rest):
-    return Config(vocab_size, dim, layers, heads, kv_heads, ffn, context, **rest)
-
-
-# The models of the reference card whose architecture this package has: LLaMA 1 and 2, Llama 3 (8K), Code Llama.
-# Sources: arXiv 2302.13971, 2307.09288, 2407.21783, 2308.12950 and Meta's model cards.
-PRESETS = {
-    "llama-7b": _llama(32000, 2048, 4096, 32, 32, 32, ffn_width(4096, 256), norm_eps=1e-6),
-    "llama-13b": _llama(32000, 2048, 5120, 40, 40, 40, ffn_width(5120, 256), norm_eps=1e-6),
-    "llama-33b": _llama(32000, 2048, 6656, 60, 52, 52, ffn_width(6656, 256), norm_eps=1e-6),
-    "llama-65b": _llama(32000, 2048, 8192, 80, 64, 64, ffn_width(8192, 256)),
-    "llama-2-7b": _llama(32000, 4096, 4096, 32, 32, 32, ffn_width(4096, 256)),
-    "llama-2-13b": _llama(32000, 4096, 5120, 40, 40, 40, ffn_width(5120, 256)),
-    "llama-2-70b": _llama(32000, 4096, 8192, 80, 64, 8, ffn_width(8192, 4096, 1.3)),
-    "llama-3-8b": _llama(128256, 8192, 4096, 32, 32, 8, ffn_width(4096, 1024, 1.3), rope_theta=5e5),
-    "llama-3-70b": _llama(128256, 8192, 8192, 80, 64, 8, ffn_width(8192, 4096, 1.3), rope_theta=5e5),
-    "codellama-7b": _llama(32016, 16384, 4096, 32, 32, 32, ffn_width(4096, 256), rope_theta=1e6),
-    "codellama-34b": _llama(32000, 16384, 8192, 48, 64, 8, ffn_width(8192, 256), rope_theta=1e6),
-    "codellama-70b": _llama(32016, 16384, 8192, 80, 64, 8, ffn_width(8192, 4096, 1.3), rope_theta=1e6),
-}

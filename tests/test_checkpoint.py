@@ -10,8 +10,12 @@ from safetensors.numpy import load_file, save_file
 
 import minillama
 from minillama import Config, Model
+from minillama.checkpoint import FORMATS
+from minillama.checkpoint.huggingface import config_from_json, config_to_json, model_type
+from minillama.config import BIASES
 from minillama.files import replacing, write_text
 from minillama.tokenizers import CharTokenizer
+from tests.test_switches import ALONE, make
 
 SHAPE = dict(vocab_size=9, dim=16, layers=2, heads=4, kv_heads=2, ffn=24, context=8)
 
@@ -60,11 +64,39 @@ def test_a_model_without_a_tokenizer(tmp_path):
         ({"rms_norm_eps": "1e-5"}, "norm_eps must be a finite number; received '1e-5'"),
         ({"rope_theta": "10000"}, "rope_theta must be a finite number"),
         ({"tie_word_embeddings": "false"}, "tied must be True or False; received 'false'"),
-        ({"model_type": "gpt2"}, "model_type = 'gpt2'; minillama computes 'llama'"),
-        ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
-        ({"attention_bias": True}, "attention_bias = True"),
-        ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling"),
+        ({"model_type": "mamba"}, "model_type = 'mamba'; minillama opens llama, gpt2, bert, minillama"),
+        ({"model_type": ["llama"]}, r"model_type = \['llama'\]"),
+        ({"model_type": "gpt2"}, "unknown key 'hidden_size'"),
+        ({"hidden_act": "relu"}, "hidden_act = 'relu'; of a LLaMA minillama computes silu, gelu"),
+        ({"attention_bias": True}, "8 tensors missing"),
+        ({"mlp_bias": True}, "6 tensors missing"),
+        ({"mlp_bias": "no"}, "mlp_bias = 'no'; it must be true or false"),
+        ({"rope_scaling": 2.0}, "rope_scaling = 2.0; it must be a dictionary"),
+        (
+            {"rope_scaling": {"rope_type": "llama3"}},
+            "rope_scaling has the rope_type 'llama3' and lacks factor, low_freq",
+        ),
+        ({"rope_scaling": {"type": "longrope"}}, "supported is a rope_type of default, linear, dynamic, llama3, yarn"),
+        ({"rope_scaling": {"type": "linear", "factor": "2"}}, "rope_factor must be a finite number; received '2'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": "2"}}, "rope_factor must be a finite number; received '2'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 1e308}}, "contradicts itself"),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2.0, "beta": 1}},
+            "unknown key 'beta' for the rope_type 'linear'",
+        ),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2.0}},
+            "contradicts itself: rope_scaling = .* and rope_parameters",
+        ),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}, "yarn"),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 5.0}},
+            "rope_theta = 10000.0, rope_parameters's .* 5",
+        ),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor = 0.5; minillama computes None"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "truncate": False}}, "truncate = False"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "attention_factor": 1.0}}, "the published 1.069"),
+        ({"max_sequence_length": "8"}, "context must be a whole number"),
         ({"head_dim": 64}, "head_dim = 64"),
         ({"num_key_value_heads": 3}, "kv_heads must divide heads"),
         ({"vocab_size": "many"}, "vocab_size must be a whole number"),
@@ -78,6 +110,179 @@ def test_a_config_that_asks_for_something_else_is_refused(tmp_path, change, word
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ValueError, match=words):
+        minillama.load(tmp_path)
+
+
+GPT2 = ALONE["GPT-2"]
+BERT = {**ALONE["BERT"], "dropout": 0.0}
+
+
+@pytest.mark.parametrize(
+    "kind, change, words",
+    [
+        (
+            GPT2,
+            {"activation_function": "swish"},
+            "activation_function = 'swish'; of a GPT-2 minillama computes gelu_new",
+        ),
+        (GPT2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True"),
+        (GPT2, {"n_inner": None}, "c_fc.bias has shape|c_fc.weight has shape"),
+        (GPT2, {"n_positions": 9}, r"wpe.weight has shape \(8, 12\), config.json asks for \(9, 12\)"),
+        (GPT2, {"tie_word_embeddings": False}, r"1 tensors missing \['lm_head.weight'\]"),
+        (BERT, {"hidden_act": "gelu_new"}, "hidden_act = 'gelu_new'"),
+        (BERT, {"is_decoder": True}, "is_decoder = True"),
+        (BERT, {"position_embedding_type": "relative_key"}, "relative_key"),
+        (BERT, {"tie_word_embeddings": False}, "tie_word_embeddings = False"),
+        (BERT, {"type_vocab_size": 1}, "token_types 1 gives every token the same kind"),
+        ({"position": "none"}, {"norm": "batchnorm"}, "norm must be one of"),
+        ({"position": "none"}, {"widht": 3}, "unknown key 'widht'"),
+    ],
+)
+def test_a_config_of_each_kind_that_asks_for_something_else_is_refused(tmp_path, kind, change, words, rng):
+    make(rng, np.float32, **kind)[0].save(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=words):
+        minillama.load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("choice", ALONE)
+def test_every_choice_is_kept(choice, dtype, tmp_path, rng):
+    """Whatever a run trains, it can save; and what is read computes the same."""
+    model, (ids, _), inputs = make(rng, dtype, **ALONE[choice])
+    model.save(tmp_path)
+    loaded, _ = minillama.load(tmp_path)
+    logits = loaded.logits(ids, **inputs)
+    assert logits.dtype == dtype
+    np.testing.assert_allclose(logits, model.logits(ids, **inputs), rtol=1e-3 if dtype == np.float32 else 1e-11)
+    if choice != "rope_layout interleaved":  # written in the other layout
+        np.testing.assert_array_equal(loaded.parameters.flat, model.parameters.flat)
+    saved_as = json.loads((tmp_path / "config.json").read_text())["model_type"]
+    assert saved_as == model_type(model.config)
+    if saved_as == "minillama":
+        assert loaded.config == model.config
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({}, "llama"),
+        ({"bias": ("qkv", "o")}, "llama"),
+        ({"bias": ("ffn",), "feed_forward": "geglu"}, "llama"),
+        ({"bias": ("qkv",)}, "minillama"),
+        ({"bias": ("norm",)}, "minillama"),
+        ({"position": "alibi"}, "minillama"),
+        ({"norm": "layernorm"}, "minillama"),
+        ({"mask": "bidirectional"}, "minillama"),
+        ({"qk_norm": True}, "minillama"),
+        (GPT2, "gpt2"),
+        ({**GPT2, "feed_forward": "relu"}, "gpt2"),
+        ({**GPT2, "feed_forward": "geglu"}, "minillama"),
+        ({**GPT2, "kv_heads": 1}, "minillama"),
+        ({**GPT2, "token_types": 2}, "minillama"),
+        (BERT, "bert"),
+        ({**BERT, "tied": False}, "minillama"),
+        ({**BERT, "token_types": 0}, "minillama"),
+        ({**BERT, "bias": BIASES[:-1]}, "minillama"),
+    ],
+)
+def test_the_kind_of_directory_follows_from_the_config(changes, expected):
+    kv_heads = changes.get("kv_heads", 4)
+    assert model_type(Config(**{**SHAPE, **changes, "kv_heads": 4 if kv_heads == 3 else kv_heads})) == expected
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_field_of_a_config_has_its_place_in_each_format(name):
+    """A field without one keeps a model from being saved in the format, unless it has its default."""
+    row = FORMATS[name]
+    assert sorted([*row.fields, *row.fixed, *row.free]) == sorted(Config.__dataclass_fields__)
+
+
+def test_a_choice_without_a_place_in_a_format_is_not_lost_in_it():
+    row = FORMATS["llama"]._replace(free=FORMATS["llama"].free - {"dropout"})
+    assert row.expresses(Config(**SHAPE)) and not row.expresses(Config(**SHAPE, dropout=0.1))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(**SHAPE, rope_scaling="dynamic", rope_factor=2.0, rope_original_context=4),
+        Config(**SHAPE, rope_scaling="dynamic", rope_factor=2.0, rope_original_context=3),
+        Config(**SHAPE, rope_scaling="dynamic", rope_factor=2.0),
+        Config(**SHAPE, rope_scaling="llama3", rope_factor=2.0, rope_original_context=4, rope_low=0.5),
+        Config(**SHAPE, rope_scaling="yarn", rope_factor=2.0, rope_high=8.0),
+        Config(**SHAPE, rope_scaling="linear", rope_factor=2.0, tied=True, bias=("ffn",)),
+        Config(**{**SHAPE, **GPT2, "kv_heads": 4, "norm_eps": 1e-3, "dropout": 0.25}),
+        Config(**{**SHAPE, **BERT, "kv_heads": 4, "norm_eps": 1e-12, "dropout": 0.25}),
+        Config(**SHAPE, position="none", bias=("qkv", "head"), rope_factor=2.0),
+    ],
+)
+def test_config_json_gives_the_config_back(config):
+    values = json.loads(json.dumps(config_to_json(config, np.float32)))
+    assert config_from_json(values) == config
+
+
+def test_dynamic_scaling_of_a_foreign_config_reads_as_far_as_its_factor_stretches():
+    values = config_to_json(Config(**SHAPE, rope_scaling="dynamic", rope_factor=2.5), np.float32)
+    del values["max_sequence_length"]
+    config = config_from_json(values)
+    assert config.context == 20 and config.rope_original_context == 8
+
+
+def rewrite(folder, change):
+    """Replace the tensors of a folder by change(tensors)."""
+    save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors")
+
+
+def older_gpt2(tensors):
+    """The names of the first GPT-2 files: no prefix, and the causal mask as a tensor; and a copy of the embedding."""
+    old = {name.removeprefix("transformer."): array for name, array in tensors.items()}
+    masks = {f"h.{i}.attn.{name}": np.ones((1, 1, 8, 8), np.uint8) for i in (0, 1) for name in ("bias", "masked_bias")}
+    return old | masks | {"lm_head.weight": old["wte.weight"].copy()}
+
+
+def older_bert(tensors):
+    """The names of the first BERT files: gamma and beta, positions as a tensor, the head's copies and the pooler."""
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
+        for name, array in tensors.items()
+    }
+    return old | {
+        "bert.embeddings.position_ids": np.arange(8)[None],
+        "bert.pooler.dense.weight": np.ones((12, 12), np.float16),
+        "cls.seq_relationship.weight": np.ones((2, 12), np.float32),
+        "cls.predictions.decoder.weight": old["bert.embeddings.word_embeddings.weight"].copy(),
+        "cls.predictions.decoder.bias": old["cls.predictions.bias"].copy(),
+    }
+
+
+def older_llama(tensors):
+    return tensors | {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2, np.float32)}
+
+
+@pytest.mark.parametrize("kind, older", [(GPT2, older_gpt2), (BERT, older_bert), ({}, older_llama)])
+def test_older_names_and_tensors_without_a_part_in_the_logits(kind, older, tmp_path, rng):
+    model = make(rng, np.float32, **kind)[0]
+    model.save(tmp_path)
+    rewrite(tmp_path, older)
+    np.testing.assert_array_equal(minillama.load(tmp_path)[0].parameters.flat, model.parameters.flat)
+
+
+@pytest.mark.parametrize(
+    "kind, older, copy",
+    [(GPT2, older_gpt2, "lm_head.weight"), (BERT, older_bert, "cls.predictions.decoder.bias")],
+)
+def test_a_tied_matrix_that_differs_from_its_original_is_refused(kind, older, copy, tmp_path, rng):
+    make(rng, np.float32, **kind)[0].save(tmp_path)
+
+    def changed(tensors):
+        tensors = older(tensors)
+        tensors[copy] += 1
+        return tensors
+
+    rewrite(tmp_path, changed)
+    with pytest.raises(ValueError, match=f"{copy} differs from .* tied"):
         minillama.load(tmp_path)
 
 

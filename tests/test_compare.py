@@ -9,7 +9,7 @@ from minillama.tokenizers import END_OF_TEXT, MASK, CharTokenizer
 
 
 class Oracle:
-    """A model of a text in which every letter is followed by the next of the alphabet, and preceded by the one before"""
+    """A model of a text in which every letter is followed by the next one of the alphabet."""
 
     def __init__(self, causal, letters):
         self.config, self.letters = Config(letters + 2, mask="causal" if causal else "bidirectional"), letters

@@ -56,6 +56,23 @@ def test_it_learns_and_the_folder_has_what_was_learned(tmp_path, corpus):
     assert tokenizer.vocab_size == corpus.tokenizer.vocab_size
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_scaling": "dynamic", "rope_factor": 2.0, "rope_original_context": 8},
+        {"position": "alibi", "bias": ("qkv", "norm"), "dropout": 0.2},
+        {"norm": "layernorm", "position": "learned", "feed_forward": "gelu_tanh", "bias": ("qkv", "o", "ffn", "norm")},
+    ],
+)
+def test_every_architecture_samples_and_saves_at_each_evaluation(changes, tmp_path, corpus, capsys):
+    config = Config(corpus.tokenizer.vocab_size, dim=16, layers=2, heads=2, context=16, **changes)
+    run = Run.start(tmp_path, config, Settings(steps=4, batch_size=3, eval_every=2), corpus, 1)
+    loss = run.train()
+    model, tokenizer = minillama.load(tmp_path)
+    assert model.config == config and evaluate(model, corpus.validation, tokenizer) == pytest.approx(loss, rel=1e-6)
+    np.testing.assert_array_equal(model.parameters.flat, run.model.parameters.flat)
+
+
 def test_evaluation_covers_the_whole_split(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "_EVALUATION_TOKENS", 3 * 16)  # three windows at a time: the fourth, short one is alone
     model = make(tmp_path / "run", corpus).model

@@ -1,5 +1,7 @@
 """Explicit vectors: each function that a kernel is made of against NumPy."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,33 @@ def test_exp2(dtype, rng):
     x[:6] = np.nan, bits.view(dtype), -np.inf, lowest - 1, -1e30, -0.0
     exp2(x, y)
     np.testing.assert_array_equal(y[:6], [np.nan, np.nan, 0, 0, 0, 1])
+
+
+@both_dtypes
+def test_normal(dtype, rng):
+    @njit(**COMPILE)
+    def normal(z, distribution, density):
+        for i in range(len(z)):
+            distribution[i], density[i] = vectors.normal(z[i])
+
+    ends = [1e4, -1e4, np.inf, -np.inf]
+    z = np.concatenate([rng.uniform(-14, 14, 40_000), np.linspace(-8, 8, 2001), ends]).astype(dtype)
+    distribution, density = np.empty_like(z), np.empty_like(z)
+    normal(z, distribution, density)
+    z = z.astype(np.float64)
+    expected = np.array([math.erfc(-value * math.sqrt(0.5)) / 2 for value in z.tolist()])
+    expected_density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    single = dtype == np.float32
+    assert np.abs(distribution - expected).max() < (3e-7 if single else 3e-16)
+    assert np.abs(density - expected_density).max() < (3e-7 if single else 3e-16)
+    seen = z > (-13 if single else -37)  # further out numbers are below the normal ones
+    assert np.abs(distribution[seen] / expected[seen] - 1).max() < (1e-5 if single else 1e-14)
+    assert np.all((distribution >= 0) & (distribution <= 1)) and np.all(distribution[-4:] == [1, 0, 1, 0])
+    assert np.all(density >= 0) and np.all(density[-4:] == 0)
+
+    z = np.array([0x7FC00000, 0xFFC00000], np.uint32).view(np.float32).astype(dtype)
+    normal(z, distribution, density)
+    assert np.isnan(distribution[:2]).all() and np.isnan(density[:2]).all()
 
 
 @both_dtypes

@@ -1,1 +1,19 @@
-"""Models on disk. Each format is a module with a name map; `minillama.load` opens what `Model.save` wrote."""
+"""Models on disk: Hugging Face directories. `minillama.load` opens what `Model.save` wrote.
+
+A directory's model_type says which architecture it holds. Each has a file here, with the names of its tensors and the
+keys of its config.json, and a row in the table; reading and writing, which they share, is in
+minillama.checkpoint.huggingface. A model is saved as the first row that can express its Config; the last can express
+every Config.
+"""
+
+from .bert import BERT
+from .gpt2 import GPT2
+from .llama import LLAMA
+from .native import NATIVE
+
+FORMATS = {
+    "llama": LLAMA,
+    "gpt2": GPT2,
+    "bert": BERT,
+    "minillama": NATIVE,
+}

@@ -6,15 +6,16 @@ has the head's D numbers in the lanes and reads P^T or dS^T number by number, wh
 values of one head, and tiles: linear in T.
 
     for a tile of queries:                              for a tile of queries (backward):
-        for a tile of keys up to the queries:               for a tile of keys up to the queries:
-            S^T = K Q^T                                          P^T = exp(K Q^T - log of the denominator)
+        for a tile of the keys that they read:              for a tile of the keys that they read:
+            S^T = K Q^T - slope * distance                       P^T = exp(K Q^T - slope * distance - log denominator)
             P^T = exp(S^T - maximum so far)                      dS^T = P^T * (V dO^T - rowsum(dO * O))
             rescale O and the sum to the new maximum             dV += P^T dO,   dK += dS^T Q
             O += P V                                             dQ += dS K
 
 Q here is the query matrix already divided by sqrt(D), and K is multiplied by log2(e): e^x is taken as 2^(x log2(e)).
 What the causal mask hides is not computed, but for the rest of a step: each product takes no more of the keys (or
-queries) than its rows read.
+queries) than its rows read. Keys that are padding end the loop over the keys. Where there is no causal mask, every
+query reads a whole tile: that is all that differs.
 
 Source of the idea: Dao et al. 2022, FlashAttention (arXiv 2205.14135), and Dao 2023 (arXiv 2307.08691), algorithm 1,
 which has the queries in the outer loop as here; the running softmax: Milakov and Gimelshein 2018 (arXiv 1805.02867).
@@ -50,38 +51,49 @@ set_tile = register_tile(ROWS, 1, VECTOR, add=False)
 add_tile, add_half_tile = register_tile(ROWS, 1, VECTOR), register_tile(2 * ROWS, 1, HALF)
 
 
-def attention(q, k, v):
-    (B, T, H, D), dtype = q.shape, q.dtype
+def attention(q, k, v, causal=True, slopes=None, lengths=None):
+    (B, T, H, D), S, dtype = q.shape, k.shape[1], q.dtype
     o, log_denominator = empty((B, T, H, D), dtype), empty((B, H, T), dtype)
     with frame():
-        width, length = _padded(D, k.shape[1], dtype)
-        total, heads, rows = (empty(shape, dtype) for shape in ((B, H, T), (2, length, width), (2, QUERIES, width)))
+        slopes, lengths = _each_head_and_sequence(slopes, lengths, q, S)
+        width, padded = _padded(D, S, dtype)
+        total, heads, rows = (empty(shape, dtype) for shape in ((B, H, T), (2, padded, width), (2, QUERIES, width)))
+        columns = empty((width + KEYS + 4, QUERIES), dtype)
         q, k, v = map(_with_rows, (q, k, v))
-        _forward(q, k, v, o, log_denominator, total, heads, rows, empty((width + KEYS + 3, QUERIES), dtype))
+        _forward(q, k, v, causal, slopes, lengths, o, log_denominator, total, heads, rows, columns)
         log_denominator *= math.log(2)
         log_denominator += np.log(total, out=total)
     return o, log_denominator
 
 
-def attention_backward(do, q, k, v, o, log_denominator):
+def attention_backward(do, q, k, v, o, log_denominator, causal=True, slopes=None, lengths=None):
     (B, T, H, D), K, dtype = q.shape, k.shape[2], q.dtype
     dqkv = empty((B, T, H + 2 * K, D), dtype)
     with frame():
-        width, length = _padded(D, T, dtype)
-        heads, rows = empty((4, length, width), dtype), empty((3, QUERIES, width), dtype)
-        columns = empty((2 * (width + KEYS + 1), QUERIES), dtype)
+        slopes, lengths = _each_head_and_sequence(slopes, lengths, q, T)
+        width, padded = _padded(D, T, dtype)
+        heads, rows = empty((4, padded, width), dtype), empty((3, QUERIES, width), dtype)
+        columns = empty((2 * (width + KEYS) + 3, QUERIES), dtype)
         do, q, k, v, o = map(_with_rows, (do, q, k, v, o))
-        _backward(do, q, k, v, o, log_denominator, dqkv, heads, rows, columns)
+        _backward(do, q, k, v, o, log_denominator, causal, slopes, lengths, dqkv, heads, rows, columns)
     return dqkv
+
+
+def _each_head_and_sequence(slopes, lengths, q, S):
+    """slopes (H,) with 0 for none, lengths (B,) with S for none: arrays in any case, so that one kernel is compiled."""
+    slopes = _filled(0 if slopes is None else slopes, q.shape[2:3], q.dtype)
+    return slopes, _filled(S if lengths is None else lengths, q.shape[:1], np.int64)
 
 
 def _with_rows(x):
     """x, or a copy of it where the D numbers of a head do not lie side by side, as vectors are loaded."""
-    if x.strides[-1] == x.itemsize:
-        return x
-    copy = empty(x.shape, x.dtype)
-    copy[:] = x
-    return copy
+    return x if x.strides[-1] == x.itemsize else _filled(x, x.shape, x.dtype)
+
+
+def _filled(values, shape, dtype):
+    array = empty(shape, dtype)
+    array[...] = values
+    return array
 
 
 def _padded(D, S, dtype):
@@ -204,6 +216,22 @@ def _add_to_keys(scores, count, queries, visible, rows, target, key):
 
 
 @njit(**JIT)
+def _subtract_distances(scores, count, queries, visible, ahead, slope, offsets):
+    """scores[j, i] -= slope * |ahead + i - j| for count keys j and those queries i that may read them
+
+    Query 0 lies `ahead` positions behind key 0, offsets[i] = i. The distance is a whole number and exact; a slope times
+    a position, taken from both sides, would lose the small differences between near keys in large numbers.
+    """
+    lanes = VECTOR // scores.itemsize
+    for i in range(0, queries, lanes):
+        distance = load(offsets, i) + ahead
+        for j in range(_seen(visible, i, count)):
+            at = j * QUERIES + i
+            store(scores, at, load(scores, at) - maximum(distance, 0 - distance) * slope)
+            distance = distance - 1
+
+
+@njit(**JIT)
 def _softmax(scores, count, queries, visible, largest, shrink, total):
     """scores = 2^(scores - largest), with largest and total brought up to date and shrink = 2^(old - new largest)."""
     lanes = VECTOR // scores.itemsize
@@ -232,7 +260,7 @@ def _softmax(scores, count, queries, visible, largest, shrink, total):
 
 
 @njit(**JIT)
-def _forward(q, k, v, o, log2_largest, denominator, heads, rows, columns):
+def _forward(q, k, v, causal, slopes, lengths, o, log2_largest, denominator, heads, rows, columns):
     """Writes the logarithm in base 2 of each softmax's largest term, and its denominator divided by that term."""
     (B, T, H, D), S, K = q.shape, k.shape[1], k.shape[2]
     group, width = H // K, rows.shape[2]
@@ -241,12 +269,16 @@ def _forward(q, k, v, o, log2_largest, denominator, heads, rows, columns):
     keys, values = heads[0], heads[1]
     queries, outputs = rows[0], rows[1]
     query_columns, scores = columns[:width], columns[width : width + KEYS]
-    largest, shrink, total = columns[width + KEYS], columns[width + KEYS + 1], columns[width + KEYS + 2]
+    largest, shrink, total, offsets = columns[-4], columns[-3], columns[-2], columns[-1]
+    for i in range(QUERIES):
+        offsets[i] = i
     for b in range(B):
+        length = min(lengths[b], S)
         for h in range(H):
+            slope = slopes[h] * log2_e
             if h % group == 0:
-                _pack(k[b, :, h // group], log2_e, keys)
-                _pack(v[b, :, h // group], one, values)
+                _pack(k[b, :length, h // group], log2_e, keys)
+                _pack(v[b, :length, h // group], one, values)
             for first in range(0, T, QUERIES):
                 here = min(QUERIES, T - first)
                 wide = -(-here // STEP) * STEP
@@ -255,10 +287,13 @@ def _forward(q, k, v, o, log2_largest, denominator, heads, rows, columns):
                 outputs[:] = 0
                 largest[:] = -np.inf
                 total[:] = 0
-                for key in range(0, S - T + first + here, KEYS):
-                    visible = S - T + first + 1 - key  # keys of this tile that the first query reads
-                    count = min(KEYS, -(-(visible + here - 1) // STEP) * STEP)
+                end = min(length, S - T + first + here) if causal else length
+                for key in range(0, end, KEYS):
+                    count, ahead = min(KEYS, end - key), S - T + first - key
+                    visible = ahead + 1 if causal else KEYS  # keys of this tile that the first query may read
                     _scores(keys, key, count, query_columns, wide, D, visible, scores)
+                    if slope != 0:
+                        _subtract_distances(scores, count, wide, visible, ahead, slope, offsets)
                     _softmax(scores, count, wide, visible, largest, shrink, total)
                     if key > 0:
                         _scale_rows(outputs, here, shrink)
@@ -287,7 +322,7 @@ def _probabilities(scores, dscores, count, queries, visible, log2_denominator, r
 
 
 @njit(**JIT)
-def _backward(do, q, k, v, o, log_denominator, dqkv, heads, rows, columns):
+def _backward(do, q, k, v, o, log_denominator, causal, slopes, lengths, dqkv, heads, rows, columns):
     (B, T, H, D), K = q.shape, k.shape[2]
     group, width = H // K, rows.shape[2]
     one = q.dtype.type(1)
@@ -296,12 +331,16 @@ def _backward(do, q, k, v, o, log_denominator, dqkv, heads, rows, columns):
     queries, doutputs, dqueries = rows[0], rows[1], rows[2]
     query_columns, doutput_columns = columns[:width], columns[width : 2 * width]
     scores, dscores = columns[2 * width : 2 * width + KEYS], columns[2 * width + KEYS : 2 * (width + KEYS)]
-    log2_total, row_sum = columns[-2], columns[-1]
+    log2_total, row_sum, offsets = columns[-3], columns[-2], columns[-1]
+    for i in range(QUERIES):
+        offsets[i] = i
     for b in range(B):
+        length = min(lengths[b], T)
         for h in range(H):
+            slope = slopes[h] * log2_e
             if h % group == 0:
-                _pack(k[b, :, h // group], log2_e, keys)
-                _pack(v[b, :, h // group], one, values)
+                _pack(k[b, :length, h // group], log2_e, keys)
+                _pack(v[b, :length, h // group], one, values)
                 dkeys[:] = 0
                 dvalues[:] = 0
             for first in range(0, T, QUERIES):
@@ -312,14 +351,17 @@ def _backward(do, q, k, v, o, log_denominator, dqkv, heads, rows, columns):
                 _transpose(queries, wide, query_columns)
                 _transpose(doutputs, wide, doutput_columns)
                 dqueries[:] = 0
-                columns[-2:] = 0
+                columns[-3:-1] = 0
                 for i in range(here):
                     log2_total[i] = log_denominator[b, h, first + i] * log2_e
                 _row_sums(doutputs, o[b, first : first + here, h], row_sum)
-                for key in range(0, first + here, KEYS):
-                    visible = first + 1 - key
-                    count = min(KEYS, -(-(visible + here - 1) // STEP) * STEP)
+                end = min(length, first + here) if causal else length
+                for key in range(0, end, KEYS):
+                    count, ahead = min(KEYS, end - key), first - key
+                    visible = ahead + 1 if causal else KEYS
                     _scores(keys, key, count, query_columns, wide, D, visible, scores)
+                    if slope != 0:
+                        _subtract_distances(scores, count, wide, visible, ahead, slope, offsets)
                     _scores(values, key, count, doutput_columns, wide, D, visible, dscores)
                     _probabilities(scores, dscores, count, wide, visible, log2_total, row_sum)
                     _add_to_keys(scores, count, wide, visible, doutputs, dvalues, key)
@@ -327,5 +369,6 @@ def _backward(do, q, k, v, o, log_denominator, dqkv, heads, rows, columns):
                     _add_to_queries(dscores, count, wide, visible, keys, key, dqueries)
                 _unpack(dqueries, scale * ln_2, dqkv[b, first : first + here, h])
             if h % group == group - 1:
+                heads[2:, length:] = 0  # what tiles of several keys added to the padding behind the last key
                 _unpack(dkeys, one, dqkv[b, :, H + h // group])
                 _unpack(dvalues, one, dqkv[b, :, H + K + h // group])

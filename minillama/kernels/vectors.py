@@ -40,7 +40,7 @@ def _vector_bytes():
 
 VECTOR_BYTES = _vector_bytes()
 REGISTERS = 32 if VECTOR_BYTES == 64 or platform.machine().lower() in ("arm64", "aarch64") else 16
-TILE_ROWS = REGISTERS // 4  # times two vectors: the sums take half of the registers
+TILE_ROWS = {16: 6, 32: 8}[REGISTERS]  # times two vectors of sums; of B two more, and of A one at a time
 TILE_BYTES = 2 * VECTOR_BYTES
 
 
@@ -268,6 +268,24 @@ def _last_bits_as_exponent(typing_context, x):
     return x(x), generate
 
 
+def _polynomial(coefficients):
+    """An intrinsic: the polynomial of a Vector whose coefficients these are, that of the highest power first."""
+
+    @intrinsic
+    def polynomial(typing_context, x):
+        def generate(context, builder, signature, args):
+            first, *rest = (ir.Constant(x.llvm, [c] * x.lanes) for c in coefficients)
+            total = first
+            for c in rest:
+                total = builder.fmul(total, args[0], flags=("contract",))
+                total = builder.fadd(total, c, flags=("contract",))
+            return total
+
+        return x(x), generate
+
+    return polynomial
+
+
 def exp2(x):
     """2^x for a Vector of numbers up to 0 (or a little above): what a softmax takes in base 2.
 
@@ -289,16 +307,12 @@ def _exp2(x):
     bias, mantissa = (127, 23) if dtype == np.float32 else (1023, 52)
     shifter = dtype(1.5 * 2**mantissa + bias)
     lowest = dtype(1 - bias)
-    first, *rest = (dtype(c) for c in (_LEAST_ERROR if dtype == np.float32 else _TAYLOR))
-    rest = tuple(rest)
+    power_of_two = _polynomial(_LEAST_ERROR if dtype == np.float32 else _TAYLOR)
 
     def vector_exp2(x):
         shifted = x + shifter
         r = x - (shifted - shifter)
-        y = r * first + rest[0]
-        for c in rest[1:]:
-            y = y * r + c
-        return _zero_where_below(x, lowest, y * _last_bits_as_exponent(shifted))
+        return _zero_where_below(x, lowest, power_of_two(r) * _last_bits_as_exponent(shifted))
 
     return vector_exp2
 
@@ -382,3 +396,49 @@ def _exp(x):
         return y if x == x else x  # NaN stays NaN
 
     return float32_exp
+
+
+def normal(z):
+    """Phi(z) and phi(z): the distribution and the density of a standard normal variable
+
+    Phi(z) = erfc(-z / sqrt(2)) / 2,   phi(z) = exp(-z^2 / 2) / sqrt(2 pi)
+
+    For float32, Phi(-|z|) is exp(-z^2 / 2), which the density shares, times t P(t) with t = 1 / (1 + 0.3 |z|) and a
+    polynomial P, and Phi(|z|) is 1 minus that. It vectorises, as math.erfc does not; the absolute error is below 3e-7,
+    the relative one below 1e-5; 0 below -13.2.
+    """
+    return _float64_normal(z)
+
+
+def _float64_normal(z):
+    return math.erfc(-z * math.sqrt(0.5)) / 2, math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+
+
+# P for t^7, t^6, ... 1, with the least relative error (1.2e-7) for |z| up to 13.25. The form is that of Abramowitz and
+# Stegun's Handbook of Mathematical Functions, formula 7.1.26.
+_NORMAL_TAIL = (
+    *(0.036062722, -0.158824225, 0.209156306, -0.0562736031),
+    *(0.129938266, 0.0994940137, 0.120821607, 0.119624853),
+)
+
+
+@overload(normal)
+def _normal(z):
+    if z != types.float32:
+        return _float64_normal
+
+    slope, density_at_0, minus_half = (np.float32(c) for c in (0.3, 1 / math.sqrt(2 * math.pi), -0.5))
+    zero, one = np.float32(0), np.float32(1)
+    first, *rest = (np.float32(c) for c in _NORMAL_TAIL)
+    rest = tuple(rest)
+
+    def float32_normal(z):
+        t = one / (one + slope * abs(z))
+        y = first
+        for c in rest:
+            y = y * t + c
+        e = exp(minus_half * z * z)
+        tail = y * t * e
+        return one - tail if z > zero else tail, density_at_0 * e
+
+    return float32_normal

@@ -7,23 +7,26 @@ from ...memory import empty
 from ..vectors import JIT
 
 
-def rmsnorm(x, weight, eps, residual=None):
+def rmsnorm(x, weight, bias, eps, residual=None):
     y, inverse_rms = empty(x.shape, x.dtype), empty((len(x),), x.dtype)
-    adds = residual is not None
-    _rmsnorm(x, residual if adds else x, adds, weight, x.dtype.type(eps), y, inverse_rms)
+    adds, has_bias = residual is not None, bias is not None
+    _rmsnorm(
+        *(x, residual if adds else x, adds, weight, bias if has_bias else weight, has_bias),
+        *(x.dtype.type(eps), y, inverse_rms),
+    )
     return y, inverse_rms
 
 
-def rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx=None):
-    adds = dx is not None
+def rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dbias, dx=None):
+    adds, has_bias = dx is not None, dbias is not None
     if not adds:
         dx = empty(x.shape, x.dtype)
-    _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx, adds)
+    _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dbias if has_bias else dweight, has_bias, dx, adds)
     return dx
 
 
 @njit(**JIT)
-def _rmsnorm(x, residual, adds, weight, eps, y, inverse_rms):
+def _rmsnorm(x, residual, adds, weight, bias, has_bias, eps, y, inverse_rms):
     N, C = x.shape
     for n in range(N):
         row, out = x[n], y[n]
@@ -38,10 +41,13 @@ def _rmsnorm(x, residual, adds, weight, eps, y, inverse_rms):
         inverse_rms[n] = inverse
         for c in range(C):
             out[c] = weight[c] * (row[c] * inverse)
+        if has_bias:
+            for c in range(C):
+                out[c] += bias[c]
 
 
 @njit(**JIT)
-def _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx, adds):
+def _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dbias, has_bias, dx, adds):
     N, C = x.shape
     for n in range(N):
         row, grad, out, inverse = x[n], dy[n], dx[n], inverse_rms[n]
@@ -50,6 +56,9 @@ def _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dx, adds):
             u = row[c] * inverse
             total += weight[c] * grad[c] * u
             dweight[c] += grad[c] * u
+        if has_bias:
+            for c in range(C):
+                dbias[c] += grad[c]
         mean = total / x.dtype.type(C)
         if not adds:
             out[:] = 0

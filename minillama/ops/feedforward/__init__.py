@@ -12,6 +12,11 @@ Others have inner (N, F). Every activation has the same form:
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .geglu import geglu, geglu_backward
+from .gelu import gelu, gelu_backward
+from .gelu_tanh import gelu_tanh, gelu_tanh_backward
+from .relu import relu, relu_backward
+from .silu import silu, silu_backward
 from .swiglu import swiglu, swiglu_backward
 
 
@@ -25,4 +30,9 @@ class FeedForward(NamedTuple):
 
 FEED_FORWARDS = {
     "swiglu": FeedForward(swiglu, swiglu_backward, gated=True),
+    "geglu": FeedForward(geglu, geglu_backward, gated=True),
+    "gelu": FeedForward(gelu, gelu_backward),
+    "gelu_tanh": FeedForward(gelu_tanh, gelu_tanh_backward),
+    "relu": FeedForward(relu, relu_backward),
+    "silu": FeedForward(silu, silu_backward),
 }

@@ -1,6 +1,8 @@
-"""The gated activation of the feed-forward layer."""
+"""SwiGLU: one half of the columns, through SiLU, is the gate of the other."""
 
 import numpy as np
+
+from .silu import silu, silu_backward
 
 
 def swiglu(gate_up):
@@ -10,20 +12,13 @@ def swiglu(gate_up):
     Source: Shazeer 2020 (arXiv 2002.05202), equation 5 (Swish with beta 1, without biases).
     """
     gate, up = np.split(gate_up, 2, axis=1)
-    return gate * _sigmoid(gate) * up
+    return silu(gate) * up
 
 
 def swiglu_backward(dh, gate_up):
-    """dgate = dh up silu'(gate),   silu'(z) = s + z s (1 - s) with s = sigmoid(z);   dup = dh silu(gate)
+    """dgate = dh up silu'(gate),   dup = dh silu(gate)
 
     dh (N, F), gate_up (N, 2 F) -> (N, 2 F), dgate and dup side by side.
     """
     gate, up = np.split(gate_up, 2, axis=1)
-    s = _sigmoid(gate)
-    return np.concatenate([dh * up * (s + gate * s * (1 - s)), dh * gate * s], axis=1)
-
-
-def _sigmoid(z):
-    """1 / (1 + exp(-z)), written with exp(-|z|) so that no z overflows."""
-    e = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1, e) / (1 + e)
+    return np.concatenate([silu_backward(dh * up, gate), dh * silu(gate)], axis=1)

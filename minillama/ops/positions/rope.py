@@ -69,9 +69,9 @@ def rope_backward(dy, cos, sin, layout, heads=None):
 def swap_rope_layout(weight, heads, source):
     """The rows of w_q or w_k of a model with one layout, reordered so that the other layout computes the same scores
 
-    weight (H D, C), heads H, source the layout that the weight has now -> (H D, C), a copy.
+    weight (H D, C) or a bias (H D,), heads H, source the layout that it has now -> the same shape, a copy.
     """
-    rows = weight.reshape(heads, -1, weight.shape[-1])
+    rows = weight.reshape(heads, -1, *weight.shape[1:])
     pairs = ROPE_LAYOUTS[source](np.arange(rows.shape[1]))  # the two rows of each pair, as indices
     order = np.concatenate(pairs) if source == "interleaved" else np.stack(pairs, axis=1).ravel()
     return rows[:, order].reshape(weight.shape)

@@ -8,9 +8,8 @@ def dynamic_ntk_scaling(frequencies, config, length, low, high):
 
     Up to the original context (s = 1) nothing changes; beyond it, slow pairs are slowed more with every token, and fast
     ones hardly. Factor 1 stretches by length / original, as the paper has it; transformers' formula, which this is, can
-    stretch by more, since theta alone falls short of what its factor promises. All frequencies change with the length:
-    keys that a cache keeps were turned by those of an earlier length, so text that is read at once and text that is
-    written token by token differ a little, here as in transformers.
+    stretch by more, since theta alone falls short of what its factor promises. The frequencies change with every
+    further token, so turned keys in a cache no longer fit; this package refuses that, transformers decodes with them.
     Source: the user emozilla of r/LocalLLaMA, June 2023, "Dynamically Scaled RoPE"; Peng et al. 2023 (arXiv
     2309.00071), section 3.3.
     """
