@@ -1,4 +1,4 @@
-"""The command line: `python -m minillama train | sample | fill | tokenizer | info | table | bench | ablate`."""
+"""The command line: python -m minillama train | sample | fill | compare | tokenizer | info | table | bench | ablate"""
 
 import argparse
 import importlib.util
@@ -23,6 +23,7 @@ _MODEL_OPTIONS = {
     "dropout": "share of activations dropped in training",
     "tied": "use the embedding matrix as the output matrix",
     "norm": "what normalises the stream",
+    "norm_eps": "inside the square root of the norm",
     "placement": "norms before each layer, or after its sum with the stream",
     "position": "how the model knows where a token stands",
     "rope_layout": "which coordinates RoPE pairs",
@@ -92,8 +93,10 @@ def train(options):
     if options.resume:
         state = read_state(folder)
         saved = {**state["config"], **state["settings"], **state["source"]}
-        for name, value in given.items():
-            if name in saved and name != "data" and value != saved[name]:
+        asked = {**FAMILIES[given["family"]], **given} if "family" in given else given
+        for name, value in asked.items():
+            value = sorted(value) if name == "bias" else value
+            if name in saved and name != "data" and value != (sorted(saved[name]) if name == "bias" else saved[name]):
                 option = "--" + name.replace("_", "-")
                 raise ValueError(
                     f"the run in {folder} was started with {option} {saved[name]}, not {value}; it can only go on as "
@@ -107,7 +110,10 @@ def train(options):
     else:
         source = {name: given.get(name, default) for name, (default, _) in _DATA_OPTIONS.items()}
         settings = Settings(**{name: given[name] for name in _TRAINING_OPTIONS if name in given})
-        shape = {**FAMILIES[options.family], **{name: given[name] for name in _MODEL_OPTIONS if name in given}}
+        shape = {
+            **FAMILIES[given.get("family", "llama")],
+            **{name: given[name] for name in _MODEL_OPTIONS if name in given},
+        }
         config = Config(vocab_size=1, **shape)  # a wrong shape is reported before the text is read
         corpus = encode_corpus(**source, mask_token=objective(config).needs_mask_token)
         run = Run.start(folder, Config(corpus.tokenizer.vocab_size, **shape), settings, corpus, threads)
@@ -123,9 +129,10 @@ def train(options):
         print(f"\nstopped at step {run.optimizer.steps}; continue with: minillama train --out {folder} --resume")
         return 130
     print(f"the model is in {folder}, its loss curve in {loss_curve(folder)}")
-    print(f"validation loss {loss:.4f} nats a token, {run.corpus.per_character(loss):.4f} nats a character")
-    if run.corpus.floor is not None:
-        floor = run.corpus.per_character(run.corpus.floor)
+    per_character = f", {run.corpus.per_character(loss):.4f} nats a character" if run.objective.predicts_text else ""
+    print(f"validation loss {loss:.4f} nats a {run.unit}{per_character}")
+    if run.floor is not None:
+        floor = run.corpus.per_character(run.floor)
         print(f"the true entropy of the source is {floor:.4f} nats a character: no model does better on average")
     if run.model.config.causal:
         print(f"continue a text with: minillama sample {folder} --prompt TEXT")
@@ -146,6 +153,8 @@ def sample(options):
     from .generate import generate
 
     model, tokenizer = load(options.model, options.threads)
+    if not model.config.causal:
+        raise ValueError(f"{options.model} fills gaps and writes no text; try minillama fill {options.model} TEXT")
     if tokenizer is None:
         raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
     if options.int8:
@@ -175,18 +184,23 @@ def fill(options):
     import numpy as np
 
     from .generate import fill
-    from .tokenizers import MASK
+    from .tokenizers import MASK, BPETokenizer
 
     model, tokenizer = load(options.model, options.threads)
     if tokenizer is None or tokenizer.mask_token is None:
         raise ValueError(f"{options.model} has no tokenizer with the special token {MASK}, which marks a gap")
+    if not options.gap:
+        raise ValueError("--gap must not be empty: it is what marks a missing token in the text")
+    # A token of bpe brings the blank before it along, and so must a gap; a text begins as those of the training do.
     text = options.text.replace(options.gap, MASK)
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode(text.replace(" " + MASK, MASK) if isinstance(tokenizer, BPETokenizer) else text)
+    if tokenizer.end_of_text is not None:
+        ids = np.concatenate([[tokenizer.end_of_text], ids])
     gaps = np.flatnonzero(ids == tokenizer.mask_token)
     if len(gaps) == 0:
         raise ValueError(f"the text has no gap; write {options.gap} where a token is missing")
     filled, probabilities = fill(model, ids, tokenizer.mask_token)
-    print(tokenizer.decode(filled))
+    print(tokenizer.decode(filled[filled != tokenizer.end_of_text] if tokenizer.end_of_text is not None else filled))
     for place in gaps:
         print(f"{probabilities[place]:8.1%}  {tokenizer.decode(filled[place : place + 1])!r}", file=sys.stderr)
 
@@ -378,7 +392,7 @@ def _parser():
     threads(group)
     group = made.add_argument_group("model")
     text = "whose choices the model has where no other option asks for something else"
-    group.add_argument("--family", choices=list(FAMILIES), default="llama", help=_help(text, "llama"))
+    group.add_argument("--family", choices=list(FAMILIES), help=_help(text, "llama"))
     _add_fields(group, Config, _MODEL_OPTIONS)
     from .train import Settings
 

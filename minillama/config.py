@@ -49,7 +49,7 @@ class Config:
     rope_theta: float = 10000.0  # base of the rotary frequencies; a larger one turns more slowly
     rope_layout: str = "rotate_half"  # or "interleaved": which coordinates form a pair
     tied: bool = False  # the output matrix is the embedding matrix
-    dropout: float = 0.0  # on the embedding and on what each layer adds to the residual stream, in training only
+    dropout: float = 0.0  # in training, on the embedding and on what each layer adds to the stream (not on attention)
     norm: str = "rmsnorm"
     placement: str = "pre"  # of the norms: before each layer, or after its sum with the residual stream
     position: str = "rope"
@@ -59,7 +59,7 @@ class Config:
     bias: tuple[str, ...] = ()  # where biases are added: some of BIASES
     qk_norm: bool = False  # each head's queries and keys are normalised before they are rotated
     embedding_norm: bool = False  # the embeddings are normalised before the first block
-    token_types: int = 0  # kinds of segments, each with an embedding of its own; 0: none
+    token_types: int = 0  # kinds of segments, each with an embedding of its own; 0: none. `train` gives all the kind 0
     rope_scaling: str = "none"  # how the rotary frequencies are changed for more than rope_original_context
     rope_factor: float = 1.0  # by which the context is stretched
     rope_original_context: int | None = None  # that the model was trained for; None: context
@@ -159,6 +159,21 @@ class Config:
                 f"rope_scaling {self.rope_scaling!r} changes rotary frequencies, and position {self.position!r} has "
                 f"none. Choose position 'rope', or leave rope_scaling out"
             )
+        scaling, unscaled = ROPE_SCALINGS[self.rope_scaling], self.rope_scaling == _default("rope_scaling")
+        if unscaled and (self.rope_factor != 1 or self.rope_original_context is not None):
+            raise ValueError(
+                f"rope_factor {self.rope_factor} and rope_original_context {self.rope_original_context} change nothing "
+                f"without a rope_scaling; choose one of {', '.join(ROPE_SCALINGS)}, or leave them out"
+            )
+        if not unscaled and not scaling.by_length and self.rope_factor == 1:
+            raise ValueError(
+                f"rope_scaling {self.rope_scaling!r} with rope_factor 1 stretches nothing; give the factor"
+            )
+        if not self.causal and not any(POSITIONS[self.position]):
+            raise ValueError(
+                f"mask {self.mask!r} with position {self.position!r} reads a text as a set, without any order. Choose "
+                f"another position, or the mask 'causal'"
+            )
         if not NORMS[self.norm].has_weight:
             unused = [
                 name
@@ -199,9 +214,9 @@ class Config:
     @cached_property
     def is_llama(self):
         """Whether every choice is LLaMA's: then a token is decoded in one compiled call."""
-        free = {"rope_scaling", "rope_layout"}  # only change the rotation's tables, or which of them is used
-        choices = (set(SWITCHES) | {"bias", "qk_norm", "embedding_norm", "token_types"}) - free
-        return all(getattr(self, name) == _default(name) for name in choices)
+        free = {"vocab_size", "dim", "layers", "heads", "kv_heads", "ffn", "context", "norm_eps", "tied", "dropout"}
+        chosen = [field for field in fields(self) if field.name not in free and not field.name.startswith("rope_")]
+        return all(getattr(self, field.name) == field.default for field in chosen)
 
     @cached_property
     def cached_context(self):

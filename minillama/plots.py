@@ -23,9 +23,9 @@ def loss_curve(folder, path=None):
     if state["floor"] is not None:
         label = f"true entropy of the source, {state['floor']:.3f}"
         axes.axhline(state["floor"], color=COLOURS["grey"], ls="--", lw=1.2, label=label)
-    axes.set(xlabel="step", ylabel="loss (nats a token)", yscale="log")
+    axes.set(xlabel="step", ylabel=f"loss (nats a {state['unit']})", yscale="log")
     per_token = [axes]
-    if state["characters_per_token"] > 1.001:
+    if state["unit"] == "token" and state["characters_per_token"] > 1.001:
         right = axes.secondary_yaxis("right", functions=_scaled(1 / state["characters_per_token"]))
         right.set_ylabel("loss (nats a character)")
         per_token.append(right)
