@@ -27,6 +27,7 @@ class Study(NamedTuple):
 
     title: str
     rows: Callable  # base Config -> list of Row
+    against: str | None  # what the losses of the rows are compared with, in words; None: it has no table of losses
 
 
 # The way from GPT-2 to LLaMA, in this order: field, its value in GPT-2, and the step to LLaMA's.
@@ -107,9 +108,11 @@ def reads_on(changes):
 
 
 STUDIES = {
-    "ladder": Study("From GPT to LLaMA, one switch at a time", ladder),
-    "leave-one-out": Study("LLaMA with one choice changed at a time", leave_one_out),
-    "extrapolation": Study("Reading beyond the trained context", extrapolation),
+    "ladder": Study(
+        "From GPT to LLaMA, one switch at a time", ladder, "each row against the one above, the last against the first"
+    ),
+    "leave-one-out": Study("LLaMA with one choice changed at a time", leave_one_out, f"each row against {BASE}"),
+    "extrapolation": Study("Reading beyond the trained context", extrapolation, None),
 }
 
 # Two comparisons that are looked at closely, with loss curves and time: title, then label and changes of each side.
