@@ -24,6 +24,7 @@ OPERATIONS = {
     "dropout": ("dropout",),
     "adamw": ("adamw",),
     "decoding": ("decode",),
+    "sampling": ("softmax_weights", "draw"),
 }
 
 _chosen = None
