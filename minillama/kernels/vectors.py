@@ -40,7 +40,7 @@ def _vector_bytes():
 
 VECTOR_BYTES = _vector_bytes()
 REGISTERS = 32 if VECTOR_BYTES == 64 or platform.machine().lower() in ("arm64", "aarch64") else 16
-TILE_ROWS = REGISTERS // 4  # times two vectors: the sums take half of the registers
+TILE_ROWS = {16: 6, 32: 8}[REGISTERS]  # times two vectors of sums; of B two more, and of A one at a time
 TILE_BYTES = 2 * VECTOR_BYTES
 
 
