@@ -55,14 +55,11 @@ def stretched_by(scaling):
 
 def _stretched(model, context, scaling):
     """A model with the same parameters for a longer context."""
-    factor = 1.0 if ROPE_SCALINGS[scaling].by_length else float(STRETCH)
-    config = replace(
-        model.config,
-        context=context,
-        rope_scaling=scaling,
-        rope_factor=factor,
-        rope_original_context=model.config.context,
-    )
+    changes = {}
+    if scaling != UNSCALED:
+        factor = 1.0 if ROPE_SCALINGS[scaling].by_length else float(STRETCH)
+        changes = {"rope_factor": factor, "rope_original_context": model.config.context}
+    config = replace(model.config, context=context, rope_scaling=scaling, **changes)
     longer = Model(config, dtype=model.dtype, threads=model.workers.threads)
     longer.parameters.flat[:] = model.parameters.flat
     return longer
