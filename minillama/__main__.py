@@ -1,4 +1,4 @@
-"""The command line: `python -m minillama train | sample | fill | compare | tokenizer | info | table | bench | ablate`."""
+"""The command line: `minillama train | sample | fill | compare | tokenizer | info | table | bench | ablate`."""
 
 import argparse
 import importlib.util

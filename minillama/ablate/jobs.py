@@ -138,7 +138,8 @@ def compute(protocol, source, job):
     config, steps = protocol.plan(job.changes, corpus.tokenizer.vocab_size)
     settings = replace(protocol.settings, steps=steps, lr=job.rate, seed=job.seed)
     began = time.perf_counter()
-    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+    # A training that diverges is a result, and no reason for a warning.
+    with threadpoolctl.threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
         measured = _train(config, settings, _held_out(corpus) if job.kind == TUNING else corpus, job)
     return {
         "kind": job.kind,
