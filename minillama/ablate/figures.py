@@ -2,17 +2,16 @@
 
 from math import isnan
 from pathlib import Path
-from statistics import median
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MultipleLocator
+from matplotlib.ticker import LogLocator, MultipleLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from ..files import replacing
 from ..plots import COLOURS
 from .extrapolation import BINS, STRETCH
-from .report import corpora_of, position_losses, runs_of, tables_of
-from .statistics import CONFIDENCE, estimate
+from .report import corpora_of, position_losses, runs_of, tables_of, times_of
+from .statistics import CONFIDENCE, estimate, paired
 from .variants import BASE, CLOSE_UPS, STUDIES
 
 VERDICTS = {  # colour and marker: told apart in grey print too
@@ -36,8 +35,8 @@ def draw(results, folder):
     figures = {}
     for study in dict.fromkeys(study for study, _ in tables_of(results)):
         figures[f"ablation-{study}.png"] = forest(results, study)
-    for name, (_, sides) in CLOSE_UPS.items():
-        if any(all(runs_of(results, changes, corpus) for changes in sides.values()) for corpus in corpora):
+    for name in CLOSE_UPS:
+        if _closely_seen(results, name):
             figures[f"ablation-{name}.png"] = close_up(results, name)
     if any(position_losses(results, corpus) for corpus in corpora):
         figures["ablation-extrapolation.png"] = by_position(results)
@@ -70,13 +69,11 @@ def forest(results, study):
         axes.grid(axis="x", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6))
-    handles = [Line2D([], [], color=c, marker=m, ms=5, label=name) for name, (c, m) in VERDICTS.items()]
     against = "each against the row above, the last against the first" if study == "ladder" else f"against {BASE}"
     figure.suptitle(f"{STUDIES[study].title}; {against}")
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    figure.supxlabel(
-        f"left is better; {CONFIDENCE:.0%} intervals of the mean over {_seeds(tables)}, paired", fontsize=8
-    )
+    handles = [Line2D([], [], color=c, marker=m, ms=5, label=name) for name, (c, m) in VERDICTS.items()]
+    note = f"left is better; {CONFIDENCE:.0%} intervals of the mean over {_seeds(tables)}, paired"
+    figure.legend(handles=handles, title=note, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
 
 
@@ -87,39 +84,64 @@ def _seeds(tables):
 
 
 def close_up(results, name):
-    """Loss curves of two variants with bands, and the time that each takes for a step, a row for each corpus."""
+    """Two variants: their loss curves with bands, the difference, and the time of a step; a row for each corpus."""
     title, sides = CLOSE_UPS[name]
-    corpora = [c for c in corpora_of(results) if all(runs_of(results, changes, c) for changes in sides.values())]
-    figure = Figure(figsize=(9, 3.2 * len(corpora) + 0.6), dpi=150, layout="constrained")
-    for (curves, times), corpus in zip(
-        figure.subplots(len(corpora), 2, width_ratios=(3, 1), squeeze=False), corpora, strict=True
-    ):
+    corpora = _closely_seen(results, name)
+    figure = Figure(figsize=(12, 3.2 * len(corpora) + 0.8), dpi=150, layout="constrained")
+    rows = figure.subplots(len(corpora), 3, width_ratios=(4, 3, 2), squeeze=False)
+    for (curves, differences, times), corpus in zip(rows, corpora, strict=True):
+        unit, losses = f"nats a {_unit(results, corpus)}", {}
         for i, ((label, changes), style) in enumerate(zip(sides.items(), LINES, strict=False)):
-            runs = list(runs_of(results, changes, corpus).values())
-            whole = [run for run in runs if run["loss"] is not None]
-            steps = [step for step, _ in whole[0]["curve"]] if whole else []
-            values = [[run["curve"][k][1] for run in whole] for k in range(len(steps))]
-            _band(curves, steps, values, style, f"{label}, {len(whole)} seeds")
-            milliseconds = [1e3 * run["step_seconds"]["median"] for run in runs if "step_seconds" in run]
-            times.bar(i, median(milliseconds), 0.6, color=style[0], alpha=0.6, hatch="//" if i else "")
-            times.plot([i] * len(milliseconds), milliseconds, "_", color="black", ms=14)
-        floor = runs[0]["floor"]
-        if floor is not None:
-            curves.axhline(floor, color=COLOURS["grey"], ls=":", lw=1.2, label=f"true entropy, {floor:.3f}")
-        curves.set(
-            title=corpus, xlabel="step", ylabel=f"validation loss (nats a {_unit(results, corpus)})", yscale="log"
-        )
-        times.set(xticks=range(len(sides)), xticklabels=list(sides), ylabel="time of a step (ms)", xlim=(-0.6, 1.6))
+            runs = _whole(results, changes, corpus)
+            losses[label] = {seed: [loss for _, loss in run["curve"]] for seed, run in runs.items()}
+            run = next(iter(runs.values()))
+            shares = [step / run["steps"] for step, _ in run["curve"]]
+            _band(curves, shares, list(zip(*losses[label].values(), strict=True)), style, f"{label}, {len(runs)} seeds")
+            measured = times_of(results, changes, corpus)
+            if measured is not None:
+                times.bar(i, 1e3 * measured["median"], 0.6, color=style[0], alpha=0.6, hatch="//" if i else "")
+                times.plot(i, 1e3 * measured["min"], "_", color="black", ms=24)
+        first, second = losses.values()
+        changes = [
+            paired(*({seed: curve[k] for seed, curve in side.items()} for side in (second, first)))
+            for k in range(len(shares))
+        ]
+        if changes[0]:
+            _band(differences, shares, changes, (COLOURS["grey"], "-", "d"), None)
+        differences.axhline(0, color="black", lw=1)
+        if run["floor"] is not None:
+            curves.axhline(run["floor"], color="black", ls=":", lw=1.2, label=f"true entropy, {run['floor']:.3f}")
+        curves.set(title=corpus, ylabel=f"validation loss ({unit})", yscale="log")
+        curves.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        curves.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        curves.yaxis.set_minor_formatter(NullFormatter())
         curves.legend(frameon=False)
-        for axes in (curves, times):
+        differences.set(title=" less ".join(reversed(sides)), ylabel=f"difference ({unit})")
+        times.set(xticks=range(len(sides)), xticklabels=list(sides), ylabel="time of a step (ms)", xlim=(-0.6, 1.6))
+        for axes in (curves, differences, times):
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
+        for axes in (curves, differences):
+            axes.set_xlabel("share of the training")
+            axes.xaxis.set_major_formatter(PercentFormatter(1))
     figure.suptitle(title)
     figure.supxlabel(
-        f"bands: {CONFIDENCE:.0%} intervals of the mean over seeds; time: median of each run, bar: median of those",
+        f"bands: {CONFIDENCE:.0%} intervals of the mean over seeds, of the difference paired by seed; "
+        f"time: median, and the minimum as a line; one thread, the variants in turn",
         fontsize=8,
     )
     return figure
+
+
+def _closely_seen(results, name):
+    """The corpora on which both sides of a close-up have runs."""
+    _, sides = CLOSE_UPS[name]
+    return [c for c in corpora_of(results) if all(_whole(results, changes, c) for changes in sides.values())]
+
+
+def _whole(results, changes, corpus):
+    """{seed: result} of a variant's runs that did not diverge."""
+    return {seed: run for seed, run in runs_of(results, changes, corpus).items() if run["loss"] is not None}
 
 
 def by_position(results):
@@ -149,7 +171,7 @@ def by_position(results):
             axes.legend(frameon=False, fontsize=8)
             axes.spines[["top", "right"]].set_visible(False)
         schemes.set_title(f"{corpus}: position schemes")
-        scalings.set_title(f"{corpus}: RoPE, scaled by {STRETCH} without further training")
+        scalings.set_title(f"{corpus}: RoPE scaled by {STRETCH}, not trained further")
     figure.suptitle(f"Reading on beyond the trained context of {context} (dotted line)")
     figure.supxlabel(
         f"means over seeds with {CONFIDENCE:.0%} intervals; every position is measured on nearly the same tokens",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..config import Config
 from .extrapolation import BINS, STRETCH
-from .jobs import RUN
+from .jobs import RUN, TIME
 from .statistics import CONFIDENCE, Estimate, estimate, paired, verdict
 from .variants import BASE, STUDIES, Row, name_of
 
@@ -20,6 +20,12 @@ class Outcome(NamedTuple):
     runs: list  # results, by seed
     difference: Estimate | None  # of losses, the variant's less the other's, paired by seed; None without any
     verdict: str
+
+
+def times_of(results, changes, corpus):
+    """{"min", "median"} seconds of a variant's step, measured in turn with others; None if it was not."""
+    result = results.get((TIME, name_of(changes), corpus, 0, None))
+    return result and result["step_seconds"]
 
 
 def runs_of(results, changes, corpus):
@@ -78,6 +84,7 @@ def report(results):
         if position_losses(results, corpus):
             title = STUDIES["extrapolation"].title
             lines += ["", f"## {title}: {corpus}", "", *_beyond(results, corpus, protocol["context"])]
+    lines += _times(results)
     comparisons = sum(row.difference is not None for rows in tables.values() for row in rows)
     return "\n".join([*lines, "", *_legend(comparisons)]) + "\n"
 
@@ -147,7 +154,11 @@ def position_losses(results, corpus):
 def _beyond(results, corpus, context):
     """The loss in parts of the window, and whether it is another at the farthest positions than within the context."""
     inside, farthest = slice(BINS // 2, BINS), slice(2 * BINS, STRETCH * BINS)
-    spans = {f"{context // 2}-{context}": inside, f"-{2 * context}": slice(BINS, 2 * BINS), f"-{4 * context}": farthest}
+    spans = {
+        f"{context // 2 + 1}-{context}": inside,
+        f"{context + 1}-{2 * context}": slice(BINS, 2 * BINS),
+        f"{2 * context + 1}-{STRETCH * context}": farthest,
+    }
     rows = [["positions", *spans, "farthest less first", f"{CONFIDENCE:.0%} interval", "beyond the context"]]
     for (label, scaling), by_seed in position_losses(results, corpus).items():
         name = label if label != BASE else f"position: rope, scaling {scaling}"
@@ -161,6 +172,22 @@ def _beyond(results, corpus, context):
     return _markdown(rows, 1)
 
 
+def _times(results):
+    """The time of a step of the variants that are looked at closely."""
+    rows = [
+        [
+            result["corpus"],
+            result["variant"],
+            *(f"{1e3 * result['step_seconds'][key]:.2f}" for key in ("min", "median")),
+        ]
+        for result in results.values()
+        if result["kind"] == TIME
+    ]
+    if not rows:
+        return []
+    return ["", "## Time of a step", "", *_markdown([["corpus", "variant", "min ms", "median ms"], *rows], 2)]
+
+
 def _legend(comparisons):
     return (
         "loss: mean over seeds of the loss on the whole validation split, in nats a token (a character where the text "
@@ -172,7 +199,7 @@ def _legend(comparisons):
         f"the seeds; it does not cover the choice of the learning rate, made with one seed, nor the validation text.",
         "",
         "MFLOP a token: of training, forward and backward. ms a step: minimum / median, on one thread while other "
-        "processes computed beside it.",
+        "processes computed beside it; time of a step: on one thread, the variants in turn, which is fair.",
     )
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..corpora import encode_corpus
-from .jobs import TUNING, compute, due
+from .jobs import TIME, TUNING, Job, compute, due, time_in_turn
 from .results import Results
-from .variants import name_of, variants
+from .variants import CLOSE_UPS, name_of, variants
 
 
 def sources(corpora, tokenizer=None, vocab_size=512):
@@ -50,7 +50,20 @@ def run(protocol, studies, sources, seeds, folder, processes=1, shard=(1, 1), qu
             groups.append((changes, name))
     with _pool(processes) as pool:
         _run_all(protocol, groups[part - 1 :: parts], sources, range(seeds), results, processes, pool, quiet)
+    if part == 1:  # when the processors are free
+        _time(protocol, groups, sources, results)
     return results
+
+
+def _time(protocol, groups, sources, results):
+    """Measure the time of a step of the variants that are looked at closely."""
+    sides = [changes for _, pair in CLOSE_UPS.values() for changes in pair.values()]
+    for name, source in sources.items():
+        variants = [changes for changes, corpus in groups if corpus == name and changes in sides]
+        jobs = [Job(TIME, changes, name, 0, protocol.settings.lr) for changes in variants]
+        if len(jobs) > 1 and any(job.key not in results.by_key for job in jobs):
+            for result in time_in_turn(protocol, source, jobs):
+                results.add(result)
 
 
 def _run_all(protocol, groups, sources, seeds, results, processes, pool, quiet):

@@ -39,6 +39,8 @@ GPT_TO_LLAMA = {
     "tied": ("untied", "the output matrix is its own, not the embedding; this is LLaMA"),
 }
 
+REMARKS = {"rope_layout": "; a control, as the layouts are the same up to the order of coordinates"}
+
 # Switches that have no row in the leave-one-out, and why.
 NOT_COMPARED = {
     "mask": "another mask is another task, and its loss another quantity",
@@ -67,7 +69,7 @@ def ladder(base):
     for field, (label, words) in GPT_TO_LLAMA.items():
         before, left = left, {name: value for name, value in left.items() if name != field}
         rows.append(Row(f"+ {label}", words, left, before))
-    return [*rows, Row(f"all: {BASE}", "LLaMA against GPT", {}, GPT2)]
+    return [*rows, Row("all of these", "LLaMA against GPT", {}, GPT2)]
 
 
 def leave_one_out(base):
@@ -77,7 +79,7 @@ def leave_one_out(base):
         if switch not in NOT_COMPARED:
             usual = getattr(base, switch)
             rows += [
-                Row(f"{_spaced(switch)}: {name}", f"{name} for {usual}", {switch: name}, {})
+                Row(f"{_spaced(switch)}: {name}", f"{name} for {usual}{REMARKS.get(switch, '')}", {switch: name}, {})
                 for name in table
                 if name != usual
             ]
