@@ -231,7 +231,7 @@ class Model:
         return sum(self._map_rows(rows_loss, *inputs))
 
     def logits(self, ids, cache=None, types=None, lengths=None):
-        """ids (B, T) -> logits (B, T, V) of the next token at each position; without a causal mask, of the position's own
+        """ids (B, T) -> logits (B, T, V) at each position: of the next token, or without a causal mask of its own
 
         With a `minillama.memory.KVCache`, ids continue what the cache holds, and are added to it.
         """

@@ -48,8 +48,8 @@ def run(protocol, studies, sources, seeds, folder, processes=1, shard=(1, 1), qu
         for changes in variants(studies, protocol.base(corpus.tokenizer.vocab_size)):
             protocol.plan(changes, corpus.tokenizer.vocab_size)  # what cannot be done is an error before all else
             groups.append((changes, name))
-    with _pool(processes) as pool:
-        _run_all(protocol, groups[part - 1 :: parts], sources, range(seeds), results, processes, pool, quiet)
+    with process_pool(processes) as pool:
+        run_jobs(protocol, groups[part - 1 :: parts], sources, range(seeds), results, processes, pool, quiet)
     if part == 1:  # when the processors are free
         _time(protocol, groups, sources, results)
     return results
@@ -66,7 +66,11 @@ def _time(protocol, groups, sources, results):
                 results.add(result)
 
 
-def _run_all(protocol, groups, sources, seeds, results, processes, pool, quiet):
+def run_jobs(protocol, groups, sources, seeds, results, processes, pool, quiet, work=compute):
+    """Do all jobs of these groups, each a variant and a corpus, that are not in the results yet
+
+    work(protocol, source, job) -> result of a job.
+    """
     running = {}  # future: key of its job
     with tqdm(unit="job", dynamic_ncols=True, disable=quiet) as bar:
         while True:
@@ -75,7 +79,7 @@ def _run_all(protocol, groups, sources, seeds, results, processes, pool, quiet):
             bar.total = bar.n + len(waiting) + len(untuned) * len(seeds)  # at least: a grid may be extended
             for job in waiting:
                 if len(running) < processes and job.key not in running.values():
-                    running[pool.submit(compute, protocol, sources[job.corpus], job)] = job.key
+                    running[pool.submit(work, protocol, sources[job.corpus], job)] = job.key
             if not running:
                 return
             try:
@@ -90,7 +94,8 @@ def _run_all(protocol, groups, sources, seeds, results, processes, pool, quiet):
                 ) from error
 
 
-def _pool(processes):
+def process_pool(processes):
+    """What runs functions on so many processes; with one, at once and in this process."""
     return ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else _Here()
 
 
