@@ -111,7 +111,7 @@ def due(protocol, changes, corpus, seeds, results):
     rates = next_rates(protocol.settings.lr, losses)
     if rates:
         return [Job(TUNING, changes, corpus, TUNING_SEED, rate) for rate in rates]
-    best = min(losses, key=losses.get)
+    best = best_rate(losses)
     jobs = [Job(RUN, changes, corpus, seed, best) for seed in seeds]
     return [job for job in jobs if job.key not in results]
 
@@ -122,13 +122,18 @@ def tuning_losses(results, variant, corpus):
     return {r["lr"]: math.inf if r["loss"] is None else r["loss"] for r in tried}
 
 
+def best_rate(losses):
+    """The learning rate of the least loss; the least of several, whichever was done first."""
+    return min(losses, key=lambda rate: (losses[rate], rate))
+
+
 def next_rates(middle, losses):
     """The learning rates to try next; none when the best is known."""
     grid = [factor * middle for factor in RATES]
     missing = [rate for rate in grid if rate not in losses]
     if missing or len(losses) == len(grid) + EXTENSIONS:
         return missing
-    best = min(losses, key=losses.get)
+    best = best_rate(losses)
     beyond = {min(losses): best / 2, max(losses): best * 2}
     return [beyond[best]] if best in beyond else []
 

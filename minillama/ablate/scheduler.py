@@ -49,7 +49,8 @@ def run(protocol, studies, sources, seeds, folder, processes=1, shard=(1, 1), qu
             protocol.plan(changes, corpus.tokenizer.vocab_size)  # what cannot be done is an error before all else
             groups.append((changes, name))
     with process_pool(processes) as pool:
-        run_jobs(protocol, groups[part - 1 :: parts], sources, range(seeds), results, processes, pool, quiet)
+        mine = groups[part - 1 :: parts]
+        run_jobs(protocol, mine, sources, range(seeds), results, processes, pool, quiet, compute)
     if part == 1:  # when the processors are free
         _time(protocol, groups, sources, results)
     return results
@@ -66,7 +67,7 @@ def _time(protocol, groups, sources, results):
                 results.add(result)
 
 
-def run_jobs(protocol, groups, sources, seeds, results, processes, pool, quiet, work=compute):
+def run_jobs(protocol, groups, sources, seeds, results, processes, pool, quiet, work):
     """Do all jobs of these groups, each a variant and a corpus, that are not in the results yet
 
     work(protocol, source, job) -> result of a job.

@@ -28,6 +28,7 @@ class Study(NamedTuple):
 
     title: str
     rows: Callable  # base Config -> list of Row
+    against: str | None  # what the losses of the rows are compared with, in words; None: it has no table of losses
 
 
 # The way from GPT-2 to LLaMA, in this order: the field that goes from GPT-2's value to LLaMA's, and what that means.
@@ -109,9 +110,11 @@ def reads_on(changes):
 
 
 STUDIES = {
-    "ladder": Study("From GPT to LLaMA, one switch at a time", ladder),
-    "leave-one-out": Study("LLaMA with one choice changed at a time", leave_one_out),
-    "extrapolation": Study("Reading beyond the trained context", extrapolation),
+    "ladder": Study(
+        "From GPT to LLaMA, one switch at a time", ladder, "each row against the one above, the last against the first"
+    ),
+    "leave-one-out": Study("LLaMA with one choice changed at a time", leave_one_out, f"each row against {BASE}"),
+    "extrapolation": Study("Reading beyond the trained context", extrapolation, None),
 }
 
 # Two comparisons that are looked at closely, with loss curves and time: title, then label and changes of each side.
