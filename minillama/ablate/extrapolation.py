@@ -55,11 +55,9 @@ def stretched_by(scaling):
 
 def _stretched(model, context, scaling):
     """A model with the same parameters for a longer context."""
-    changes = {}
-    if scaling != UNSCALED:
-        factor = 1.0 if ROPE_SCALINGS[scaling].by_length else float(STRETCH)
-        changes = {"rope_factor": factor, "rope_original_context": model.config.context}
-    config = replace(model.config, context=context, rope_scaling=scaling, **changes)
+    factor = 1.0 if ROPE_SCALINGS[scaling].by_length else float(STRETCH)
+    scaled = {"rope_scaling": scaling, "rope_factor": factor, "rope_original_context": model.config.context}
+    config = replace(model.config, context=context, **(scaled if scaling != UNSCALED else {}))
     longer = Model(config, dtype=model.dtype, threads=model.workers.threads)
     longer.parameters.flat[:] = model.parameters.flat
     return longer

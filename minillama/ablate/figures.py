@@ -3,17 +3,23 @@
 from itertools import count
 from math import isnan
 from pathlib import Path
-from statistics import median
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, MultipleLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    MultipleLocator,
+    NullFormatter,
+    PercentFormatter,
+    StrMethodFormatter,
+)
 
 from ..files import replacing
 from ..plots import COLOURS
 from .extrapolation import BINS, STRETCH, UNSCALED, stretched_by
 from .jobs import CURVE_TOKENS
-from .report import base_of, corpora_of, position_losses, runs_of, tables_of
+from .report import base_of, corpora_of, position_losses, runs_of, tables_of, times_of
 from .statistics import CONFIDENCE, estimate
 from .variants import CLOSE_UPS, STUDIES
 
@@ -40,8 +46,8 @@ def draw(results, folder):
     figures = {}
     for study in dict.fromkeys(study for study, _ in tables_of(results)):
         figures[f"ablation-{study}.png"] = forest(results, study)
-    for name, (_, sides) in CLOSE_UPS.items():
-        if any(all(runs_of(results, changes, corpus) for changes in sides.values()) for corpus in corpora):
+    for name in CLOSE_UPS:
+        if _closely_seen(results, name):
             figures[f"ablation-{name}.png"] = close_up(results, name)
     if any(position_losses(results, corpus) for corpus in corpora):
         figures["ablation-extrapolation.png"] = by_position(results)
@@ -98,40 +104,58 @@ def _seeds(tables):
 
 
 def close_up(results, name):
-    """Loss curves of two variants with bands, and the time that each takes for a step, a row for each corpus."""
+    """Two variants: their loss curves with bands, the difference, and the time of a step; a row for each corpus."""
     title, sides = CLOSE_UPS[name]
-    corpora = [c for c in corpora_of(results) if all(runs_of(results, changes, c) for changes in sides.values())]
-    figure = Figure(figsize=(9, 3.2 * len(corpora) + 0.6), dpi=150, layout="constrained")
-    for (curves, times), corpus in zip(
-        figure.subplots(len(corpora), 2, width_ratios=(2.5, 1), squeeze=False), corpora, strict=True
-    ):
+    corpora = _closely_seen(results, name)
+    figure = Figure(figsize=(12, 3.2 * len(corpora) + 0.8), dpi=150, layout="constrained")
+    rows = figure.subplots(len(corpora), 3, width_ratios=(4, 3, 2), squeeze=False)
+    for (curves, differences, times), corpus in zip(rows, corpora, strict=True):
+        unit, losses = _unit(results, corpus), []
         for i, ((label, changes), style) in enumerate(zip(sides.items(), curve_styles(), strict=False)):
-            runs = list(runs_of(results, changes, corpus).values())
-            whole = [run for run in runs if run["loss"] is not None]
-            steps = [step for step, _ in whole[0]["curve"]] if whole else []
-            values = [[run["curve"][k][1] for run in whole] for k in range(len(steps))]
-            _band(curves, steps, values, style, f"{label}, {len(whole)} seeds")
-            milliseconds = [1e3 * run["step_seconds"]["median"] for run in runs if "step_seconds" in run]
-            if milliseconds:
-                times.bar(i, median(milliseconds), 0.6, color=style[0], alpha=0.6, hatch="//" if i else "")
-                times.plot([i] * len(milliseconds), milliseconds, "_", color="black", ms=14)
-        unit = _unit(results, corpus)  # no floor: the true entropy that is known is that of the whole split
-        curves.set(
-            title=corpus, xlabel="step", ylabel=f"validation loss (nats a {unit}),\nfirst {CURVE_TOKENS:,} {unit}s"
-        )
+            runs = _whole(results, changes, corpus)
+            losses.append({seed: [loss for _, loss in run["curve"]] for seed, run in runs.items()})
+            run = next(iter(runs.values()))
+            shares = [step / run["steps"] for step, _ in run["curve"]]  # steps differ at equal compute
+            _band(curves, shares, list(zip(*losses[i].values(), strict=True)), style, f"{label}, {len(runs)} seeds")
+            measured = times_of(results, changes, corpus)
+            if measured is not None:
+                times.bar(i, 1e3 * measured["median"], 0.6, color=style[0], alpha=0.6, hatch="//" if i else "")
+                times.plot(i, 1e3 * measured["min"], "_", color="black", ms=24)
+        seeds = sorted(losses[0].keys() & losses[1].keys())
+        if seeds:
+            changes = [[losses[1][s][k] - losses[0][s][k] for s in seeds] for k in range(len(shares))]
+            _band(differences, shares, changes, (COLOURS["grey"], "-", "d"), None)
+        differences.axhline(0, color="black", lw=1)
+        # No floor: the true entropy that is known is that of the whole split.
+        curves.set(title=corpus, ylabel=f"validation loss (nats a {unit}),\nfirst {CURVE_TOKENS:,} {unit}s")
         _logarithmic(curves)
-        times.set(xticks=range(len(sides)), xticklabels=list(sides), ylabel="time of a step (ms)")
-        times.set(xlim=(-0.6, len(sides) - 0.4))
         curves.legend(frameon=False)
-        for axes in (curves, times):
+        differences.set(title=" less ".join(reversed(sides)), ylabel=f"difference (nats a {unit})")
+        times.set(xticks=range(len(sides)), xticklabels=list(sides), ylabel="time of a step (ms)", xlim=(-0.6, 1.6))
+        for axes in (curves, differences, times):
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
+        for axes in (curves, differences):
+            axes.set_xlabel("share of the training")
+            axes.xaxis.set_major_formatter(PercentFormatter(1))
     figure.suptitle(title)
     figure.supxlabel(
-        f"bands: {CONFIDENCE:.0%} intervals of the mean over seeds; time: median of each run, bar: median of those",
+        f"bands: {CONFIDENCE:.0%} intervals of the mean over seeds, of the difference paired by seed; "
+        f"time: median, and the minimum as a line; one thread, the variants in turn",
         fontsize=8,
     )
     return figure
+
+
+def _closely_seen(results, name):
+    """The corpora on which both sides of a close-up have runs."""
+    _, sides = CLOSE_UPS[name]
+    return [c for c in corpora_of(results) if all(_whole(results, changes, c) for changes in sides.values())]
+
+
+def _whole(results, changes, corpus):
+    """{seed: result} of a variant's runs that did not diverge."""
+    return {seed: run for seed, run in runs_of(results, changes, corpus).items() if run["loss"] is not None}
 
 
 def by_position(results):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ..config import Config
 from ..ops.positions import POSITIONS
 from .extrapolation import BINS, STRETCH, stretched_by
-from .jobs import RUN, tuning_losses
+from .jobs import RUN, TIME, tuning_losses
 from .statistics import CONFIDENCE, Estimate, estimate, paired, verdict
 from .variants import STUDIES, Row, config_of, extrapolation, name_of
 
@@ -22,6 +22,12 @@ class Outcome(NamedTuple):
     verdict: str  # on the difference
     diverged: str  # how many seeds did, in words; their pairs are left out
     at_an_end: set  # the learning rates that are the least or the greatest of those that were tried
+
+
+def times_of(results, changes, corpus):
+    """{"min", "median"} seconds of a variant's step, measured in turn with others; None if it was not."""
+    result = results.get((TIME, name_of(changes), corpus, 0, None))
+    return result and result["step_seconds"]
 
 
 def runs_of(results, changes, corpus):
@@ -93,6 +99,7 @@ def report(results):
             table, found = _beyond(results, corpus, protocol["context"])
             lines += ["", f"## {title}: {corpus}", "", *table]
             changes += found
+    lines += _times(results)
     outcomes_shown = [row for rows in tables.values() for row in rows]
     compared = [row.difference for row in outcomes_shown if row.difference] + changes
     with_interval = sum(not isnan(difference.low) for difference in compared)
@@ -170,7 +177,11 @@ def _beyond(results, corpus, context):
     Returns the table's lines and the Estimates in it.
     """
     inside, farthest = slice(BINS // 2, BINS), slice(2 * BINS, STRETCH * BINS)
-    spans = {f"{context // 2}-{context}": inside, f"-{2 * context}": slice(BINS, 2 * BINS), f"-{4 * context}": farthest}
+    spans = {
+        f"{context // 2 + 1}-{context}": inside,
+        f"{context + 1}-{2 * context}": slice(BINS, 2 * BINS),
+        f"{2 * context + 1}-{STRETCH * context}": farthest,
+    }
     rows = [["positions", *spans, "farthest less first", f"{CONFIDENCE:.0%} interval", "beyond the context"]]
     changes = []
     for (position, scaling), by_seed in position_losses(results, corpus).items():
@@ -188,6 +199,22 @@ def _beyond(results, corpus, context):
     return _markdown(rows, 1), changes
 
 
+def _times(results):
+    """The time of a step of the variants that are looked at closely."""
+    rows = [
+        [
+            result["corpus"],
+            result["variant"],
+            *(f"{1e3 * result['step_seconds'][key]:.2f}" for key in ("min", "median")),
+        ]
+        for result in results.values()
+        if result["kind"] == TIME
+    ]
+    if not rows:
+        return []
+    return ["", "## Time of a step", "", *_markdown([["corpus", "variant", "min ms", "median ms"], *rows], 2)]
+
+
 def _legend(comparisons, marked):
     lines = [
         "loss: mean over seeds of the loss on the whole validation split, in nats a token (a character where the text "
@@ -200,7 +227,7 @@ def _legend(comparisons, marked):
         f"the seeds; it does not cover the choice of the learning rate, made with one seed, nor the validation text.",
         "",
         "MFLOP a token: of training, forward and backward. ms a step: minimum / median, on one thread while other "
-        "processes computed beside it.",
+        "processes computed beside it; time of a step: on one thread, the variants in turn, which is fair.",
     ]
     if marked:
         lines += [

@@ -8,9 +8,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..corpora import encode_corpus
-from .jobs import TUNING, compute, due
+from .jobs import TIME, TUNING, Job, compute, due, time_in_turn
 from .results import Results
-from .variants import name_of, variants
+from .variants import CLOSE_UPS, name_of, variants
 
 
 def sources(corpora, tokenizer=None, vocab_size=512):
@@ -49,11 +49,25 @@ def run(protocol, studies, sources, seeds, folder, processes=1, shard=(1, 1), qu
             protocol.plan(changes, corpus.tokenizer.vocab_size)  # what cannot be done is an error before all else
             groups.append((changes, name))
     with process_pool(processes) as pool:
-        run_jobs(protocol, groups[part - 1 :: parts], sources, range(seeds), results, processes, pool, quiet)
+        mine = groups[part - 1 :: parts]
+        run_jobs(protocol, mine, sources, range(seeds), results, processes, pool, quiet, compute)
+    if part == 1:  # when the processors are free
+        _time(protocol, groups, sources, results)
     return results
 
 
-def run_jobs(protocol, groups, sources, seeds, results, processes, pool, quiet, work=compute):
+def _time(protocol, groups, sources, results):
+    """Measure the time of a step of the variants that are looked at closely."""
+    sides = [changes for _, pair in CLOSE_UPS.values() for changes in pair.values()]
+    for name, source in sources.items():
+        variants = [changes for changes, corpus in groups if corpus == name and changes in sides]
+        jobs = [Job(TIME, changes, name, 0, protocol.settings.lr) for changes in variants]
+        if len(jobs) > 1 and any(job.key not in results.by_key for job in jobs):
+            for result in time_in_turn(protocol, source, jobs):
+                results.add(result)
+
+
+def run_jobs(protocol, groups, sources, seeds, results, processes, pool, quiet, work):
     """Do all jobs of these groups, each a variant and a corpus, that are not in the results yet
 
     work(protocol, source, job) -> result of a job.
