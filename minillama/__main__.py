@@ -206,19 +206,19 @@ def fill(options):
 
 
 def compare(options):
-    import json
+    from .compare import TITLES, Terms, compare, notes, table
 
-    from .compare import compare, table
-    from .files import write_text
-
-    settings = {"steps": options.steps}
-    rows = compare(options.data, range(options.seeds), settings, options.context, threads=options.threads)
-    print()
+    terms = Terms(context=options.context, settings=replace(Terms.settings, steps=options.steps))
+    processes = available_threads() if options.threads is None else check_threads(options.threads)
+    rows = compare(options.data, options.seeds, terms, Path(options.out), processes=processes)
     print(table(rows))
-    for row in rows[:3]:
-        print(f"\n{row['family']}:\n{row['text']}")
-    if options.json:
-        write_text(options.json, json.dumps(rows, indent=1) + "\n")
+    print()
+    print(notes(rows))
+    for family, title in TITLES.items():
+        text = next((row["text"] for row in rows if row["family"] == family and row["loss"] is not None), None)
+        if text is not None:
+            print(f"\n{title}:\n{text}")
+    print(f"\nthe rows are in {options.out}")
 
 
 def train_tokenizer(options):
@@ -431,10 +431,12 @@ def _parser():
     made = command("compare", compare, "train a tiny LLaMA, GPT-2 and BERT on the same text, and see what each can do")
     made.add_argument("data", nargs="?", default="stories", metavar="DATA", help="as for train (default: stories)")
     made.add_argument("--seeds", type=int, default=3, metavar="N", help=_help("seeds 0 to N - 1", 3))
-    made.add_argument("--steps", type=int, default=600, metavar="N", help=_help("updates of the weights", 600))
+    made.add_argument("--steps", type=int, default=400, metavar="N", help=_help("updates of the weights", 400))
     made.add_argument("--context", type=int, default=256, metavar="N", help=_help("longest sequence, in tokens", 256))
-    made.add_argument("--json", metavar="FILE", help="also write the rows there")
-    threads(made)
+    text = "file that each result is added to as soon as it is there; what it has already is not done again"
+    made.add_argument("--out", default="comparison.jsonl", metavar="FILE", help=_help(text, "comparison.jsonl"))
+    text = f"processors to use, one for each training (default: all, here {available_threads()})"
+    made.add_argument("--threads", type=int, metavar="N", help=text)
 
     made = commands.add_parser("tokenizer", help="train a tokenizer, encode and decode with one")
     group = made.add_subparsers(metavar="COMMAND", required=True)
