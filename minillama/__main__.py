@@ -1,4 +1,4 @@
-"""The command line: `python -m minillama train | sample | fill | tokenizer | info | bench | ablate`."""
+"""The command line: python -m minillama train | sample | fill | compare | tokenizer | info | table | bench | ablate"""
 
 import argparse
 import importlib.util
@@ -9,7 +9,9 @@ from pathlib import Path
 from . import PRESETS, Config, __version__, load
 from .config import BIASES, SWITCHES
 from .files import write_text
+from .ops.positions import POSITIONS
 from .parallel import available_threads, check_threads
+from .presets import FAMILIES
 
 _MODEL_OPTIONS = {
     "context": "longest sequence, in tokens",
@@ -17,10 +19,11 @@ _MODEL_OPTIONS = {
     "layers": "number of blocks",
     "heads": "query heads; they divide dim",
     "kv_heads": "key/value heads; they divide heads (default: as many as heads)",
-    "ffn": "width of the feed-forward layer (default: 8/3 dim, rounded up to a multiple of 8)",
+    "ffn": "width of the feed-forward layer (default: with a gate 8/3 dim, rounded up to a multiple of 8, else 4 dim)",
     "dropout": "share of activations dropped in training",
     "tied": "use the embedding matrix as the output matrix",
     "norm": "what normalises the stream",
+    "norm_eps": "inside the square root of the norm",
     "placement": "norms before each layer, or after its sum with the stream",
     "position": "how the model knows where a token stands",
     "rope_layout": "which coordinates RoPE pairs",
@@ -90,8 +93,10 @@ def train(options):
     if options.resume:
         state = read_state(folder)
         saved = {**state["config"], **state["settings"], **state["source"]}
-        for name, value in given.items():
-            if name in saved and name != "data" and value != saved[name]:
+        asked = {**FAMILIES[given["family"]], **given} if "family" in given else given
+        for name, value in asked.items():
+            value = sorted(value) if name == "bias" else value
+            if name in saved and name != "data" and value != (sorted(saved[name]) if name == "bias" else saved[name]):
                 option = "--" + name.replace("_", "-")
                 raise ValueError(
                     f"the run in {folder} was started with {option} {saved[name]}, not {value}; it can only go on as "
@@ -105,7 +110,10 @@ def train(options):
     else:
         source = {name: given.get(name, default) for name, (default, _) in _DATA_OPTIONS.items()}
         settings = Settings(**{name: given[name] for name in _TRAINING_OPTIONS if name in given})
-        shape = {name: given[name] for name in _MODEL_OPTIONS if name in given}
+        shape = {
+            **FAMILIES[given.get("family", "llama")],
+            **{name: given[name] for name in _MODEL_OPTIONS if name in given},
+        }
         config = Config(vocab_size=1, **shape)  # a wrong shape is reported before the text is read
         corpus = encode_corpus(**source, mask_token=objective(config).needs_mask_token)
         run = Run.start(folder, Config(corpus.tokenizer.vocab_size, **shape), settings, corpus, threads)
@@ -121,9 +129,10 @@ def train(options):
         print(f"\nstopped at step {run.optimizer.steps}; continue with: minillama train --out {folder} --resume")
         return 130
     print(f"the model is in {folder}, its loss curve in {loss_curve(folder)}")
-    print(f"validation loss {loss:.4f} nats a token, {run.corpus.per_character(loss):.4f} nats a character")
-    if run.corpus.floor is not None:
-        floor = run.corpus.per_character(run.corpus.floor)
+    per_character = f", {run.corpus.per_character(loss):.4f} nats a character" if run.objective.predicts_text else ""
+    print(f"validation loss {loss:.4f} nats a {run.unit}{per_character}")
+    if run.floor is not None:
+        floor = run.corpus.per_character(run.floor)
         print(f"the true entropy of the source is {floor:.4f} nats a character: no model does better on average")
     if run.model.config.causal:
         print(f"continue a text with: minillama sample {folder} --prompt TEXT")
@@ -144,6 +153,8 @@ def sample(options):
     from .generate import generate
 
     model, tokenizer = load(options.model, options.threads)
+    if not model.config.causal:
+        raise ValueError(f"{options.model} fills gaps and writes no text; try minillama fill {options.model} TEXT")
     if tokenizer is None:
         raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
     if options.int8:
@@ -173,36 +184,41 @@ def fill(options):
     import numpy as np
 
     from .generate import fill
-    from .tokenizers import MASK
+    from .tokenizers import MASK, BPETokenizer
 
     model, tokenizer = load(options.model, options.threads)
     if tokenizer is None or tokenizer.mask_token is None:
         raise ValueError(f"{options.model} has no tokenizer with the special token {MASK}, which marks a gap")
+    if not options.gap:
+        raise ValueError("--gap must not be empty: it is what marks a missing token in the text")
+    # A token of bpe brings the blank before it along, and so must a gap; a text begins as those of the training do.
     text = options.text.replace(options.gap, MASK)
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode(text.replace(" " + MASK, MASK) if isinstance(tokenizer, BPETokenizer) else text)
+    if tokenizer.end_of_text is not None:
+        ids = np.concatenate([[tokenizer.end_of_text], ids])
     gaps = np.flatnonzero(ids == tokenizer.mask_token)
     if len(gaps) == 0:
         raise ValueError(f"the text has no gap; write {options.gap} where a token is missing")
     filled, probabilities = fill(model, ids, tokenizer.mask_token)
-    print(tokenizer.decode(filled))
+    print(tokenizer.decode(filled[filled != tokenizer.end_of_text] if tokenizer.end_of_text is not None else filled))
     for place in gaps:
         print(f"{probabilities[place]:8.1%}  {tokenizer.decode(filled[place : place + 1])!r}", file=sys.stderr)
 
 
 def compare(options):
-    import json
+    from .compare import TITLES, Terms, compare, notes, table
 
-    from .compare import compare, table
-    from .files import write_text
-
-    settings = {"steps": options.steps}
-    rows = compare(options.data, range(options.seeds), settings, options.context, threads=options.threads)
-    print()
+    terms = Terms(context=options.context, settings=replace(Terms.settings, steps=options.steps))
+    processes = available_threads() if options.threads is None else check_threads(options.threads)
+    rows = compare(options.data, options.seeds, terms, Path(options.out), processes=processes)
     print(table(rows))
-    for row in rows[:3]:
-        print(f"\n{row['family']}:\n{row['text']}")
-    if options.json:
-        write_text(options.json, json.dumps(rows, indent=1) + "\n")
+    print()
+    print(notes(rows))
+    for family, title in TITLES.items():
+        text = next((row["text"] for row in rows if row["family"] == family and row["loss"] is not None), None)
+        if text is not None:
+            print(f"\n{title}:\n{text}")
+    print(f"\nthe rows are in {options.out}")
 
 
 def train_tokenizer(options):
@@ -246,23 +262,48 @@ def info(options):
     else:
         raise ValueError(f"{options.model!r} is neither a folder nor one of the models {', '.join(PRESETS)}")
     counts = parameters(config)
-    for name, value in config.to_dict().items():
+    for name, value in _described_fields(config):
         print(f"{name:<24}{value}")
     print()
     for name, shape in parameter_shapes(config).items():
         if not name.startswith("blocks.") or name.startswith("blocks.0."):  # the blocks are alike
-            print(f"{name.replace('blocks.0', 'each block'):<28}{' x '.join(f'{size:,}' for size in shape)}")
+            print(f"{name.replace('blocks.0', 'each block'):<32}{' x '.join(f'{size:,}' for size in shape)}")
     print()
     for part, count in counts.items():
-        print(f"{part + ' parameters':<24}{count:>20,}{count / counts['total']:>9.1%}")
+        print(f"{part + ' parameters':<28}{count:>16,}{count / counts['total']:>9.1%}")
     print()
     for kind, size in BYTES.items():
         print(f"{'weights in ' + kind:<24}{counts['total'] * size / 1e6:>20,.1f} MB")
     training = f"{'training, float32':<24}{counts['total'] * 16 / 1e6:>20,.1f} MB"
     print(f"{training}  (weights, gradient, two moments; one gradient more for each further thread)")
-    print(f"{'cache a token, float32':<24}{cache_bytes_per_token(config):>20,} bytes")
+    if config.causal:
+        print(f"{'cache a token, float32':<24}{cache_bytes_per_token(config):>20,} bytes")
     forward = flops_per_token(config)
     print(f"{'FLOPs a token':<24}{forward:>20,}  forward, at {config.context} tokens; three times that in training")
+
+
+def _described_fields(config):
+    """[(name, text)] of the fields of a config that have a value and an effect."""
+    rotated = POSITIONS[config.position].rotation is not None
+    for name, value in config.to_dict().items():
+        if value is None or (name.startswith("rope_") and not rotated):
+            continue
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        elif isinstance(value, tuple):
+            value = ", ".join(value) or "none"
+        yield name, value
+
+
+def model_table(options):
+    from .table import FORMATS, model_rows
+
+    rows = model_rows(options.names)
+    print(FORMATS[options.format](rows))
+    if options.figure:
+        from .plots import parameters_and_cache
+
+        print(f"the figure is in {parameters_and_cache(rows, options.figure)}", file=sys.stderr)
 
 
 def bench(options):
@@ -349,7 +390,10 @@ def _parser():
     group.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/ and the name of the data)")
     group.add_argument("--resume", action="store_true", default=False, help="go on with the run in its folder")
     threads(group)
-    _add_fields(made.add_argument_group("model"), Config, _MODEL_OPTIONS)
+    group = made.add_argument_group("model")
+    text = "whose choices the model has where no other option asks for something else"
+    group.add_argument("--family", choices=list(FAMILIES), help=_help(text, "llama"))
+    _add_fields(group, Config, _MODEL_OPTIONS)
     from .train import Settings
 
     _add_fields(made.add_argument_group("training"), Settings, _TRAINING_OPTIONS)
@@ -387,10 +431,12 @@ def _parser():
     made = command("compare", compare, "train a tiny LLaMA, GPT-2 and BERT on the same text, and see what each can do")
     made.add_argument("data", nargs="?", default="stories", metavar="DATA", help="as for train (default: stories)")
     made.add_argument("--seeds", type=int, default=3, metavar="N", help=_help("seeds 0 to N - 1", 3))
-    made.add_argument("--steps", type=int, default=600, metavar="N", help=_help("updates of the weights", 600))
+    made.add_argument("--steps", type=int, default=400, metavar="N", help=_help("updates of the weights", 400))
     made.add_argument("--context", type=int, default=256, metavar="N", help=_help("longest sequence, in tokens", 256))
-    made.add_argument("--json", metavar="FILE", help="also write the rows there")
-    threads(made)
+    text = "file that each result is added to as soon as it is there; what it has already is not done again"
+    made.add_argument("--out", default="comparison.jsonl", metavar="FILE", help=_help(text, "comparison.jsonl"))
+    text = f"processors to use, one for each training (default: all, here {available_threads()})"
+    made.add_argument("--threads", type=int, metavar="N", help=text)
 
     made = commands.add_parser("tokenizer", help="train a tokenizer, encode and decode with one")
     group = made.add_subparsers(metavar="COMMAND", required=True)
@@ -450,6 +496,14 @@ def _parser():
 
     made = command("info", info, "shape, parameters, memory and arithmetic of a model")
     made.add_argument("model", metavar="DIR|NAME", help=f"folder of a model, or one of: {', '.join(PRESETS)}")
+
+    made = command("table", model_table, "what is stated of the models beside what follows from their shapes")
+    text = f"models to show, of {', '.join(PRESETS)}"
+    made.add_argument("names", nargs="*", metavar="NAME", help=_help(text, "all but the tiny ones"))
+    made.add_argument(
+        "--format", choices=("text", "markdown", "csv"), default="text", help=_help("of the table", "text")
+    )
+    made.add_argument("--figure", metavar="FILE", help="also draw parameters and cache there, as PNG")
     return parser
 
 

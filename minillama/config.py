@@ -49,7 +49,7 @@ class Config:
     rope_theta: float = 10000.0  # base of the rotary frequencies; a larger one turns more slowly
     rope_layout: str = "rotate_half"  # or "interleaved": which coordinates form a pair
     tied: bool = False  # the output matrix is the embedding matrix
-    dropout: float = 0.0  # on the embedding and on what each layer adds to the residual stream, in training only
+    dropout: float = 0.0  # in training, on the embedding and on what each layer adds to the stream (not on attention)
     norm: str = "rmsnorm"
     placement: str = "pre"  # of the norms: before each layer, or after its sum with the residual stream
     position: str = "rope"
@@ -59,7 +59,7 @@ class Config:
     bias: tuple[str, ...] = ()  # where biases are added: some of BIASES
     qk_norm: bool = False  # each head's queries and keys are normalised before they are rotated
     embedding_norm: bool = False  # the embeddings are normalised before the first block
-    token_types: int = 0  # kinds of segments, each with an embedding of its own; 0: none
+    token_types: int = 0  # kinds of segments, each with an embedding of its own; 0: none. `train` gives all the kind 0
     rope_scaling: str = "none"  # how the rotary frequencies are changed for more than rope_original_context
     rope_factor: float = 1.0  # by which the context is stretched
     rope_original_context: int | None = None  # that the model was trained for; None: context
@@ -113,7 +113,7 @@ class Config:
             raise ValueError(f"dropout is a probability below 1; received {self.dropout}. 0 turns it off")
 
     def _check_bias(self):
-        if isinstance(self.bias, str) or not isinstance(self.bias, tuple | list):
+        if not isinstance(self.bias, tuple | list):  # a string is a sequence of letters
             raise ValueError(f"bias must be a tuple of names among {', '.join(BIASES)}; received {self.bias!r}")
         unknown = [kind for kind in self.bias if kind not in BIASES]
         if unknown:
@@ -148,8 +148,8 @@ class Config:
                 )
             if not self.rope_theta > 1:
                 raise ValueError(
-                    f"rope_scaling {self.rope_scaling!r} tells fast pairs from slow ones, which needs a rope_theta above "
-                    f"1; received {self.rope_theta}"
+                    f"rope_scaling {self.rope_scaling!r} tells fast pairs from slow ones, which needs a rope_theta "
+                    f"above 1; received {self.rope_theta}"
                 )
 
     def _check_combinations(self):
@@ -158,6 +158,21 @@ class Config:
             raise ValueError(
                 f"rope_scaling {self.rope_scaling!r} changes rotary frequencies, and position {self.position!r} has "
                 f"none. Choose position 'rope', or leave rope_scaling out"
+            )
+        scaling, unscaled = ROPE_SCALINGS[self.rope_scaling], self.rope_scaling == _default("rope_scaling")
+        if unscaled and (self.rope_factor != 1 or self.rope_original_context is not None):
+            raise ValueError(
+                f"rope_factor {self.rope_factor} and rope_original_context {self.rope_original_context} change nothing "
+                f"without a rope_scaling; choose one of {', '.join(ROPE_SCALINGS)}, or leave them out"
+            )
+        if not unscaled and not scaling.by_length and self.rope_factor == 1:
+            raise ValueError(
+                f"rope_scaling {self.rope_scaling!r} with rope_factor 1 stretches nothing; give the factor"
+            )
+        if not self.causal and not any(POSITIONS[self.position]):
+            raise ValueError(
+                f"mask {self.mask!r} with position {self.position!r} reads a text as a set, without any order. Choose "
+                f"another position, or the mask 'causal'"
             )
         if not NORMS[self.norm].has_weight:
             unused = [
@@ -199,9 +214,9 @@ class Config:
     @cached_property
     def is_llama(self):
         """Whether every choice is LLaMA's: then a token is decoded in one compiled call."""
-        free = {"rope_scaling", "rope_layout"}  # only change the rotation's tables, or which of them is used
-        choices = (set(SWITCHES) | {"bias", "qk_norm", "embedding_norm", "token_types"}) - free
-        return all(getattr(self, name) == _default(name) for name in choices)
+        free = {"vocab_size", "dim", "layers", "heads", "kv_heads", "ffn", "context", "norm_eps", "tied", "dropout"}
+        chosen = [field for field in fields(self) if field.name not in free and not field.name.startswith("rope_")]
+        return all(getattr(self, field.name) == field.default for field in chosen)
 
     @cached_property
     def cached_context(self):
@@ -242,25 +257,3 @@ def ffn_width(dim, multiple_of=8, multiplier=1.0):
 def _near_divisors(number, wanted):
     divisors = [d for d in range(1, min(number, 10_000) + 1) if number % d == 0]  # no model has more heads
     return ", ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:4])))
-
-
-def _llama(vocab_size, context, dim, layers, heads, kv_heads, ffn, **rest):
-    return Config(vocab_size, dim, layers, heads, kv_heads, ffn, context, **rest)
-
-
-# The models of the reference card whose architecture this package has: LLaMA 1 and 2, Llama 3 (8K), Code Llama.
-# Sources: arXiv 2302.13971, 2307.09288, 2407.21783, 2308.12950 and Meta's model cards.
-PRESETS = {
-    "llama-7b": _llama(32000, 2048, 4096, 32, 32, 32, ffn_width(4096, 256), norm_eps=1e-6),
-    "llama-13b": _llama(32000, 2048, 5120, 40, 40, 40, ffn_width(5120, 256), norm_eps=1e-6),
-    "llama-33b": _llama(32000, 2048, 6656, 60, 52, 52, ffn_width(6656, 256), norm_eps=1e-6),
-    "llama-65b": _llama(32000, 2048, 8192, 80, 64, 64, ffn_width(8192, 256)),
-    "llama-2-7b": _llama(32000, 4096, 4096, 32, 32, 32, ffn_width(4096, 256)),
-    "llama-2-13b": _llama(32000, 4096, 5120, 40, 40, 40, ffn_width(5120, 256)),
-    "llama-2-70b": _llama(32000, 4096, 8192, 80, 64, 8, ffn_width(8192, 4096, 1.3)),
-    "llama-3-8b": _llama(128256, 8192, 4096, 32, 32, 8, ffn_width(4096, 1024, 1.3), rope_theta=5e5),
-    "llama-3-70b": _llama(128256, 8192, 8192, 80, 64, 8, ffn_width(8192, 4096, 1.3), rope_theta=5e5),
-    "codellama-7b": _llama(32016, 16384, 4096, 32, 32, 32, ffn_width(4096, 256), rope_theta=1e6),
-    "codellama-34b": _llama(32000, 16384, 8192, 48, 64, 8, ffn_width(8192, 256), rope_theta=1e6),
-    "codellama-70b": _llama(32016, 16384, 8192, 80, 64, 8, ffn_width(8192, 4096, 1.3), rope_theta=1e6),
-}

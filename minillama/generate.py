@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from . import backend
 from .memory import Arena, empty, frame
 
 
@@ -23,19 +24,20 @@ def next_token_distribution(logits, temperature=1.0, top_k=None, top_p=1.0):
     logits (V,) -> probabilities (V,) in float64 that add up to 1. Source of top-p (nucleus): Holtzman et al. 2020
     (arXiv 1904.09751), section 3.1.
     """
-    if not np.isfinite(logits).all():
+    p = _weights(logits, temperature, top_k, top_p)
+    p /= p.sum()
+    return p
+
+
+def _weights(logits, temperature, top_k, top_p):
+    """next_token_distribution before it is divided by its sum; draw does not need that."""
+    z, p = backend.active().softmax_weights(logits, temperature)
+    if np.isnan(p[0]):
         raise ValueError("the logits are not finite: the weights of this model are damaged, or its training diverged")
-    z, p = empty(logits.shape, np.float64), empty(logits.shape, np.float64)
-    z[:] = logits
-    z -= z.max()
-    with np.errstate(over="ignore"):  # a tiny temperature makes -inf, whose exp is 0, as it should be
-        z /= temperature
-    np.exp(z, out=p)
     if top_k is not None:
         _keep_likeliest(p, z, top_k, None)
     if top_p < 1:
         _keep_likeliest(p, z, top_p * p.sum(), p)
-    p /= p.sum()
     return p
 
 
@@ -60,15 +62,7 @@ def _keep_likeliest(p, z, limit, weights):
 
 def draw(p, u):
     """The token where the running sum of p (V,) passes the share u, in [0, 1), of its total."""
-    sums = np.add.reduceat(p, np.arange(0, len(p), 256))  # by blocks: the running sum of a large vocabulary is slow
-    running = sums.cumsum()
-    target = u * running[-1]
-    block = int(running.searchsorted(target, "right"))
-    part = p[256 * block : 256 * (block + 1)]
-    place = int((running[block] - sums[block] + part.cumsum()).searchsorted(target, "right"))
-    if place == len(part):  # by rounding alone
-        place = int(np.flatnonzero(part)[-1])
-    return 256 * block + place
+    return backend.active().draw(p, u)
 
 
 def fill(model, ids, mask_token):
@@ -129,7 +123,7 @@ def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop):
             cache, new = model.new_cache(), text[-(context // 2) :]
         with arena.active():
             logits = model.next_logits(np.array([new]), cache)[0]
-            token = draw(next_token_distribution(logits, temperature, top_k, top_p), rng.random())
+            token = draw(_weights(logits, temperature, top_k, top_p), rng.random())
         yield token
         if token == stop:
             return

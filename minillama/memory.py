@@ -57,7 +57,7 @@ class Store(Mapping):
         return len(self.shapes)
 
     def fused(self, names):
-        """One view over matrices, or vectors, that lie side by side: w_q, w_k, w_v as one matrix (sum of rows, columns)"""
+        """One view over matrices, or vectors, that lie side by side: w_q, w_k, w_v as one (sum of rows, columns)"""
         first = start = self._starts[names[0]]
         columns = self.shapes[names[0]][1:]
         for name in names:

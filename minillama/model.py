@@ -44,9 +44,7 @@ def network_loss_and_gradients(op, config, p, grad, ids, types, targets, shard, 
     dx = op.norm_backward(dh, x, p.final_norm.weight, saved_norm, *grad.final_norm) if placement.final_norm else dh
     for i, weights in reversed(list(enumerate(p.blocks))):
         with frame():  # scratch of this block's backward is free again for the next one
-            placement.block_backward(
-                op, config, weights, grad.blocks[i], dx, shard, noise, 1 + 2 * i, saved_blocks[i]
-            )
+            placement.block_backward(op, config, weights, grad.blocks[i], dx, shard, noise, 1 + 2 * i, saved_blocks[i])
     dx = noise.drop(op, dx, 0)
     embed_backward(op, config, p, grad, ids, types, dx, shard, saved_embedding)
     return loss
@@ -75,8 +73,9 @@ def embed_backward(op, config, p, grad, ids, types, dx, shard, saved):
 
 def added_vectors(p, types, shard):
     """(indices (N,), table) of what is added to the token's embedding; a fixed table has no gradient."""
-    added = [(shard.positions(), p.position)] if p.position is not None else []
-    return added + ([(types, p.token_type)] if p.token_type is not None else [])
+    position, token_type = p.position, p.token_type
+    added = [(shard.positions(), position)] if position is not None else []
+    return added + ([(types, token_type)] if token_type is not None else [])
 
 
 def head_loss_and_gradients(op, config, p, grad, h, targets, shard, scale):
@@ -116,7 +115,7 @@ class Model:
         loss, gradients = model.loss_and_gradients(ids, targets)
 
     ids and targets are integers (B, T); target (b, t) is the token that follows ids[b, :t + 1], or, where the mask is
-    not causal, the token that stands behind a gap; IGNORED (-100) for none. types (B, T) are the kinds of the tokens
+    not causal, the token that a gap hides; IGNORED (-100) for none. types (B, T) are the kinds of the tokens
     (default 0) in a model that has token types; lengths (B,) say how many tokens of each sequence are text and not the
     padding behind it (default all). Work is split over `threads` threads (default: all processors), by rows of the
     batch. The initial weights follow from seed and init_std, their standard deviation (see `initialise`).
@@ -140,6 +139,11 @@ class Model:
         """What follows from the config alone: rotation, slopes, and fixed vectors of the positions."""
         position, context = POSITIONS[self.config.position], self.config.context
         self.rotation = position.rotation and position.rotation(self.config, context, dtype)
+        # A cache holds keys as they were turned, so it reaches no further than the angles of its positions are fixed.
+        reach = self.config.cached_context
+        self._cached_rotation = (
+            position.rotation(self.config, reach, dtype) if position.rotation and reach < context else self.rotation
+        )
         self._slopes = position.slopes and position.slopes(self.config, dtype)
         self._position_table = position.table and position.table(self.config, dtype)
 
@@ -154,8 +158,8 @@ class Model:
         parts that are computed one after the other, for less memory and the same result. noise_seed, a whole number,
         turns on config.dropout.
         """
-        ids, (targets, predicted) = self._check_ids(ids), self._check_targets(ids, targets)
-        types, lengths = self._check_types(ids, types), self._check_lengths(ids, lengths)
+        ids, types, lengths = self._check_inputs(ids, types, lengths)
+        targets, predicted = self._check_targets(ids, targets, lengths)
         if micro_batches < 1:
             raise ValueError(f"micro_batches must be at least 1; received {micro_batches}")
         (B, T), scale = ids.shape, 1 / predicted
@@ -221,27 +225,28 @@ class Model:
 
     def loss(self, ids, targets, types=None, lengths=None):
         """The mean loss in nats over the targets that are not IGNORED, without gradients."""
-        ids, (targets, predicted) = self._check_ids(ids), self._check_targets(ids, targets)
+        inputs = self._check_inputs(ids, types, lengths)
+        targets, predicted = self._check_targets(ids, targets, lengths)
         scale = 1 / predicted
 
         def rows_loss(op, h, rows):
             losses, _ = op.cross_entropy(op.linear(h, *self._views.output), targets.reshape(-1)[rows])
             return scale * float(losses.sum(dtype=np.float64))
 
-        return sum(self._map_rows(ids, rows_loss, None, types, lengths))
+        return sum(self._map_rows(rows_loss, *inputs))
 
     def logits(self, ids, cache=None, types=None, lengths=None):
-        """ids (B, T) -> logits (B, T, V) of the next token at each position
+        """ids (B, T) -> logits (B, T, V) at each position: of the next token, or without a causal mask of its own
 
         With a `minillama.memory.KVCache`, ids continue what the cache holds, and are added to it.
         """
-        ids = self._check_ids(ids, cache)
+        ids, types, lengths = self._check_inputs(ids, types, lengths, cache)
         logits = np.empty((ids.size, self.config.vocab_size), self.dtype)
 
         def rows_logits(op, h, rows):
             logits[rows] = op.linear(h, *self._views.output)
 
-        self._map_rows(ids, rows_logits, cache, types, lengths)
+        self._map_rows(rows_logits, ids, types, lengths, cache)
         return logits.reshape(*ids.shape, -1)
 
     def next_logits(self, ids, cache=None):
@@ -250,12 +255,12 @@ class Model:
         What generation asks for: a single token of a single sequence goes through one call where the model is a LLaMA
         (`decode` of the backend), and of a longer text only the last position meets the output matrix.
         """
-        ids = self._check_ids(ids, cache)
+        self._require_causal()
+        ids, types, _ = self._check_inputs(ids, None, None, cache)
         B, T = ids.shape
         if cache is not None and B == T == 1 and self.config.is_llama:
             op = backend.active()
-            rotation = self._reading(cache.length + 1).rotation
-            logits = op.decode(self.config, self._views, int(ids[0, 0]), rotation, cache, self.workers)
+            logits = op.decode(self.config, self._views, int(ids[0, 0]), self._cached_rotation, cache, self.workers)
             cache.length += 1
             return logits[None]
         logits = empty((B, self.config.vocab_size), self.dtype)
@@ -266,16 +271,12 @@ class Model:
             start = (rows.start + first) // T
             logits[start : start + len(last)] = op.linear(last, *self._views.output)
 
-        self._map_rows(ids, last_rows, cache)
+        self._map_rows(last_rows, ids, types, None, cache)
         return logits
 
     def new_cache(self, batch_size=1):
         """An empty cache for decoding batch_size sequences of up to config.context tokens."""
-        if not self.config.causal:
-            raise ValueError(
-                f"a model with the mask {self.config.mask!r} reads what comes after a position too, so nothing of it "
-                f"can be kept while a text grows, and it writes none. It fills gaps: minillama.generate.fill"
-            )
+        self._require_causal()
         return KVCache(self.config, batch_size, self.dtype)
 
     def save(self, path, tokenizer=None):
@@ -287,9 +288,8 @@ class Model:
 
         save(path, self, tokenizer)
 
-    def _map_rows(self, ids, function, cache=None, types=None, lengths=None):
-        """function(op, h, rows) for chunks of rows of what the output matrix multiplies, over the shards of the batch."""
-        types, lengths = self._check_types(ids, types), self._check_lengths(ids, lengths)
+    def _map_rows(self, function, ids, types, lengths, cache=None):
+        """function(op, h, rows) for chunks of the rows that the output matrix multiplies, over a batch's shards."""
         op, (B, T) = backend.active(self.config), ids.shape
         past = 0 if cache is None else cache.length
         chunk = max(1, LOGITS_AT_A_TIME // self.config.vocab_size)
@@ -326,6 +326,20 @@ class Model:
                 for shard in shards:
                     shard.forget()
 
+    def _require_causal(self):
+        if not self.config.causal:
+            raise ValueError(
+                f"a model with the mask {self.config.mask!r} reads what comes after a position too, so nothing of it "
+                f"can be kept while a text grows, and it writes none. It fills gaps: minillama.generate.fill"
+            )
+
+    def _check_inputs(self, ids, types, lengths, cache=None):
+        """ids, types and lengths as arrays, or ValueError."""
+        if cache is not None and lengths is not None:
+            raise ValueError("lengths count tokens from the beginning, of which a cache holds some; leave lengths out")
+        ids = self._check_ids(ids, cache)
+        return ids, self._check_types(ids, types), self._check_lengths(ids, lengths)
+
     def _check_ids(self, ids, cache=None):
         ids = np.asarray(ids)
         if ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
@@ -351,7 +365,7 @@ class Model:
             )
         return ids
 
-    def _check_targets(self, ids, targets):
+    def _check_targets(self, ids, targets, lengths=None):
         """targets as an array, and how many are not IGNORED."""
         targets = np.asarray(targets)
         if targets.shape != np.shape(ids) or targets.dtype.kind not in "iu":
@@ -360,6 +374,8 @@ class Model:
                 f"{targets.shape}"
             )
         predicted = np.count_nonzero(targets != IGNORED)
+        if lengths is not None and (targets != IGNORED)[np.arange(targets.shape[1]) >= lengths[:, None]].any():
+            raise ValueError(f"what stands at lengths[b] and after it is padding: its targets must be {IGNORED}")
         if predicted == 0:
             raise ValueError(f"every target is {IGNORED}, which means ignored: there is nothing to predict")
         if np.count_nonzero(targets >= 0) < predicted or targets.max() >= self.config.vocab_size:
@@ -396,5 +412,7 @@ class Model:
                 f"{lengths.shape}"
             )
         if lengths.min() < 1 or lengths.max() > T:
-            raise ValueError(f"lengths must lie in [1, {T}], the tokens given; received {lengths.min()} to {lengths.max()}")
+            raise ValueError(
+                f"lengths must lie in [1, {T}], the tokens given; received {lengths.min()} to {lengths.max()}"
+            )
         return lengths

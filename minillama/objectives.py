@@ -22,7 +22,7 @@ from .generate import fill, generate
 from .ops.loss import IGNORED
 
 MASKED_SHARE = 0.15  # of the tokens: these are predicted
-HIDDEN, CHANGED = 0.8, 0.1  # of those: replaced by the mask token; replaced by another token; the rest stays as it is
+HIDDEN, CHANGED = 0.8, 0.1  # of those: replaced by the mask token; replaced by any token; the rest stays as it is
 _EVALUATION_SEED = 0
 
 
@@ -32,6 +32,7 @@ class Objective(NamedTuple):
     examples: Callable
     evaluation: Callable
     sample: Callable
+    predicts_text: bool = True  # every token, from those before it: so its loss is bounded by the text's entropy
     needs_mask_token: bool = False
 
 
@@ -73,13 +74,13 @@ def masked_examples(tokenizer, ids, targets, rng):
 
 
 def masked_evaluation(tokenizer, tokens, context, batch_size):
-    """Windows side by side, with the same gaps every time; a rest that is shorter than a window is left out."""
-    windows = tokens[: len(tokens) // context * context].reshape(-1, context)
-    if len(windows) == 0:
-        raise ValueError(f"the text has {len(tokens)} tokens, less than one window of context {context}; use more text")
+    """Windows side by side, the last one shorter where they do not fit, with the same gaps every time."""
+    whole = len(tokens) // context * context
+    windows, rest = tokens[:whole].reshape(-1, context), tokens[None, whole:]
     rng = np.random.default_rng(_EVALUATION_SEED)
-    for start in range(0, len(windows), batch_size):
-        yield masked_examples(tokenizer, windows[start : start + batch_size], None, rng)
+    for part in [*(windows[i : i + batch_size] for i in range(0, len(windows), batch_size)), rest]:
+        if not np.isin(part, list(tokenizer.special_tokens.values())).all():  # nor is it empty
+            yield masked_examples(tokenizer, part, None, rng)
 
 
 def masked_sample(model, corpus, characters, seed):
@@ -98,5 +99,5 @@ def masked_sample(model, corpus, characters, seed):
 
 OBJECTIVES = {
     "next_token": Objective(next_token_examples, next_token_evaluation, next_token_sample),
-    "masked": Objective(masked_examples, masked_evaluation, masked_sample, needs_mask_token=True),
+    "masked": Objective(masked_examples, masked_evaluation, masked_sample, predicts_text=False, needs_mask_token=True),
 }

@@ -59,6 +59,7 @@ class Workers:
         self.threads = threads = check_threads(threads)
         self.arenas = [Arena() for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._helpers, self._dismiss = [], None  # see lend
 
     def run(self, function, shards, abort=lambda: None):
         """[function(i, shard) for i, shard in enumerate(shards)], at the same time, each inside its own arena.
@@ -67,6 +68,7 @@ class Workers:
         that wait for it.
         """
         shards = list(shards)
+        self._recall()
 
         def task(i):
             try:
@@ -89,6 +91,32 @@ class Workers:
         for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
             raise error
         return [first.result(), *(other.result() for other in others)]
+
+    def lend(self, help, dismiss):
+        """See to it that help() runs on every other thread, and go on: where it has ended it is called again
+
+        Inside a block that is `alone`. When the threads are wanted for something else, dismiss() is called and must end
+        what runs soon; until then nobody has to be woken, which takes some 60 microseconds each time. If help fails,
+        the next call raises its error. Only dismiss is kept, by which a lender is known.
+        """
+        if dismiss is not self._dismiss:
+            self._recall()
+            self._dismiss = dismiss
+        ended = [helper for helper in self._helpers if helper.done()]
+        self._helpers = [helper for helper in self._helpers if helper not in ended]
+        for _ in range(self.threads - 1 - len(self._helpers)):
+            self._helpers.append(self._pool.submit(help))
+        for helper in ended:
+            helper.result()
+
+    def _recall(self):
+        """Wait until nobody helps any more."""
+        if self._dismiss is not None:
+            with self.alone():
+                if self._dismiss is not None:
+                    self._dismiss()
+                    wait(self._helpers)
+                    self._helpers, self._dismiss = [], None
 
     @contextmanager
     def alone(self):

@@ -42,8 +42,10 @@ def parameter_shapes(config):
         shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
     if PLACEMENTS[config.placement].final_norm:
         shapes |= _norm(config, "final_norm", C)
-    for name, shape in HEADS[config.head].parameters(config).items():
-        shapes |= _linear(config, "head", {name.removeprefix("w_"): shape}) | _norm(config, "head_norm", C)
+    matrices, norms = HEADS[config.head].parameters(config)
+    shapes |= _linear(config, "head", matrices)
+    for name, width in norms.items():
+        shapes |= _norm(config, name, width)
     if not config.tied:
         shapes["output"] = (config.vocab_size, C)
     if "head" in config.bias:

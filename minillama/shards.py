@@ -232,8 +232,10 @@ class Meeting:
 
 
 class Reading(NamedTuple):
-    """What attention needs besides the activations, of that dtype: rotation, cos and sin of all positions (context, D/2);
-    slopes (H,) of ALiBi; lengths (B,) of the sequences without padding; each may be None."""
+    """What attention needs besides the activations, which have this dtype; each of the others may be None
+
+    rotation: cos and sin of all positions (context, D/2); slopes (H,) of ALiBi; lengths (B,) without the padding.
+    """
 
     dtype: np.dtype
     rotation: tuple | None = None

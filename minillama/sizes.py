@@ -83,6 +83,6 @@ def match_parameters(config, count):
     if width < 1:
         raise ValueError(
             f"{count:,} parameters are too few for this model: it has {total(1) - per_column:,} without its "
-            f"feed-forward layers. Choose a smaller vocabulary or fewer layers"
+            f"feed-forward layers. Choose a smaller vocabulary, a shorter context or fewer layers"
         )
     return replace(config, ffn=width)

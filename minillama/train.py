@@ -167,7 +167,8 @@ class Run:
             "threads": self.model.workers.threads,
             "corpus": self.corpus.fingerprint,
             "source": self.corpus.source,
-            "floor": self.corpus.floor,
+            "floor": self.floor,
+            "unit": self.unit,
             "characters_per_token": self.corpus.validation_characters / self.corpus.predicted_tokens,
         }
         with replacing(self.folder / STATE_FILE) as new:
@@ -221,8 +222,18 @@ class Run:
             f"Try a lower --lr or a longer --warmup"
         )
 
+    @property
+    def floor(self):
+        """The true entropy in nats a token, which no loss of next tokens can beat on average; None if it is unknown."""
+        return self.corpus.floor if self.objective.predicts_text else None
+
+    @property
+    def unit(self):
+        """What a loss is the mean over."""
+        return "token" if self.objective.predicts_text else "hidden token"
+
     def evaluate(self):
-        """The validation loss, over all of the split, in nats a token."""
+        """The validation loss, over all of the split, in nats a token, or a hidden token."""
         return evaluate(self.model, self.corpus.validation, self.corpus.tokenizer)
 
     def step(self):
@@ -230,7 +241,7 @@ class Run:
         s, t = self.settings, self.optimizer.steps
         noise_seed = (s.seed * 0x85EBCA6B + t) % 2**32
         ids, targets = self.objective.examples(
-            self.corpus.tokenizer, *self.batches[t], np.random.default_rng([s.seed, t])
+            self.corpus.tokenizer, *self.batches[t], np.random.default_rng([s.seed, t, 1])
         )
         loss, gradients = self.model.loss_and_gradients(ids, targets, s.micro_batches, noise_seed)
         norm = self.optimizer.gradient_norm(gradients, self.model.workers)
@@ -245,8 +256,8 @@ class Run:
         return self.objective.sample(self.model, self.corpus, characters, seed)
 
     def _report(self, loss):
-        floor = "" if self.corpus.floor is None else f" (true entropy {self.corpus.floor:.4f})"
-        return f"step {self.optimizer.steps}: validation loss {loss:.4f} nats a token{floor}\n{self.sample()}\n"
+        floor = "" if self.floor is None else f" (true entropy {self.floor:.4f})"
+        return f"step {self.optimizer.steps}: validation loss {loss:.4f} nats a {self.unit}{floor}\n{self.sample()}\n"
 
     def _log(self, train_loss, val_loss, speed, rate, norm):
         row = {

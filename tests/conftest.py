@@ -11,6 +11,7 @@ import pytest
 
 import minillama
 from minillama import backend
+from minillama.gradcheck import numerical_gradient, relative_error
 
 # Compiled kernels are kept from one test run to the next, under a name that changes with any kernel's code.
 _package = Path(minillama.__file__).parent
@@ -19,6 +20,36 @@ _name = "minillama-kernels-" + hashlib.sha256(b"".join(_code)).hexdigest()[:16]
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / _name))
 
 BACKENDS = ["numpy", *(["numba"] if importlib.util.find_spec("numba") else [])]
+needs_kernels = pytest.mark.skipif("numba" not in BACKENDS, reason="Numba is not installed: there are no kernels")
+each_precision = pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
+
+
+# An operation's case is a function make(op, rng, dtype, *choices) -> inputs, forward, backward: the arrays that are
+# differentiated, by name; forward() -> y from these arrays as they now are; backward(dy) -> their gradients by name.
+
+
+def check_gradient(make, choices, rng):
+    """The gradients of a case with the active backend against finite differences."""
+    inputs, forward, backward = make(backend.active(), rng, np.float64, *choices)
+    weights = rng.standard_normal(forward().shape)  # of the outputs, in the number that is differentiated
+    gradients = backward(weights)
+    assert gradients.keys() == inputs.keys()
+    for name, x in inputs.items():
+        numerical = numerical_gradient(lambda: float(np.sum(weights * forward())), x)
+        assert relative_error(gradients[name], numerical) < 1e-7, name
+
+
+def check_kernel(make, choices, dtype, tolerance):
+    """Values and gradients of a case with kernels against the NumPy specification."""
+    results = []
+    for name in ("numpy", "numba"):
+        _, forward, backward = make(backend.load(name), np.random.default_rng(1), dtype, *choices)
+        y = forward()
+        dy = np.random.default_rng(2).standard_normal(y.shape).astype(dtype)
+        results.append({"y": y, **backward(dy)})
+    for name, expected in results[0].items():
+        assert results[1][name].dtype == expected.dtype == dtype, name
+        assert relative_error(results[1][name], expected) < tolerance, name
 
 
 @pytest.fixture(autouse=True, scope="session")

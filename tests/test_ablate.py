@@ -3,6 +3,7 @@
 import json
 import random
 from dataclasses import replace
+from itertools import islice, permutations
 from math import inf, isnan
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 from minillama import Config, Model, __main__
 from minillama.ablate import jobs, scheduler
 from minillama.ablate.extrapolation import losses_by_position
-from minillama.ablate.figures import draw
-from minillama.ablate.jobs import RUN, TUNING, TUNING_SEED, Job, Protocol, compute, due, next_rates
+from minillama.ablate.figures import by_position, close_up, curve_styles, draw, forest
+from minillama.ablate.jobs import RUN, TUNING, TUNING_SEED, Job, Protocol, best_rate, compute, due, next_rates
 from minillama.ablate.report import outcomes, report
 from minillama.ablate.results import Results, read
 from minillama.ablate.statistics import estimate, paired, t_quantile, verdict
@@ -141,6 +142,16 @@ def test_the_grid_of_learning_rates_is_extended_at_most_twice():
     assert next_rates(4, {0.5: 0.8, 1: 0.9, 2: 1.0, 4: 1.1, 8: 1.2}) == []
 
 
+def test_the_order_in_which_learning_rates_were_done_decides_nothing():
+    for losses in ({2: inf, 4: inf, 8: inf}, {2: 1.0, 4: 1.0, 8: 1.1}):
+        for order in permutations(losses):
+            tried = {rate: losses[rate] for rate in order}
+            assert best_rate(tried) == 2 and next_rates(4, tried) == [1]
+    for order in permutations((0.0025, 0.005, 0.00125, 0.01, 0.02)):
+        tried = by_key([made_up(kind=TUNING, seed=TUNING_SEED, lr=rate, loss=None) for rate in order])
+        assert due(TINY, {}, "a", [0], tried) == [Job(RUN, {}, "a", 0, 0.00125)]
+
+
 def test_seeds_follow_when_the_learning_rate_is_known_and_what_is_done_is_left_out():
     def tuned(rate, loss):
         return made_up(kind=TUNING, seed=TUNING_SEED, lr=rate, loss=loss)
@@ -229,9 +240,30 @@ def test_differences_are_paired_by_seed():
     found = {o.row.label: o for o in outcomes(by_key(llama + tied), "leave-one-out", "a")}
     assert found["tied"].verdict == "worse" and found["tied"].difference.mean == pytest.approx(0.1015)
     assert found["LLaMA"].difference is None
-    tied[0]["loss"] = None
-    found = {o.row.label: o for o in outcomes(by_key(llama + tied), "leave-one-out", "a")}
-    assert found["tied"].verdict == "diverged with 1 of 4 seeds" and found["tied"].difference is None
+
+
+def test_a_seed_that_diverged_is_left_out_on_both_sides_and_counted():
+    def row_of(label, llama, tied):
+        sides = [made_up(seed=s, loss=x) for s, x in enumerate(llama)]
+        sides += [made_up({"tied": True}, seed=s, loss=x) for s, x in enumerate(tied)]
+        outcome = next(o for o in outcomes(by_key(sides), "leave-one-out", "a") if o.row.label == label)
+        lines = report(by_key(sides)).split("\n")
+        return outcome, [cell.strip() for line in lines if line.startswith(f"| {label} ") for cell in line.split("|")]
+
+    outcome, cells = row_of("tied", [1.0, 2.0, 3.0, 9.0], [None, 2.1, 3.101, 9.102])
+    assert outcome.difference.count == 3 and outcome.losses == [2.1, 3.101, 9.102]
+    assert cells[9:12] == ["3", "4.7677", "+0.1010"] and cells[13] == "worse; diverged with 1 of 4 seeds"
+    outcome, cells = row_of("tied", [1.0, 2.0, None, None], [1.1, 2.1, 3.1, 9.0])
+    assert outcome.difference.count == 2 and outcome.losses == [1.1, 2.1]
+    assert cells[9:12] == ["2", "1.6000", "+0.1000"] and cells[13] == "worse; the other diverged with 2 of 4 seeds"
+    outcome, cells = row_of("LLaMA", [1.0, 2.0, None, None], [1.1, 2.1, 3.1, 9.0])
+    assert outcome.difference is None and cells[9:11] == ["2", "1.5000"] and cells[13] == "diverged with 2 of 4 seeds"
+    outcome, _ = row_of("LLaMA", [1.0, 2.0], [None, 2.1])
+    assert outcome.losses == [1.0, 2.0] and outcome.diverged == ""
+    everywhere = by_key([made_up(), made_up({"tied": True}, loss=None)])
+    outcome = outcomes(everywhere, "leave-one-out", "a")[-1]
+    assert (outcome.losses, outcome.difference, outcome.verdict) == ([], None, "")
+    assert outcome.diverged == "diverged with 1 of 1 seeds"
 
 
 # Results
@@ -301,7 +333,7 @@ def test_an_ablation_from_end_to_end_and_a_second_time(text, tmp_path, two_varia
         result = results[key]
         assert [step for step, _ in result["curve"]] == [1, 2, 3, 4] and 0 < result["loss"] < 4
         rates = {r["lr"]: r["loss"] for r in results.values() if r["kind"] == TUNING and r["variant"] == key[1]}
-        assert result["lr"] == min(rates, key=rates.get)
+        assert result["lr"] == min(rates, key=lambda rate: (rates[rate], rate))
 
     count = len(done)
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in list(results.values())[:-2]))
@@ -352,7 +384,7 @@ def made_up_results():
         for i, changes in enumerate(variants(STUDIES, TINY.base(30))):
             for seed in range(3):
                 loss = 1.5 + 0.01 * i + rng.gauss(0, 0.01)
-                scalings = ["none", "linear", "yarn"] if not changes else ["none"]
+                scalings = SWITCHES["rope_scaling"] if not changes else ["none"]
                 bins = 4 if changes == {"position": "learned"} else 16
                 positions = {name: [loss + 0.01 * b for b in range(bins)] for name in scalings}
                 more = {"by_position": positions} if changes.keys() <= {"position"} else {}
@@ -367,10 +399,32 @@ def test_a_report_has_every_row_and_says_what_was_found(made_up_results):
             assert f"| {row.label} " in text and f"| {row.words} " in text
     for title in ("## From GPT to LLaMA, one switch at a time: a", "## Reading beyond the trained context: b"):
         assert title in text
-    assert " worse |" in text and "there are no vectors beyond 8" in text and "rope, scaling yarn" in text
+    assert " worse |" in text and "there are no vectors beyond 8" in text
+    assert "| position: rope, scaling yarn, stretched by 4 " in text and "| position: alibi " in text
+    assert "| position: rope, scaling dynamic, stretched by the length read " in text
     rows = [line for line in text.split("\n") if line.startswith("| tied ")]
     assert len(rows) == 2 and rows[0].count("|") == 14
     assert "at equal parameters" in text
+    # On each corpus: all rows of both studies but their first, and the scalings and schemes that read on.
+    tables = [STUDIES[study].rows(TINY.base(30)) for study in ("ladder", "leave-one-out")]
+    rows = sum(row.against is not None for table in tables for row in table)
+    beyond = len(SWITCHES["rope_scaling"]) + len(SWITCHES["position"]) - 1 - 1
+    assert f"Of {2 * (rows + beyond)} comparisons without any" in text
+    one_seed = {key: result for key, result in made_up_results.items() if key[3] == 0}
+    assert "Of 0 comparisons without any" in report(one_seed)
+
+
+def test_a_learning_rate_at_an_end_of_those_that_were_tried_is_marked():
+    def found(tried, rate):
+        tuning = [made_up(kind=TUNING, seed=TUNING_SEED, lr=lr) for lr in tried]
+        text = report(by_key([*tuning, made_up(lr=rate), made_up({"tied": True}, lr=rate, loss=1.1)]))
+        return [line.split("|")[8].strip() for line in text.split("\n") if line[:7] in ("| LLaMA", "| tied ")], text
+
+    for rate in (0.005, 0.04):
+        cells, text = found((0.01, 0.04, 0.005, 0.02), rate)
+        assert cells == [f"{rate} *", f"{rate}"] and "learning rate: * means that the best" in text
+    cells, text = found((0.01, 0.04, 0.005, 0.02), 0.02)
+    assert cells == ["0.02", "0.02"] and "learning rate: *" not in text
 
 
 def test_figures_are_written(made_up_results, tmp_path):
@@ -381,6 +435,59 @@ def test_figures_are_written(made_up_results, tmp_path):
     }  # fmt: skip
     for name in names:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def labels(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_every_scheme_and_scaling_has_a_curve_of_its_own(made_up_results, monkeypatch):
+    for i in range(3):  # more than there are colours
+        monkeypatch.setitem(SWITCHES["rope_scaling"], f"new{i}", SWITCHES["rope_scaling"]["linear"])
+    for result in made_up_results.values():
+        if "by_position" in result and result["variant"] == "LLaMA":
+            result["by_position"] |= {f"new{i}": [1.0] * 16 for i in range(3)}
+    panels = by_position(made_up_results).axes
+    assert len(panels) == 4
+    for schemes, scalings in (panels[:2], panels[2:]):
+        assert labels(schemes) == [name + " (ends at 8)" * (name == "learned") for name in SWITCHES["position"]]
+        words = {"none": "not stretched", "dynamic": "stretched by the length read"}
+        expected = [f"{name}, {words.get(name, 'stretched by 4')}" for name in SWITCHES["rope_scaling"]]
+        assert len(expected) == 9 and labels(scalings) == expected
+        for axes, curves in ((schemes, 5), (scalings, 9)):
+            drawn = [line for line in axes.lines if line.get_marker() != "None"]
+            assert len(drawn) == len(axes.collections) == curves
+            assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == curves
+        drawn = scalings.lines[1]
+        np.testing.assert_allclose(drawn.get_xdata(), 2 * np.arange(16) + 1)
+        assert len(schemes.lines[1].get_xdata()) == 4
+    assert len(set(islice(curve_styles(), 24))) == 24
+
+
+def test_a_forest_has_every_row_of_the_table_and_says_what_diverged(made_up_results):
+    for key, result in made_up_results.items():
+        if key[1:3] == ("norm=none", "b") or key[1:4] == ("tied=True", "b", 0):
+            result["loss"] = None
+    figure = forest(made_up_results, "leave-one-out")
+    expected = [row.label for row in STUDIES["leave-one-out"].rows(TINY.base(30))[1:]]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == expected
+    assert "each row against LLaMA" in figure.get_suptitle()
+    for axes, missing, texts in (
+        (figure.axes[0], [], []),
+        (figure.axes[1], ["norm: none"], ["diverged with 3 of 3 seeds", "diverged with 1 of 3 seeds"]),
+    ):
+        points = [line.get_ydata()[0] for line in axes.lines if line.get_marker() != "None"]
+        assert points == [i for i, label in enumerate(expected) if label not in missing]
+        assert [text.get_text() for text in axes.texts] == texts
+    ladder = forest(made_up_results, "ladder")
+    assert "each row against the one above, the last against the first" in ladder.get_suptitle()
+
+
+def test_a_close_up_says_which_tokens_its_curves_are_about(made_up_results):
+    curves, times, *_ = close_up(made_up_results, "norm").axes
+    assert labels(curves) == ["RMSNorm, 3 seeds", "LayerNorm, 3 seeds"] and len(curves.lines) == 2
+    assert "first 4,096 tokens" in curves.get_ylabel() and len(times.patches) == 2
+    np.testing.assert_array_equal(curves.lines[0].get_xdata(), [2, 4])
 
 
 def test_a_report_of_few_results_has_what_they_suffice_for(tmp_path):
@@ -394,29 +501,45 @@ def test_a_report_of_few_results_has_what_they_suffice_for(tmp_path):
 # Beyond the context
 
 
-def test_loss_by_position_of_a_model_that_cannot_know_is_flat_and_ends_where_it_must():
-    tokens = np.random.default_rng(0).integers(0, 11, 4000).astype(np.int32)
-    for position in SWITCHES["position"]:
-        config = Config(11, dim=16, layers=1, heads=2, context=16, position=position)
-        losses = losses_by_position(Model(config, threads=1), tokens)
-        assert losses.keys() == (SWITCHES["rope_scaling"].keys() if position == "rope" else {"none"})
-        for values in losses.values():
-            assert len(values) == (4 if position == "learned" else 16)
-            np.testing.assert_allclose(values, np.log(11), atol=0.2)
+TOKENS = np.random.default_rng(0).integers(0, 11, 200).astype(np.int32)
+STARTS = 4 * np.arange((200 - 1 - 64) // 4 + 1)  # windows a quarter of the context apart
 
 
-def test_within_the_context_the_loss_by_position_is_that_of_the_model():
-    tokens = np.random.default_rng(0).integers(0, 11, 200).astype(np.int32)
-    model = Model(Config(11, dim=16, layers=1, heads=2, context=8), threads=1, init_std=0.5)
-    losses = losses_by_position(model, tokens)
-    starts = np.arange((200 - 1 - 32) // 2 + 1) * 2  # windows two tokens apart: a quarter of the context
-    windows = tokens[starts[:, None] + np.arange(9)]
-    expected = []
-    for b in range(4):
-        targets = np.full((len(starts), 8), -100)
-        targets[:, 2 * b : 2 * b + 2] = windows[:, 2 * b + 1 : 2 * b + 3]
-        expected.append(model.loss(windows[:, :-1], targets))
-    np.testing.assert_allclose(losses["none"][:4], expected, rtol=1e-5)
+def expected_losses(model, config, ends):
+    """The mean loss in bins of 4 positions that end at `ends`, each of the window up to there, by a model of config."""
+    built = Model(config, threads=1)
+    built.parameters.flat[:] = model.parameters.flat
+    losses = []
+    for end in ends:
+        windows = TOKENS[STARTS[:, None] + np.arange(end + 1)]
+        logits = built.logits(np.ascontiguousarray(windows[:, :-1])).astype(np.float64)
+        targets = np.take_along_axis(logits, windows[:, 1:, None], -1)[..., 0]
+        losses.append((np.log(np.exp(logits).sum(-1)) - targets)[:, -4:].mean())
+    return losses
+
+
+@pytest.mark.parametrize("position", SWITCHES["position"])
+def test_loss_by_position_is_that_of_a_model_that_was_built_for_it(position):
+    shape = {"dim": 16, "layers": 2, "heads": 2, "position": position}
+    model = Model(Config(11, context=16, **shape), threads=1, init_std=0.5)
+    losses = losses_by_position(model, TOKENS)
+    rotated = SWITCHES["position"][position].rotation is not None
+    assert losses.keys() == (SWITCHES["rope_scaling"].keys() if rotated else {"none"})
+    context = 16 if position == "learned" else 64
+    for scaling, values in losses.items():
+        by_length = SWITCHES["rope_scaling"][scaling].by_length
+        stretch = {"rope_scaling": scaling, "rope_factor": 1.0 if by_length else 4.0, "rope_original_context": 16}
+        config = Config(11, context=context, **shape, **(stretch if scaling != "none" else {}))
+        np.testing.assert_allclose(values, expected_losses(model, config, range(4, context + 1, 4)), rtol=1e-5)
+        assert scaling == "none" or not np.allclose(values[4:], losses["none"][4:], rtol=1e-3)
+
+
+def test_within_the_context_a_scaling_by_length_changes_nothing():
+    model = Model(Config(11, dim=16, layers=2, heads=2, context=16), threads=1, init_std=0.5)
+    losses = losses_by_position(model, TOKENS)
+    for scaling, row in SWITCHES["rope_scaling"].items():
+        alike = np.allclose(losses[scaling][:4], losses["none"][:4], rtol=1e-5)
+        assert alike == (row.by_length or scaling == "none"), scaling
 
 
 def test_a_text_that_is_too_short_has_no_loss_by_position():
@@ -441,7 +564,8 @@ def test_the_command_runs_reports_and_draws(cli, text, tmp_path, two_variants):
     out = tmp_path / "results"
     code, printed, err = cli("leave-one-out", "--corpora", text, "--out", out, *options)
     assert code == 0 and "| tied " in printed, err
-    assert {path.name for path in out.iterdir()} == {"results.jsonl", "report.md", "ablation-leave-one-out.png"}
+    figures = {f"ablation-{name}.png" for name in ("ladder", "leave-one-out", "extrapolation")}  # all that can be drawn
+    assert {path.name for path in out.iterdir()} == {"results.jsonl", "report.md", *figures}
     assert (out / "report.md").read_text() in printed
     code, again, _ = cli("report", out, "--figures", tmp_path / "figures")
     assert code == 0 and (tmp_path / "figures" / "report.md").read_text() == (out / "report.md").read_text()

@@ -215,7 +215,7 @@ def test_a_choice_without_a_place_in_a_format_is_not_lost_in_it():
         Config(**SHAPE, rope_scaling="linear", rope_factor=2.0, tied=True, bias=("ffn",)),
         Config(**{**SHAPE, **GPT2, "kv_heads": 4, "norm_eps": 1e-3, "dropout": 0.25}),
         Config(**{**SHAPE, **BERT, "kv_heads": 4, "norm_eps": 1e-12, "dropout": 0.25}),
-        Config(**SHAPE, position="none", bias=("qkv", "head"), rope_factor=2.0),
+        Config(**SHAPE, position="none", bias=("qkv", "head")),
     ],
 )
 def test_config_json_gives_the_config_back(config):

@@ -61,7 +61,12 @@ def test_train_then_sample_then_info(cli, text, tmp_path):
 def test_info_of_a_model_of_the_card(cli):
     code, out, _ = cli("info", "llama-7b")
     assert code == 0 and "6,738,415,616" in out and "100.0%" in out
-    assert "each block.w_gate           11,008 x 4,096\n" in out and "final_norm                  4,096\n" in out
+    assert "each block.w_gate               11,008 x 4,096\n" in out
+    assert "final_norm                      4,096\n" in out
+    assert "rope_theta              10000.0\n" in out and "rope_original_context" not in out
+    code, out, _ = cli("info", "bert-base")
+    assert code == 0 and "109,514,298" in out and "bias                    qkv, o, ffn, norm, head\n" in out
+    assert "rope" not in out and "cache" not in out and "each block.attention_norm_bias  768\n" in out
     code, _, err = cli("info", "llama-8b")
     assert code == 1 and all(name in err for name in PRESETS)
 
@@ -214,7 +219,8 @@ def test_help_shows_every_default(capsys):
     assert stop.value.code == 0
     descriptions = " ".join(capsys.readouterr().out.split("options:")[1].split()).split(" --")[1:]
     without = [text.split()[0].strip(",") for text in descriptions if "(default:" not in text]
-    assert len(descriptions) > 25 and without == ["help", "resume", "tied", "qk-norm", "embedding-norm"]  # told with --no-...
+    switches = ["tied", "qk-norm", "embedding-norm"]  # told with --no-tied and so on
+    assert len(descriptions) > 25 and without == ["help", "resume", *switches]
 
 
 def test_the_settings_of_a_run_are_the_ones_given(run_folder):

@@ -50,7 +50,9 @@ def test_a_norm_is_one_file_and_one_row(tmp_path):
     text = table.read_text(encoding="utf-8")
     row = '    "peaknorm": Norm(peaknorm, peaknorm_backward),\n'
     text = text.replace("NORMS = {\n", "NORMS = {\n" + row)
-    text = text.replace("from .rmsnorm import", "from .peaknorm import peaknorm, peaknorm_backward\nfrom .rmsnorm import")
+    text = text.replace(
+        "from .rmsnorm import", "from .peaknorm import peaknorm, peaknorm_backward\nfrom .rmsnorm import"
+    )
     table.write_text(text, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "MINILLAMA_CACHE": str(tmp_path / "cache")}
 

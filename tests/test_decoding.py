@@ -1,9 +1,16 @@
 """A token of one sequence: the specification and the kernel against the general forward, for every kind of model."""
 
+import gc
+import threading
+import time
+import weakref
+from concurrent.futures import wait
+
 import numpy as np
 import pytest
 
 from minillama import Config, Model, backend
+from minillama.generate import generate
 from minillama.memory import POSITIONS
 
 PRECISIONS = [(np.float32, 1e-5), (np.float64, 1e-12)]
@@ -100,3 +107,91 @@ def test_rows_that_are_no_whole_number_of_vectors(sharing, rng):
     with backend.use("numpy"):
         expected = token_by_token(model, ids)
     np.testing.assert_allclose(token_by_token(model, ids), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_helpers_go_home_when_no_token_comes(sharing, rng):
+    model = random_model(rng, threads=3)
+    token_by_token(model, rng.integers(0, 50, (1, 12)))
+    done, lingering = wait(model.workers._helpers, timeout=10)
+    assert not lingering
+
+
+def test_helpers_may_come_late_or_not_at_all(sharing, monkeypatch, rng):
+    """Some tokens find them awake, some wake them again, and some they miss."""
+    decoding = pytest.importorskip("minillama.kernels.decoding")
+    monkeypatch.setattr(decoding, "available_threads", lambda: 4)
+    ids = rng.integers(0, 50, (1, 12))
+    expected = token_by_token(random_model(np.random.default_rng(1), threads=1), ids)
+    model = random_model(np.random.default_rng(1), threads=4)
+    for _ in range(30):
+        monkeypatch.setattr(decoding, "LINGER", int(rng.integers(0, 2000)))
+        cache = model.new_cache()
+        for t in range(12):
+            time.sleep(rng.choice([0, 1e-4, 3e-3], p=[0.8, 0.1, 0.1]))
+            np.testing.assert_array_equal(model.next_logits(ids[:, t : t + 1], cache)[0], expected[t])
+
+
+def test_helpers_of_one_text_leave_for_another_and_for_training(sharing, rng):
+    model = random_model(rng, threads=3)
+    ids = rng.integers(0, 50, (2, 12))
+    expected, (loss, _) = model.logits(ids), model.loss_and_gradients(ids[:, :-1], ids[:, 1:])
+    caches = model.new_cache(), model.new_cache()
+    for t in range(12):
+        for text, logits, cache in zip(ids, expected, caches, strict=True):
+            np.testing.assert_allclose(model.next_logits(text[None, t : t + 1], cache)[0], logits[t], 1e-5, 1e-5)
+        assert model.loss_and_gradients(ids[:, :-1], ids[:, 1:])[0] == pytest.approx(loss, rel=1e-6)
+
+
+def test_a_changed_weight_is_seen_by_the_next_token(sharing, rng):
+    model = random_model(rng)
+    cache, other = model.new_cache(), model.new_cache()
+    for c in (cache, other):
+        model.next_logits(np.array([[1]]), c)
+    before = model.next_logits(np.array([[2]]), cache)
+    model.parameters["blocks.1.w_down"][:] *= 2
+    assert np.abs(model.next_logits(np.array([[2]]), other) - before).max() > 1e-3
+
+
+def test_nothing_is_kept_of_a_text_that_was_given_up(sharing, rng):
+    decoding = pytest.importorskip("minillama.kernels.decoding")
+    gc.collect()  # of other tests' texts
+    model, before = random_model(rng), len(decoding._sessions)
+    text = generate(model, [1], 5)
+    next(text)
+    next(text)  # the first one read the prompt
+    cache = weakref.ref(text.gi_frame.f_locals["cache"])
+    keys = weakref.ref(cache().keys)
+    text.close()
+    wait(model.workers._helpers, timeout=10)
+    gc.collect()
+    assert cache() is None and keys() is None and len(decoding._sessions) == before
+
+
+def test_a_token_is_not_ready_while_a_helper_is_inside(rng):
+    decoding, numba = pytest.importorskip("minillama.kernels.decoding"), pytest.importorskip("numba")
+    model = random_model(rng, threads=1)
+    cache = model.new_cache()
+    model.next_logits(np.array([[1]]), cache)
+    control = decoding._sessions[cache].control
+    count = numba.njit(lambda control, number: decoding._add(control, decoding.DOOR, number))
+    count(control, 1)  # somebody comes in
+    caller = threading.Thread(target=model.next_logits, args=(np.array([[2]]), cache))
+    caller.start()
+    caller.join(0.05)
+    assert caller.is_alive()
+    count(control, -1)
+    caller.join(10)
+    assert not caller.is_alive()
+
+
+def test_a_helper_does_nothing_where_the_door_is_closed(rng):
+    decoding = pytest.importorskip("minillama.kernels.decoding")
+    model = random_model(rng, threads=1)
+    cache = model.new_cache()
+    expected = model.next_logits(np.array([[1]]), cache).copy()
+    session = decoding._sessions[cache]
+    session.help()
+    session.linger = 0
+    session.help()
+    np.testing.assert_array_equal(session.logits, expected[0])
+    assert session.control[decoding.DOOR] == 2 * decoding.PHASE  # opened and closed, and nobody is inside

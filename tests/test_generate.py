@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minillama import Config, Model
+from minillama import Config, Model, backend
 from minillama.generate import draw, generate, next_token_distribution
 
 
@@ -16,7 +16,7 @@ def model(rng):
     return model
 
 
-def test_temperature_top_k_and_top_p_on_a_distribution_by_hand():
+def test_temperature_top_k_and_top_p_on_a_distribution_by_hand(each_backend):
     logits = np.log(np.array([0.1, 0.4, 0.2, 0.3], np.float32))
     np.testing.assert_allclose(next_token_distribution(logits), [0.1, 0.4, 0.2, 0.3], rtol=1e-6)
     squares = np.array([0.01, 0.16, 0.04, 0.09])
@@ -45,16 +45,22 @@ def test_frequencies_of_the_first_token_follow_the_distribution(model):
     assert (np.abs(counts - 1000 * expected) / deviation)[expected > 0].max() < 4
 
 
-def test_extreme_temperatures_still_give_a_distribution():
+def test_extreme_temperatures_still_give_a_distribution(each_backend):
     logits = np.array([3.0, 9.0, 1.0])
     np.testing.assert_allclose(next_token_distribution(logits, 1e-308), [0, 1, 0])
     np.testing.assert_allclose(next_token_distribution(logits, 1e308), [1 / 3] * 3)
 
 
-def test_a_damaged_model_is_not_sampled(model):
+@pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
+def test_a_damaged_model_is_not_sampled(damage, model, each_backend):
     model.parameters["final_norm"][0] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         next(generate(model, [1]))
+    for place in (0, 5, 299):
+        logits = np.zeros(300, np.float32)
+        logits[place] = damage
+        with pytest.raises(ValueError, match="not finite"):
+            next_token_distribution(logits)
 
 
 def test_the_seed_decides(model):
@@ -107,7 +113,7 @@ def test_settings_that_make_no_sense_are_refused_at_once(settings, words, model)
 
 
 @pytest.mark.parametrize("size, deviation", [(1, 1), (300, 0.1), (3000, 0.1), (3000, 3), (3000, 30)])
-def test_a_large_vocabulary_is_cut_as_sorting_it_would(size, deviation, rng):
+def test_a_large_vocabulary_is_cut_as_sorting_it_would(size, deviation, each_backend, rng):
     logits = np.round(rng.standard_normal(size) * deviation, 2)  # rounded: there are equal ones
     for top_k, top_p in [(None, 0.9), (None, 0.1), (1, 1.0), (40, 1.0), (2000, 0.5), (5000, 0.99)]:
         p = np.exp(logits - logits.max())
@@ -121,7 +127,7 @@ def test_a_large_vocabulary_is_cut_as_sorting_it_would(size, deviation, rng):
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 3000])
-def test_a_draw_follows_the_running_sum(size, rng):
+def test_a_draw_follows_the_running_sum(size, each_backend, rng):
     p = rng.random(size) ** 4
     p[rng.random(size) < 0.5] = 0
     p[size // 2] = 0.3
@@ -132,6 +138,24 @@ def test_a_draw_follows_the_running_sum(size, rng):
         assert running[token] - p[token] <= (u + 1e-12) * running[-1] and u * running[-1] <= running[token] * (
             1 + 1e-12
         )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 2, 15, 17, 512, 3000])
+def test_the_kernels_draw_the_tokens_that_numpy_draws(size, dtype, rng):
+    pytest.importorskip("numba")
+    specification, kernels = backend.load("numpy"), backend.load("numba")
+    for deviation in (0.1, 3, 30):
+        logits = (rng.standard_normal(size) * deviation).astype(dtype)
+        for temperature in (1.0, 0.7, 1e-308, 1e308):
+            (z, weights), (own_z, own_weights) = (
+                op.softmax_weights(logits, temperature) for op in (specification, kernels)
+            )
+            assert own_z.dtype == own_weights.dtype == np.float64
+            np.testing.assert_array_equal(own_z, z)
+            np.testing.assert_allclose(own_weights, weights, rtol=1e-12, atol=1e-300)
+            for u in rng.random(50):
+                assert kernels.draw(own_weights, u) == specification.draw(weights, u)
 
 
 def test_a_scaling_by_length_writes_as_far_as_a_cache_of_keys_reaches(model):

@@ -1,5 +1,8 @@
 """The flat store, the arena, and the workers that use them."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -91,6 +94,40 @@ def test_models_may_be_used_from_several_python_threads(rng):
         results.append(np.array_equal(model.logits(ids), expected))
     trainer.join()
     assert len(results) > 5 and all(results)
+
+
+def test_lent_threads_stay_until_they_are_wanted():
+    workers, begun, dismissed = Workers(3), [], threading.Event()
+
+    def help():
+        begun.append(threading.get_ident())
+        dismissed.wait()
+
+    with workers.alone():
+        dismiss = dismissed.set
+        for _ in range(3):
+            workers.lend(help, dismiss)
+        while len(begun) < 2:
+            time.sleep(1e-3)
+    assert len(set(begun)) == 2
+    assert workers.run(lambda i, _: i, range(3)) == [0, 1, 2]  # two of them on the threads that were lent
+    assert dismissed.is_set()
+
+
+def test_help_that_fails_is_heard_of():
+    workers, done = Workers(2), threading.Event()
+
+    def help():
+        done.set()
+        raise ZeroDivisionError
+
+    dismiss = done.set
+    workers.lend(help, dismiss)
+    done.wait()
+    with pytest.raises(ZeroDivisionError):
+        for _ in range(1000):
+            workers.lend(help, dismiss)
+            time.sleep(1e-3)
 
 
 def test_workers_keep_order_and_pass_errors_on():

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from minillama import backend
-from minillama.gradcheck import numerical_gradient, relative_error
+from minillama.gradcheck import relative_error
 from minillama.ops.feedforward import FEED_FORWARDS
 from minillama.ops.loss import IGNORED
 from minillama.ops.norms import NORMS
 from minillama.ops.positions.rope import rope_angles
 
-from .conftest import BACKENDS
+from .conftest import BACKENDS, check_gradient, check_kernel, each_precision, needs_kernels
 
 
 def _linear(op, rng, dtype, bias):
@@ -83,20 +83,6 @@ def _rope(op, rng, dtype, layout):
     )
 
 
-def _attention(op, rng, dtype, T, H, K, D):
-    qkv = _normal(rng, dtype, 2, T, H + 2 * K, D)
-    a = {"qkv": qkv}
-
-    def split():
-        return qkv[:, :, :H], qkv[:, :, H : H + K], qkv[:, :, H + K :]
-
-    def backward(dy):
-        o, log_denominator = op.attention(*split())
-        return {"qkv": op.attention_backward(dy, *split(), o, log_denominator)}
-
-    return a, lambda: op.attention(*split())[0], backward
-
-
 def _activation(op, rng, dtype, name, rows=4, width=5):
     forward, backward = _functions(op, FEED_FORWARDS[name])
     a = {"inner": _normal(rng, dtype, rows, 2 * width if FEED_FORWARDS[name].gated else width) * 3}
@@ -139,10 +125,6 @@ CASES = {
     **{name: (_activation, name) for name in FEED_FORWARDS},
     "rope rotate_half": (_rope, "rotate_half"),
     "rope interleaved": (_rope, "interleaved"),
-    "attention multi-head": (_attention, 5, 2, 2, 4),
-    "attention grouped": (_attention, 9, 4, 2, 6),
-    "attention multi-query": (_attention, 3, 3, 1, 2),
-    "attention one position": (_attention, 1, 2, 1, 4),
     "cross_entropy": (_cross_entropy,),
     "dropout": (_dropout,),
 }
@@ -154,14 +136,6 @@ LARGER = {
     if CASES[case][0] in (_norm, _activation)
     for rows, width in SHAPES
 }
-# Shapes at which the kernels use whole tiles, several of them, and parts of them.
-LARGER_ATTENTION = {
-    f"attention T {T} H {H} K {K} D {D}": (_attention, T, H, K, D)
-    for T, H, K, D in [
-        *((64, 4, 4, 32), (70, 4, 2, 8), (33, 6, 1, 48), (200, 2, 1, 20), (31, 1, 1, 64)),
-        *((1, 2, 1, 80), (7, 2, 2, 12), (65, 2, 2, 2), (129, 4, 2, 4), (130, 1, 1, 128), (260, 3, 1, 24)),
-    ]
-}
 
 
 def _normal(rng, dtype, *shape):
@@ -171,33 +145,19 @@ def _normal(rng, dtype, *shape):
 @pytest.mark.parametrize("case", CASES)
 def test_gradient_against_finite_differences(case, each_backend, rng):
     make, *choices = CASES[case]
-    inputs, forward, backward = make(backend.active(), rng, np.float64, *choices)
-    weights = rng.standard_normal(forward().shape)  # of the outputs, in the number that is differentiated
-    gradients = backward(weights)
-    assert gradients.keys() == inputs.keys()
-    for name, x in inputs.items():
-        numerical = numerical_gradient(lambda: float(np.sum(weights * forward())), x)
-        assert relative_error(gradients[name], numerical) < 1e-7, name
+    check_gradient(make, choices, rng)
 
 
-@pytest.mark.skipif("numba" not in BACKENDS, reason="Numba is not installed: there are no kernels")
-@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
-@pytest.mark.parametrize("case", CASES | LARGER | LARGER_ATTENTION)
+@needs_kernels
+@each_precision
+@pytest.mark.parametrize("case", CASES | LARGER)
 def test_kernel_equals_specification(case, dtype, tolerance):
-    make, *choices = (CASES | LARGER | LARGER_ATTENTION)[case]
-    results = []
-    for name in ("numpy", "numba"):
-        _, forward, backward = make(backend.load(name), np.random.default_rng(1), dtype, *choices)
-        y = forward()
-        dy = np.random.default_rng(2).standard_normal(y.shape).astype(dtype)
-        results.append({"y": y, **backward(dy)})
-    for name, expected in results[0].items():
-        assert results[1][name].dtype == expected.dtype == dtype, name
-        assert relative_error(results[1][name], expected) < tolerance, name
+    make, *choices = (CASES | LARGER)[case]
+    check_kernel(make, choices, dtype, tolerance)
 
 
-@pytest.mark.skipif("numba" not in BACKENDS, reason="Numba is not installed: there are no kernels")
-@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
+@needs_kernels
+@each_precision
 def test_adamw_kernel_equals_specification(dtype, tolerance, rng):
     results = []
     for name in ("numpy", "numba"):
@@ -237,18 +197,6 @@ def test_a_large_weight_has_its_gradient_slab_by_slab(rng, monkeypatch):
     for name, dweight in zip(BACKENDS, gradients, strict=True):
         backend.load(name).linear_backward(dy, x, weight, dweight)
     np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-13)
-
-
-def test_attention_takes_arrays_of_any_strides(each_backend, rng):
-    op = backend.active()
-    arrays = [rng.standard_normal((2, heads, 8, 21)).transpose(0, 3, 1, 2) for heads in (4, 2, 2, 4)]
-    q, k, v, do = arrays
-    o, log_denominator = op.attention(q, k, v)
-    expected, _ = op.attention(*(np.ascontiguousarray(x) for x in (q, k, v)))
-    np.testing.assert_allclose(o, expected, rtol=1e-12)
-    expected = op.attention_backward(*(np.ascontiguousarray(x) for x in (do, q, k, v, o)), log_denominator)
-    o = np.asfortranarray(o)
-    np.testing.assert_allclose(op.attention_backward(do, q, k, v, o, log_denominator), expected, rtol=1e-11)
 
 
 @pytest.mark.parametrize("name, bias", {(name, bias) for name, bias, _ in NORM_CHOICES})
@@ -416,52 +364,6 @@ def test_cross_entropy_stands_large_logits_and_shows_infinite_ones(each_backend)
         with np.errstate(invalid="ignore"):
             losses, _ = op.cross_entropy(logits, np.array([0, 1, 1]))
         assert losses[0] == 0 and not np.isfinite(losses[1:]).any()
-
-
-def test_attention_of_the_last_positions_equals_the_end_of_the_whole(each_backend, rng):
-    op = backend.active()
-    q, k, v = (rng.standard_normal((2, 40, heads, 8)) for heads in (4, 2, 2))
-    whole, _ = op.attention(q, k, v)
-    for new in (1, 3, 35):
-        assert relative_error(op.attention(q[:, -new:], k, v)[0], whole[:, -new:]) < 1e-13
-
-
-@pytest.mark.skipif("numba" not in BACKENDS, reason="Numba is not installed: there are no kernels")
-@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
-def test_attention_kernel_with_more_keys_than_queries(dtype, tolerance, rng):
-    q, k, v = (rng.standard_normal((2, 300, heads, 12)).astype(dtype) for heads in (4, 2, 2))
-    for T, S in [(1, 1), (1, 17), (7, 130), (33, 34), (64, 128), (65, 257), (129, 300), (200, 263)]:
-        results = [backend.load(name).attention(q[:, :T], k[:, :S], v[:, :S]) for name in ("numpy", "numba")]
-        for expected, received in zip(*results, strict=True):
-            assert relative_error(received, expected) < tolerance, (T, S)
-
-
-@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-13)])
-def test_attention_stands_large_scores(dtype, tolerance, each_backend, rng):
-    """Scores of some thousands, growing and falling along the keys: the running maximum moves, or never does."""
-    q, k, v = (rng.standard_normal((1, 300, 2, 4)).astype(dtype) for _ in range(3))
-    k[:] = np.linspace(-1, 1, 300, dtype=dtype)[:, None, None]
-    q[:] = 1000
-    q[:, :, 1] = -1000  # head 0 reads its last key alone, head 1 its first
-    o, _ = backend.active().attention(q, k, v)
-    assert relative_error(o[:, :, 0], v[:, :, 0]) < max(tolerance, 2 * np.exp(-2000 * 2 / 299))
-    assert relative_error(o[:, :, 1], np.repeat(v[:, :1, 1], 300, axis=1)) < max(tolerance, 2 * np.exp(-2000 * 2 / 299))
-
-
-@pytest.mark.parametrize("bits", [0x7FC00000, 0xFFC00000, 0x7F800001])  # NaN is not one number
-def test_attention_shows_nan(bits, each_backend, rng):
-    """A NaN in q reaches its own output, a NaN in k or v every output that reads it; gradients hide none either."""
-    op, at, nan = backend.active(), 70, np.uint32(bits).view(np.float32)
-    for broken in range(4):
-        q, k, v, do = arrays = [rng.standard_normal((1, 150, 2, 8)).astype(np.float32) for _ in range(4)]
-        arrays[broken][0, at, 1, 3] = nan
-        with np.errstate(invalid="ignore"):
-            o, log_denominator = op.attention(q, k, v)
-            dqkv = op.attention_backward(do, q, k, v, o, log_denominator)
-        if broken < 3:
-            assert np.isnan(o[0, at:, 1, 3]).all() if broken else np.isnan(o[0, at, 1]).all()
-        assert np.isnan(dqkv[0, at, 1]).all()
-        assert np.isfinite(dqkv[:, :, [0, 2, 4]]).all(), "a NaN in one head is not seen in another"
 
 
 def test_dropout_mask_does_not_depend_on_the_cut_and_has_the_rate(each_backend):

@@ -3,15 +3,19 @@
 import numpy as np
 import pytest
 
-from minillama import IGNORED, Config, Model
+from minillama import IGNORED, Config, Model, backend
 from minillama.config import BIASES, SWITCHES
 from minillama.gradcheck import directional_derivative, relative_error
+
+from .conftest import BACKENDS
 
 TINY = dict(vocab_size=11, dim=12, layers=2, heads=3, kv_heads=1, ffn=10, context=8)
 STRETCHED = {"rope_factor": 4.0, "rope_original_context": 4}
 # Every row of every table, and the choices that have no table. What a name needs besides itself stands with it.
 ALONE = {f"{field} {name}": {field: name} for field, table in SWITCHES.items() for name in table}
-ALONE |= {f"rope_scaling {name}": {"rope_scaling": name, **STRETCHED} for name in SWITCHES["rope_scaling"]}
+ALONE |= {
+    f"rope_scaling {name}": {"rope_scaling": name, **STRETCHED} for name in SWITCHES["rope_scaling"] if name != "none"
+}
 ALONE |= {f"bias {place}": {"bias": (place,)} for place in BIASES}
 ALONE |= {f"masked_lm, bias {place}": {"head": "masked_lm", "bias": (place,)} for place in ("norm", "head")}
 ALONE |= {
@@ -189,15 +193,29 @@ def test_types_for_a_model_without_are_refused(rng):
 
 
 def test_a_bidirectional_model_writes_no_text(rng):
-    with pytest.raises(ValueError, match="fills gaps"):
-        make(rng, mask="bidirectional")[0].new_cache()
+    model, (ids, _), _ = make(rng, mask="bidirectional")
+    for write in (model.new_cache, lambda: model.next_logits(ids)):
+        with pytest.raises(ValueError, match="fills gaps"):
+            write()
+
+
+def test_targets_in_the_padding_and_lengths_with_a_cache_are_refused(rng):
+    model, (ids, targets), inputs = make(rng, **ALONE["BERT"])
+    targets = np.where(targets == IGNORED, 0, targets)
+    for compute in (model.loss, model.loss_and_gradients):
+        with pytest.raises(ValueError, match="padding: its targets must be -100"):
+            compute(ids, targets, **inputs)
+    model, (ids, _), _ = make(rng)
+    with pytest.raises(ValueError, match="leave lengths out"):
+        model.logits(ids, model.new_cache(3), lengths=[8, 8, 8])
 
 
 def test_gradient_of_combinations_of_choices(rng):
     """A random sample of all combinations; those that make no sense are refused before anything is computed."""
     hypothesis = pytest.importorskip("hypothesis")
     st = hypothesis.strategies
-    choices = {field: st.sampled_from(list(table)) for field, table in SWITCHES.items()}
+    choices = {field: st.sampled_from(list(table)) for field, table in SWITCHES.items() if field != "rope_scaling"}
+    scalings = [ALONE[f"rope_scaling {name}"] for name in SWITCHES["rope_scaling"]]
     choices |= dict(
         bias=st.lists(st.sampled_from(BIASES), unique=True).map(tuple),
         qk_norm=st.booleans(),
@@ -206,20 +224,22 @@ def test_gradient_of_combinations_of_choices(rng):
         tied=st.booleans(),
         kv_heads=st.sampled_from([1, 3]),
         dropout=st.sampled_from([0.0, 0.2]),
-        rope_factor=st.sampled_from([1.0, 4.0]),
-        rope_original_context=st.sampled_from([None, 4]),
     )
     tried = []
 
     @hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
-    @hypothesis.given(st.fixed_dictionaries(choices), st.integers(0, 2**31))
-    def check(changes, seed):
+    @hypothesis.given(
+        st.fixed_dictionaries(choices), st.sampled_from(scalings), st.sampled_from(BACKENDS), st.integers(0, 2**31)
+    )
+    def check(changes, scaling, backend_name, seed):
+        changes = {**changes, **(scaling if SWITCHES["position"][changes["position"]].rotation else {})}
         try:
             Config(**{**TINY, **changes})
         except ValueError:
             hypothesis.reject()
         tried.append(changes)
-        check_gradient(np.random.default_rng(seed), directions=2, **changes)
+        with backend.use(backend_name):
+            check_gradient(np.random.default_rng(seed), directions=2, **changes)
 
     check()
     assert len(tried) >= 30

@@ -10,10 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from .. import backend
+from ..config import Config
 from ..model import Model
 from ..ops.positions import POSITIONS
 from ..ops.rope_scaling import ROPE_SCALINGS
 
+UNSCALED = Config.rope_scaling
 STRETCH = 4  # windows of so many trained contexts
 BINS = 4  # of positions, in each context
 WINDOWS, _WINDOWS_AT_A_TIME = 256, 16
@@ -22,8 +24,10 @@ WINDOWS, _WINDOWS_AT_A_TIME = 256, 16
 def losses_by_position(model, tokens):
     """{RoPE scaling: mean loss in each bin of positions} of windows of 4 contexts of tokens; a bin is a quarter context
 
-    Every RoPE scaling is applied to the model as it is, with factor 4; other position schemes have "none" alone.
-    Learned positions end where their vectors do, after one context. Too short a text, or context, has no losses.
+    Every RoPE scaling is applied to the model as it is: with factor 4, but one by length with factor 1, as the length
+    is its factor. Then the window is read up to the end of each bin, and the bin has the frequencies of that length.
+    Other position schemes have UNSCALED alone. Learned positions end where their vectors do, after one context. Too
+    short a text, or context, has no losses.
     """
     trained, position = model.config.context, POSITIONS[model.config.position]
     width = trained // BINS
@@ -31,19 +35,29 @@ def losses_by_position(model, tokens):
     count = min(WINDOWS, (len(tokens) - 1 - STRETCH * trained) // max(1, width) + 1)  # the same for every scheme
     if width == 0 or count < 1:
         return {}
-    losses = {}
-    for scaling in ROPE_SCALINGS if position.rotation is not None else ("none",):
+    starts, losses = np.arange(count) * width, {}
+    for scaling in ROPE_SCALINGS if position.rotation is not None else (UNSCALED,):
         longer = _stretched(model, max(length, trained), scaling)
-        by_position = _losses(longer, tokens, np.arange(count) * width, length)
+        by_position, begin = np.empty(length), 0
+        for end in range(width, length + 1, width) if ROPE_SCALINGS[scaling].by_length else (length,):
+            by_position[begin:end] = _losses(longer, tokens, starts, end)[begin:]
+            begin = end
         losses[scaling] = by_position.reshape(-1, width).mean(axis=1).tolist()
     return losses
 
 
+def stretched_by(scaling):
+    """By what a RoPE scaling is stretched here, in words."""
+    if scaling == UNSCALED:
+        return "not stretched"
+    return "stretched by the length read" if ROPE_SCALINGS[scaling].by_length else f"stretched by {STRETCH}"
+
+
 def _stretched(model, context, scaling):
     """A model with the same parameters for a longer context."""
-    trained = model.config.context
-    changes = {"rope_scaling": scaling, "rope_factor": float(STRETCH), "rope_original_context": trained}
-    config = replace(model.config, context=context, **(changes if scaling != "none" else {}))
+    factor = 1.0 if ROPE_SCALINGS[scaling].by_length else float(STRETCH)
+    scaled = {"rope_scaling": scaling, "rope_factor": factor, "rope_original_context": model.config.context}
+    config = replace(model.config, context=context, **(scaled if scaling != UNSCALED else {}))
     longer = Model(config, dtype=model.dtype, threads=model.workers.threads)
     longer.parameters.flat[:] = model.parameters.flat
     return longer

@@ -26,11 +26,12 @@ from ..train import NotFinite, Run, Settings, evaluate
 from .extrapolation import losses_by_position
 from .variants import config_of, name_of, reads_on
 
-TUNING, RUN = "tuning", "run"  # the kinds of jobs
+TUNING, RUN, TIME = "tuning", "run", "time"  # the kinds of results
 TUNING_SEED = 1000
 TUNING_SHARE = 0.1  # of the training split, its end: held out when the learning rate is chosen
 RATES = (0.5, 1.0, 2.0)  # the grid, as factors of the middle
 EXTENSIONS = 2  # further rates, at most, that are tried beyond an end of the grid that is the best so far
+TIMED_ROUNDS, TIMED_STEPS = 20, 5
 CURVE_POINTS, CURVE_TOKENS = 16, 4096  # the curve: losses on the first tokens of the validation split
 
 
@@ -40,10 +41,10 @@ class Protocol:
     middle of the grid, and settings.seed is not used."""
 
     dim: int = 64
-    layers: int = 4
+    layers: int = 3
     heads: int = 4
     context: int = 64
-    settings: Settings = Settings(steps=500, batch_size=16, lr=3e-3)
+    settings: Settings = Settings(steps=400, batch_size=16, lr=8e-3)
     equal: str = "parameters"
 
     def __post_init__(self):
@@ -110,7 +111,7 @@ def due(protocol, changes, corpus, seeds, results):
     rates = next_rates(protocol.settings.lr, losses)
     if rates:
         return [Job(TUNING, changes, corpus, TUNING_SEED, rate) for rate in rates]
-    best = min(losses, key=losses.get)
+    best = best_rate(losses)
     jobs = [Job(RUN, changes, corpus, seed, best) for seed in seeds]
     return [job for job in jobs if job.key not in results]
 
@@ -121,13 +122,18 @@ def tuning_losses(results, variant, corpus):
     return {r["lr"]: math.inf if r["loss"] is None else r["loss"] for r in tried}
 
 
+def best_rate(losses):
+    """The learning rate of the least loss; the least of several, whichever was done first."""
+    return min(losses, key=lambda rate: (losses[rate], rate))
+
+
 def next_rates(middle, losses):
     """The learning rates to try next; none when the best is known."""
     grid = [factor * middle for factor in RATES]
     missing = [rate for rate in grid if rate not in losses]
     if missing or len(losses) == len(grid) + EXTENSIONS:
         return missing
-    best = min(losses, key=losses.get)
+    best = best_rate(losses)
     beyond = {min(losses): best / 2, max(losses): best * 2}
     return [beyond[best]] if best in beyond else []
 
@@ -138,22 +144,30 @@ def compute(protocol, source, job):
     config, steps = protocol.plan(job.changes, corpus.tokenizer.vocab_size)
     settings = replace(protocol.settings, steps=steps, lr=job.rate, seed=job.seed)
     began = time.perf_counter()
-    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+    # A training that diverges is a result, and no reason for a warning.
+    with threadpoolctl.threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
         measured = _train(config, settings, _held_out(corpus) if job.kind == TUNING else corpus, job)
     return {
-        "kind": job.kind,
-        "variant": name_of(job.changes),
-        "corpus": job.corpus,
-        "seed": job.seed,
-        "lr": job.rate,
+        **_head(protocol, corpus, job),
         **measured,
         "steps": steps,
         "parameters": parameters(config)["total"],
         "training_flops_per_token": training_flops_per_token(config),
         "config": config.to_dict(),
         "seconds": round(time.perf_counter() - began, 2),
-        "unit": "character" if source["tokenizer"] == "char" else "token",
         "floor": corpus.floor,
+    }
+
+
+def _head(protocol, corpus, job):
+    """What every result has: whose it is, and with which others it can be compared."""
+    return {
+        "kind": job.kind,
+        "variant": name_of(job.changes),
+        "corpus": job.corpus,
+        "seed": job.seed,
+        "lr": job.rate,
+        "unit": "character" if corpus.source["tokenizer"] == "char" else "token",
         "data": corpus.fingerprint,
         "protocol": protocol.to_dict(),
     }
@@ -178,10 +192,37 @@ def _train(config, settings, corpus, job):
     except NotFinite:
         pass
     if seconds:
-        result["step_seconds"] = {"min": min(seconds), "median": median(seconds)}
+        result["step_seconds"] = _summary(seconds)
     if job.kind == RUN and reads_on(job.changes) and result["loss"] is not None:
         result["by_position"] = losses_by_position(run.model, corpus.validation)
     return result
+
+
+def time_in_turn(protocol, source, jobs):
+    """The time of a training step of each job's variant, on one thread; they take turns, so that what else the machine
+    does meets all of them. The results, in the order of the jobs."""
+    corpus = _corpus(**source)
+    runs = []
+    for job in jobs:
+        config, _ = protocol.plan(job.changes, corpus.tokenizer.vocab_size)
+        runs.append(Run(".", config, replace(protocol.settings, lr=job.rate, seed=job.seed), corpus, threads=1))
+    seconds = [[] for _ in runs]
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        for turn in range(1 + TIMED_ROUNDS):
+            for run, times in zip(runs, seconds, strict=True):
+                for _ in range(TIMED_STEPS):
+                    start = time.perf_counter()
+                    run.step()
+                    if turn:  # not in the first one, which compiles
+                        times.append(time.perf_counter() - start)
+    return [
+        {**_head(protocol, corpus, job), "step_seconds": _summary(times)}
+        for job, times in zip(jobs, seconds, strict=True)
+    ]
+
+
+def _summary(seconds):
+    return {"min": min(seconds), "median": median(seconds)}
 
 
 def _draw_by_name(model, settings):

@@ -5,12 +5,11 @@ from statistics import mean, median
 from typing import NamedTuple
 
 from ..config import Config
-from .extrapolation import BINS, STRETCH
-from .jobs import RUN
+from ..ops.positions import POSITIONS
+from .extrapolation import BINS, STRETCH, stretched_by
+from .jobs import RUN, TIME, tuning_losses
 from .statistics import CONFIDENCE, Estimate, estimate, paired, verdict
-from .variants import BASE, STUDIES, Row, name_of
-
-COMPARED = ("ladder", "leave-one-out")  # the studies of losses; extrapolation has a table of its own
+from .variants import STUDIES, Row, config_of, extrapolation, name_of
 
 
 class Outcome(NamedTuple):
@@ -18,8 +17,17 @@ class Outcome(NamedTuple):
 
     row: Row
     runs: list  # results, by seed
+    losses: list  # of the runs that `difference` is about, or of all that did not diverge where there is none
     difference: Estimate | None  # of losses, the variant's less the other's, paired by seed; None without any
-    verdict: str
+    verdict: str  # on the difference
+    diverged: str  # how many seeds did, in words; their pairs are left out
+    at_an_end: set  # the learning rates that are the least or the greatest of those that were tried
+
+
+def times_of(results, changes, corpus):
+    """{"min", "median"} seconds of a variant's step, measured in turn with others; None if it was not."""
+    result = results.get((TIME, name_of(changes), corpus, 0, None))
+    return result and result["step_seconds"]
 
 
 def runs_of(results, changes, corpus):
@@ -36,7 +44,9 @@ def outcomes(results, study, corpus):
         runs = runs_of(results, row.changes, corpus)
         if runs:
             others = {} if row.against is None else runs_of(results, row.against, corpus)
-            found.append(Outcome(row, list(runs.values()), *_compared(runs, others)))
+            tried = tuning_losses(results, name_of(row.changes), corpus)
+            at_an_end = {min(tried), max(tried)} if tried else set()
+            found.append(Outcome(row, list(runs.values()), *_compared(runs, others), at_an_end))
     return found
 
 
@@ -48,13 +58,17 @@ def base_of(results):
 
 def _compared(runs, others):
     losses, other_losses = ({s: r["loss"] for s, r in side.items() if r["loss"] is not None} for side in (runs, others))
+    diverged = []
     if len(losses) < len(runs):
-        return None, f"diverged with {len(runs) - len(losses)} of {len(runs)} seeds"
+        diverged.append(f"diverged with {len(runs) - len(losses)} of {len(runs)} seeds")
+    if len(other_losses) < len(others):
+        diverged.append(f"the other diverged with {len(others) - len(other_losses)} of {len(others)} seeds")
     differences = paired(losses, other_losses)
     if not differences:
-        return None, ""
+        return list(losses.values()), None, "", "; ".join(diverged)
     difference = estimate(differences)
-    return difference, verdict(difference)
+    pairs = [loss for seed, loss in losses.items() if seed in other_losses]
+    return pairs, difference, verdict(difference), "; ".join(diverged)
 
 
 def corpora_of(results):
@@ -63,23 +77,34 @@ def corpora_of(results):
 
 
 def tables_of(results):
-    """{(study, corpus): its Outcomes} of the studies of which something can be compared."""
-    found = {(study, corpus): outcomes(results, study, corpus) for study in COMPARED for corpus in corpora_of(results)}
-    return {key: rows for key, rows in found.items() if any(row.difference for row in rows)}
+    """{(study, corpus): its Outcomes} of the studies of losses, where something can be compared."""
+    found = {}
+    for name, study in STUDIES.items():
+        for corpus in corpora_of(results) if study.against is not None else ():
+            rows = outcomes(results, name, corpus)
+            if any(row.difference for row in rows):
+                found[name, corpus] = rows
+    return found
 
 
 def report(results):
     """All tables, for every study and corpus, and how to read them."""
     protocol, tables = next(iter(results.values()))["protocol"], tables_of(results)
-    lines = [_terms(protocol)]
+    lines, changes = [_terms(protocol)], []
     for (study, corpus), rows in tables.items():
         lines += ["", f"## {STUDIES[study].title}: {corpus}", "", *_table(rows)]
     for corpus in corpora_of(results):
         if position_losses(results, corpus):
             title = STUDIES["extrapolation"].title
-            lines += ["", f"## {title}: {corpus}", "", *_beyond(results, corpus, protocol["context"])]
-    comparisons = sum(row.difference is not None for rows in tables.values() for row in rows)
-    return "\n".join([*lines, "", *_legend(comparisons)]) + "\n"
+            table, found = _beyond(results, corpus, protocol["context"])
+            lines += ["", f"## {title}: {corpus}", "", *table]
+            changes += found
+    lines += _times(results)
+    outcomes_shown = [row for rows in tables.values() for row in rows]
+    compared = [row.difference for row in outcomes_shown if row.difference] + changes
+    with_interval = sum(not isnan(difference.low) for difference in compared)
+    marked = any(run["lr"] in outcome.at_an_end for outcome in outcomes_shown for run in outcome.runs)
+    return "\n".join([*lines, "", *_legend(with_interval, marked)]) + "\n"
 
 
 def _terms(protocol):
@@ -103,13 +128,14 @@ _COLUMNS = {
     "steps": lambda o: f"{o.runs[0]['steps']}",
     "MFLOP a token": lambda o: f"{o.runs[0]['training_flops_per_token'] / 1e6:.2f}",
     "ms a step": lambda o: _milliseconds(o.runs),
-    "learning rate": lambda o: ", ".join(sorted({f"{run['lr']:.2g}" for run in o.runs})),
-    "seeds": lambda o: f"{len(o.runs)}",
-    "loss": lambda o: _loss(o.runs),
+    "learning rate": lambda o: _rates(o),
+    "seeds": lambda o: f"{len(o.losses)}",
+    "loss": lambda o: f"{mean(o.losses):.4f}" if o.losses else "",
     "difference": lambda o: "" if o.difference is None else f"{o.difference.mean:+.4f}",
     f"{CONFIDENCE:.0%} interval": lambda o: _interval(o.difference),
-    "verdict": lambda o: o.verdict,
+    "verdict": lambda o: "; ".join(part for part in (o.verdict, o.diverged) if part),
 }
+_AT_AN_END = " *"  # behind a learning rate
 
 
 def _table(found):
@@ -123,9 +149,9 @@ def _milliseconds(runs):
     return f"{1e3 * min(time['min'] for time in times):.1f} / {1e3 * median(time['median'] for time in times):.1f}"
 
 
-def _loss(runs):
-    losses = [run["loss"] for run in runs if run["loss"] is not None]
-    return f"{mean(losses):.4f}" if losses else ""
+def _rates(outcome):
+    rates = sorted({run["lr"] for run in outcome.runs})
+    return ", ".join(f"{rate:.2g}{_AT_AN_END if rate in outcome.at_an_end else ''}" for rate in rates)
 
 
 def _interval(difference):
@@ -135,45 +161,81 @@ def _interval(difference):
 
 
 def position_losses(results, corpus):
-    """{(label, RoPE scaling): {seed: losses by bin}} of the variants whose loss was measured beyond their context."""
-    found = {}
-    for row in STUDIES["extrapolation"].rows(base_of(results)):
+    """{(position, RoPE scaling): {seed: losses by bin}} of variants whose loss was measured beyond their context."""
+    found, base = {}, base_of(results)
+    for row in extrapolation(base):
+        position = config_of(row.changes, base).position
         for seed, run in runs_of(results, row.changes, corpus).items():
             for scaling, losses in run.get("by_position", {}).items():
-                found.setdefault((row.label, scaling), {})[seed] = losses
+                found.setdefault((position, scaling), {})[seed] = losses
     return found
 
 
 def _beyond(results, corpus, context):
-    """The loss in parts of the window, and whether it is another at the farthest positions than within the context."""
+    """The loss in parts of the window, and whether it is another at the farthest positions than within the context
+
+    Returns the table's lines and the Estimates in it.
+    """
     inside, farthest = slice(BINS // 2, BINS), slice(2 * BINS, STRETCH * BINS)
-    spans = {f"{context // 2}-{context}": inside, f"-{2 * context}": slice(BINS, 2 * BINS), f"-{4 * context}": farthest}
+    spans = {
+        f"{context // 2 + 1}-{context}": inside,
+        f"{context + 1}-{2 * context}": slice(BINS, 2 * BINS),
+        f"{2 * context + 1}-{STRETCH * context}": farthest,
+    }
     rows = [["positions", *spans, "farthest less first", f"{CONFIDENCE:.0%} interval", "beyond the context"]]
-    for (label, scaling), by_seed in position_losses(results, corpus).items():
-        name = label if label != BASE else f"position: rope, scaling {scaling}"
+    changes = []
+    for (position, scaling), by_seed in position_losses(results, corpus).items():
+        name = f"position: {position}"
+        if POSITIONS[position].rotation is not None:
+            name += f", scaling {scaling}, {stretched_by(scaling)}"
         parts = [[mean(losses[span]) for losses in by_seed.values() if losses[span]] for span in spans.values()]
         cells = [f"{mean(part):.4f}" if part else "-" for part in parts]
         if parts[-1]:
             change = estimate([far - near for near, far in zip(parts[0], parts[-1], strict=True)])
+            changes.append(change)
             rows.append([name, *cells, f"{change.mean:+.4f}", _interval(change), verdict(change)])
         else:
             rows.append([name, *cells, "", "", f"there are no vectors beyond {context}"])
-    return _markdown(rows, 1)
+    return _markdown(rows, 1), changes
 
 
-def _legend(comparisons):
-    return (
+def _times(results):
+    """The time of a step of the variants that are looked at closely."""
+    rows = [
+        [
+            result["corpus"],
+            result["variant"],
+            *(f"{1e3 * result['step_seconds'][key]:.2f}" for key in ("min", "median")),
+        ]
+        for result in results.values()
+        if result["kind"] == TIME
+    ]
+    if not rows:
+        return []
+    return ["", "## Time of a step", "", *_markdown([["corpus", "variant", "min ms", "median ms"], *rows], 2)]
+
+
+def _legend(comparisons, marked):
+    lines = [
         "loss: mean over seeds of the loss on the whole validation split, in nats a token (a character where the text "
         "is read by characters). difference: the variant's less the other's, paired by seed (same batches, and same "
-        "initial weights where shapes agree); the interval is Student's.",
+        "initial weights where shapes agree); the interval is Student's. Where one of the two diverged with a seed, "
+        "that seed is left out of loss and difference.",
         "",
         f"verdict: better or worse where the interval does not contain 0. Of {comparisons} comparisons without any "
         f"true difference {comparisons * (1 - CONFIDENCE):.1f} would still show one, on average. The interval covers "
         f"the seeds; it does not cover the choice of the learning rate, made with one seed, nor the validation text.",
         "",
         "MFLOP a token: of training, forward and backward. ms a step: minimum / median, on one thread while other "
-        "processes computed beside it.",
-    )
+        "processes computed beside it; time of a step: on one thread, the variants in turn, which is fair.",
+    ]
+    if marked:
+        lines += [
+            "",
+            f"learning rate:{_AT_AN_END} means that the best was the least or the greatest of those that were tried; "
+            "a better one may lie beyond.",
+        ]
+    return lines
 
 
 def _markdown(rows, names):

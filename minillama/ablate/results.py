@@ -11,10 +11,11 @@ class Results:
     """The results in a folder, and one file of it to add to, which nobody else writes
 
     by_key: {key: result} of all files. A killed process leaves at most one line that is cut off; it is taken away
-    before the next one is written. ValueError if the folder has results of another protocol (see `read`).
+    before the next one is written. ValueError if the folder has results of another protocol (see `read`). alone: only
+    the file is read, whatever else the folder has.
     """
 
-    def __init__(self, folder, file, protocol):
+    def __init__(self, folder, file, protocol, alone=False):
         self.path = Path(folder) / file
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.is_file():
@@ -22,7 +23,7 @@ class Results:
             whole_lines = content[: content.rfind(b"\n") + 1]
             if whole_lines != content:
                 write_text(self.path, whole_lines.decode("utf-8"))
-        self.by_key = read([folder], protocol)
+        self.by_key = read([folder] if not alone else [self.path] if self.path.is_file() else [], protocol)
 
     def add(self, result):
         line = json.dumps(result, allow_nan=False)

@@ -8,9 +8,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..corpora import encode_corpus
-from .jobs import TUNING, compute, due
+from .jobs import TIME, TUNING, Job, compute, due, time_in_turn
 from .results import Results
-from .variants import name_of, variants
+from .variants import CLOSE_UPS, name_of, variants
 
 
 def sources(corpora, tokenizer=None, vocab_size=512):
@@ -48,12 +48,30 @@ def run(protocol, studies, sources, seeds, folder, processes=1, shard=(1, 1), qu
         for changes in variants(studies, protocol.base(corpus.tokenizer.vocab_size)):
             protocol.plan(changes, corpus.tokenizer.vocab_size)  # what cannot be done is an error before all else
             groups.append((changes, name))
-    with _pool(processes) as pool:
-        _run_all(protocol, groups[part - 1 :: parts], sources, range(seeds), results, processes, pool, quiet)
+    with process_pool(processes) as pool:
+        mine = groups[part - 1 :: parts]
+        run_jobs(protocol, mine, sources, range(seeds), results, processes, pool, quiet, compute)
+    if part == 1:  # when the processors are free
+        _time(protocol, groups, sources, results)
     return results
 
 
-def _run_all(protocol, groups, sources, seeds, results, processes, pool, quiet):
+def _time(protocol, groups, sources, results):
+    """Measure the time of a step of the variants that are looked at closely."""
+    sides = [changes for _, pair in CLOSE_UPS.values() for changes in pair.values()]
+    for name, source in sources.items():
+        variants = [changes for changes, corpus in groups if corpus == name and changes in sides]
+        jobs = [Job(TIME, changes, name, 0, protocol.settings.lr) for changes in variants]
+        if len(jobs) > 1 and any(job.key not in results.by_key for job in jobs):
+            for result in time_in_turn(protocol, source, jobs):
+                results.add(result)
+
+
+def run_jobs(protocol, groups, sources, seeds, results, processes, pool, quiet, work):
+    """Do all jobs of these groups, each a variant and a corpus, that are not in the results yet
+
+    work(protocol, source, job) -> result of a job.
+    """
     running = {}  # future: key of its job
     with tqdm(unit="job", dynamic_ncols=True, disable=quiet) as bar:
         while True:
@@ -62,7 +80,7 @@ def _run_all(protocol, groups, sources, seeds, results, processes, pool, quiet):
             bar.total = bar.n + len(waiting) + len(untuned) * len(seeds)  # at least: a grid may be extended
             for job in waiting:
                 if len(running) < processes and job.key not in running.values():
-                    running[pool.submit(compute, protocol, sources[job.corpus], job)] = job.key
+                    running[pool.submit(work, protocol, sources[job.corpus], job)] = job.key
             if not running:
                 return
             try:
@@ -77,7 +95,8 @@ def _run_all(protocol, groups, sources, seeds, results, processes, pool, quiet):
                 ) from error
 
 
-def _pool(processes):
+def process_pool(processes):
+    """What runs functions on so many processes; with one, at once and in this process."""
     return ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else _Here()
 
 

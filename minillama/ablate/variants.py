@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..config import BIASES, SWITCHES
+from ..presets import GPT2
 
 BASE = "LLaMA"  # what a variant without changes is called
 
@@ -27,16 +28,19 @@ class Study(NamedTuple):
 
     title: str
     rows: Callable  # base Config -> list of Row
+    against: str | None  # what the losses of the rows are compared with, in words; None: it has no table of losses
 
 
-# The way from GPT-2 to LLaMA, in this order: field, its value in GPT-2, and the step to LLaMA's.
-GPT_TO_LLAMA = (
-    ("bias", ("qkv", "o", "ffn", "norm"), "no biases", "biases are left out"),
-    ("norm", "layernorm", "RMSNorm", "RMSNorm for LayerNorm: no mean is subtracted"),
-    ("position", "learned", "RoPE", "queries and keys are rotated; no learned vector is added to the embedding"),
-    ("feed_forward", "gelu_tanh", "SwiGLU", "a gate and SiLU in the feed-forward for GELU"),
-    ("tied", True, "untied", "the output matrix is its own, not the embedding; this is LLaMA"),
-)
+# The way from GPT-2 to LLaMA, in this order: the field that goes from GPT-2's value to LLaMA's, and what that means.
+GPT_TO_LLAMA = {
+    "bias": ("no biases", "biases are left out"),
+    "norm": ("RMSNorm", "RMSNorm for LayerNorm: no mean is subtracted"),
+    "position": ("RoPE", "queries and keys are rotated; no learned vector is added to the embedding"),
+    "feed_forward": ("SwiGLU", "a gate and SiLU in the feed-forward for GELU"),
+    "tied": ("untied", "the output matrix is its own, not the embedding; this is LLaMA"),
+}
+
+REMARKS = {"rope_layout": "; a control, as the layouts are the same up to the order of coordinates"}
 
 # Switches that have no row in the leave-one-out, and why.
 NOT_COMPARED = {
@@ -62,12 +66,11 @@ def name_of(changes):
 
 def ladder(base):
     """From GPT to LLaMA, one switch at a time: each rung against the one before, and the last against the first."""
-    gpt = {field: value for field, value, _, _ in GPT_TO_LLAMA}
-    rows, left = [Row("GPT", "learned positions, LayerNorm, GELU, biases, tied output", gpt, None)], gpt
-    for field, _, label, words in GPT_TO_LLAMA:
+    rows, left = [Row("GPT", "learned positions, LayerNorm, GELU, biases, tied output", GPT2, None)], GPT2
+    for field, (label, words) in GPT_TO_LLAMA.items():
         before, left = left, {name: value for name, value in left.items() if name != field}
         rows.append(Row(f"+ {label}", words, left, before))
-    return [*rows, Row(f"all: {BASE}", "LLaMA against GPT", {}, gpt)]
+    return [*rows, Row("all of these", "LLaMA against GPT", {}, GPT2)]
 
 
 def leave_one_out(base):
@@ -77,7 +80,7 @@ def leave_one_out(base):
         if switch not in NOT_COMPARED:
             usual = getattr(base, switch)
             rows += [
-                Row(f"{_spaced(switch)}: {name}", f"{name} for {usual}", {switch: name}, {})
+                Row(f"{_spaced(switch)}: {name}", f"{name} for {usual}{REMARKS.get(switch, '')}", {switch: name}, {})
                 for name in table
                 if name != usual
             ]
@@ -107,9 +110,11 @@ def reads_on(changes):
 
 
 STUDIES = {
-    "ladder": Study("From GPT to LLaMA, one switch at a time", ladder),
-    "leave-one-out": Study("LLaMA with one choice changed at a time", leave_one_out),
-    "extrapolation": Study("Reading beyond the trained context", extrapolation),
+    "ladder": Study(
+        "From GPT to LLaMA, one switch at a time", ladder, "each row against the one above, the last against the first"
+    ),
+    "leave-one-out": Study("LLaMA with one choice changed at a time", leave_one_out, f"each row against {BASE}"),
+    "extrapolation": Study("Reading beyond the trained context", extrapolation, None),
 }
 
 # Two comparisons that are looked at closely, with loss curves and time: title, then label and changes of each side.

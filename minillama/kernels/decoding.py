@@ -8,11 +8,13 @@ operations would cost more than the arithmetic. A token is a row of turns, and e
 
 A turn is cut into units of about UNIT_BYTES of weights, which threads take from a counter, and the next turn begins
 when all units are finished. So nobody waits for a thread that has not begun: one that the system starts late passes
-through finished turns and joins in where the others are. What it equals: `minillama.ops.decoding.decode`.
+through finished turns and joins in where the others are. To wake a thread takes longer than a small model's token, so
+helpers stay awake for the next one, some milliseconds. What it equals: `minillama.ops.decoding.decode`.
 """
 
 import functools
 import sys
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from llvmlite import ir
@@ -20,48 +22,117 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from ..memory import empty
+from ..memory import aligned_zeros, empty
 from ..ops.positions.rope import ROPE_LAYOUTS
+from ..parallel import available_threads
 from .vectors import FAST, JIT, VECTOR_BYTES, exp
 
 UNIT_BYTES = 2**16  # less costs more visits to the counter, more leaves threads idle at the end of a turn
 LEAST_BYTES_TO_SHARE = 2**22  # of weights; a smaller model stays in the cache of one core, which is faster alone
 PATIENCE = 1000  # looks at a counter before a waiting thread offers its processor to others
+LINGER = 5000  # looks of a helper that no token comes for, until it goes home: 5 to 10 ms on a busy machine
 GROUP = 64  # minillama.quantize.GROUP; a constant of this file, as compiled code is kept by its own file
 LANES = VECTOR_BYTES // 4
 LINE = 8  # int64 in a cache line: every counter has its own
+DOOR, DISMISSED, TOKEN, POSITION = 0, LINE, LINE + 1, LINE + 2  # where a session's `control` has them
+PHASE = 2**16  # of the door: the helpers inside are counted below it; the number of openings and closings above
 
 
 def decode(config, p, token, rotation, cache, workers):
-    H, D, F, C = config.heads, config.head_dim, config.ffn, config.dim
-    embedding, blocks, norms, output = p.stacked
-    dtype = norms.dtype
-    threads = workers.threads if p.nbytes > LEAST_BYTES_TO_SHARE else 1
-    logits = empty((config.vocab_size,), dtype)
-    x, hidden, q, mixed = np.empty(C, dtype), np.empty(F, dtype), np.empty((H, D), dtype), np.empty((H, D), dtype)
-    size = C + D + F + cache.length + 1
-    own = empty((threads, -(-size // LANES) * LANES), dtype)[:, :size]  # each thread's part begins a cache line
-    turns = np.zeros((2 * (5 * config.layers + 2), LINE), np.int64)
+    with workers.alone():
+        session = _sessions.get(cache)
+        if session is None or session.p is not p or session.workers is not workers:
+            session = _sessions[cache] = _Session(config, p, rotation, cache, workers)
+        session.decode(token, cache.length)
+        logits = empty((config.vocab_size,), session.logits.dtype)
+        logits[:] = session.logits
+        return logits
 
-    def work(i, _):
-        _decode(
-            embedding, blocks, norms, output, token, *rotation, _pairs(config.rope_layout, D),
-            cache.keys[:, 0], cache.values[:, 0], cache.length,
-            dtype.type(config.norm_eps), x, q, mixed, hidden, logits, own[i], turns,
+
+_sessions = WeakKeyDictionary()  # {KVCache: its _Session}
+
+
+class _Session:
+    """The tokens of one cache: the arrays that all threads share, and the door to them
+
+    The calling thread opens the door for a token, closes it again and goes on when the last helper has left, all in one
+    compiled call, where no Ctrl-C comes between. Helpers read and write behind the open door only, so that it does
+    not matter when they come or whether they come at all.
+    """
+
+    def __init__(self, config, p, rotation, cache, workers):
+        H, D, F, C = config.heads, config.head_dim, config.ffn, config.dim
+        embedding, blocks, norms, output = p.stacked
+        dtype = norms.dtype
+        self.p, self.workers, self.logits = p, workers, np.empty(config.vocab_size, dtype)
+        self.shares = workers.threads > 1 and p.nbytes > LEAST_BYTES_TO_SHARE
+        # Awake helpers need a processor each, or they would take the caller's.
+        self.linger = LINGER if workers.threads <= available_threads() else 0
+        self.control = control = aligned_zeros(2 * LINE, np.int64)
+        self.dismiss = functools.partial(control.__setitem__, DISMISSED, 1)
+        self.scratch = functools.partial(aligned_zeros, C + D + F + config.context, dtype)
+        self.own = self.scratch()
+        x, hidden, q, mixed = np.empty(C, dtype), np.empty(F, dtype), np.empty((H, D), dtype), np.empty((H, D), dtype)
+        turns = aligned_zeros(2 * (5 * config.layers + 2) * LINE, np.int64)
+        self.shared = (
+            embedding, blocks, norms, output, *rotation, _pairs(config.rope_layout, D),
+            cache.keys[:, 0], cache.values[:, 0], dtype.type(config.norm_eps), x, q, mixed, hidden, self.logits, turns,
+            control,
         )  # fmt: skip
 
-    if threads == 1:
-        work(0, None)
-    else:
-        with workers.alone():
-            workers.run(work, range(threads))
-    return logits
+    def decode(self, token, position):
+        if self.shares:
+            self.control[DISMISSED] = 0
+            self.workers.lend(self.help, self.dismiss)
+        _take_part(*self.shared, self.own, True, token, position, 0)
+
+    def help(self):
+        _take_part(*self.shared, self.scratch(), False, 0, 0, self.linger)
 
 
 @functools.cache
 def _pairs(layout, head_width):
     """The coordinates that RoPE turns together, (2, D/2)."""
     return np.stack(ROPE_LAYOUTS[layout](np.arange(head_width)))
+
+
+@njit(**JIT)
+def _take_part(
+    embedding, blocks, norms, output, cos, sin, pairs, keys, values, eps, x, q, mixed, hidden, logits, turns, control,
+    own, leads, token, position, linger,
+):  # fmt: skip
+    """The leading thread computes a token and returns when nobody else is inside any more. Another one helps with each
+    token that it finds the door open for; it returns when it looked for the next `linger` times, or is dismissed.
+    """
+    last = 0  # phase in which this helper was inside: it does not come in a second time
+    if leads:
+        turns[:], control[TOKEN], control[POSITION] = 0, token, position
+        _add(control, DOOR, PHASE)
+    while True:
+        if not leads:
+            looks, phase = 0, _read(control, DOOR) // PHASE
+            while phase % 2 == 0 or phase == last:
+                looks += 1
+                if looks > linger + PATIENCE or _read(control, DISMISSED):
+                    return
+                if looks > PATIENCE:
+                    _yield_processor()
+                phase = _read(control, DOOR) // PHASE
+            last = _add(control, DOOR, 1) // PHASE
+        if leads or last % 2:
+            _decode(
+                embedding, blocks, norms, output, control[TOKEN], cos, sin, pairs, keys, values, control[POSITION],
+                eps, x, q, mixed, hidden, logits, own, turns,
+            )  # fmt: skip
+        if leads:
+            _add(control, DOOR, PHASE)
+            looks = 0
+            while _read(control, DOOR) % PHASE:
+                looks += 1
+                if looks > PATIENCE:
+                    _yield_processor()
+            return
+        _add(control, DOOR, -1)
 
 
 @njit(**JIT)
@@ -72,7 +143,7 @@ def _decode(
     """One thread's part of a token. x, q, mixed, hidden, logits and turns are shared; own is this thread's scratch."""
     L, K, P, (H, D), C, F, V = len(keys), keys.shape[1], keys.shape[4], q.shape, len(x), len(hidden), len(logits)
     mixed_row = mixed.reshape(H * D)
-    h, new, own_up, scores = own[:C], own[C : C + D], own[C + D : C + D + F], own[C + D + F :]
+    h, new, own_up, scores = own[:C], own[C : C + D], own[C + D : C + D + F], own[C + D + F : C + D + F + position + 1]
     rows_c, rows_f = _rows_in_unit(blocks, C), _rows_in_unit(blocks, F)
     units = (H + 2 * K, H, -(-C // rows_c), -(-F // rows_c), -(-C // rows_f))
 

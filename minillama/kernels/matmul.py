@@ -27,7 +27,8 @@ ROWS, WIDTH_BYTES = TILE_ROWS, TILE_BYTES  # of a tile of C
 _set_tile, _add_tile = register_tile(ROWS, 2, add=False), register_tile(ROWS, 2)
 DEPTH = 512  # at most so many steps of the sum before a tile of C goes back to memory
 HANDOVER = 4e6  # multiplications in the time that it takes to wake a thread, and to hear that it has ended
-BLOCK_BYTES = 768 * 1024  # a packed block of B: most of a second-level cache of 1 MB
+# A packed block of B: most of a second-level cache, of 1 MB beside AVX-512, else of 512 KB.
+BLOCK_BYTES = (768 if VECTOR_BYTES == 64 else 384) * 1024
 
 
 @njit(**JIT)

@@ -40,7 +40,7 @@ def _vector_bytes():
 
 VECTOR_BYTES = _vector_bytes()
 REGISTERS = 32 if VECTOR_BYTES == 64 or platform.machine().lower() in ("arm64", "aarch64") else 16
-TILE_ROWS = REGISTERS // 4  # times two vectors: the sums take half of the registers
+TILE_ROWS = {16: 6, 32: 8}[REGISTERS]  # times two vectors of sums; of B two more, and of A one at a time
 TILE_BYTES = 2 * VECTOR_BYTES
 
 
@@ -268,6 +268,24 @@ def _last_bits_as_exponent(typing_context, x):
     return x(x), generate
 
 
+def _polynomial(coefficients):
+    """An intrinsic: the polynomial of a Vector whose coefficients these are, that of the highest power first."""
+
+    @intrinsic
+    def polynomial(typing_context, x):
+        def generate(context, builder, signature, args):
+            first, *rest = (ir.Constant(x.llvm, [c] * x.lanes) for c in coefficients)
+            total = first
+            for c in rest:
+                total = builder.fmul(total, args[0], flags=("contract",))
+                total = builder.fadd(total, c, flags=("contract",))
+            return total
+
+        return x(x), generate
+
+    return polynomial
+
+
 def exp2(x):
     """2^x for a Vector of numbers up to 0 (or a little above): what a softmax takes in base 2.
 
@@ -289,16 +307,12 @@ def _exp2(x):
     bias, mantissa = (127, 23) if dtype == np.float32 else (1023, 52)
     shifter = dtype(1.5 * 2**mantissa + bias)
     lowest = dtype(1 - bias)
-    first, *rest = (dtype(c) for c in (_LEAST_ERROR if dtype == np.float32 else _TAYLOR))
-    rest = tuple(rest)
+    power_of_two = _polynomial(_LEAST_ERROR if dtype == np.float32 else _TAYLOR)
 
     def vector_exp2(x):
         shifted = x + shifter
         r = x - (shifted - shifter)
-        y = r * first + rest[0]
-        for c in rest[1:]:
-            y = y * r + c
-        return _zero_where_below(x, lowest, y * _last_bits_as_exponent(shifted))
+        return _zero_where_below(x, lowest, power_of_two(r) * _last_bits_as_exponent(shifted))
 
     return vector_exp2
 

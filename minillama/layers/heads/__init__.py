@@ -1,9 +1,10 @@
 """What leads from the residual stream to the logits. A new head is a file here and a row in the table.
 
-    logits = transform(x) output^T + output_bias
+logits = transform(x) output^T + output_bias
 
-    transform(op, config, p, x) -> y (N, C), saved;   transform_backward(op, config, p, grad, dy, saved) -> dx (N, C)
-    parameters(config) -> {name: shape} of what the transform uses, besides the output matrix
+transform(op, config, p, x) -> y (N, C), saved;   transform_backward(op, config, p, grad, dy, saved) -> dx (N, C)
+parameters(config) -> {matrix: shape}, {norm: width} of what the transform uses besides the output matrix; it may have
+                      the matrix "head", which is p.head with its bias, and the norm "head_norm"
 """
 
 from collections.abc import Callable

@@ -20,4 +20,4 @@ def masked_lm_head_backward(op, config, p, grad, dy, saved):
 
 
 def masked_lm_head_parameters(config):
-    return {"w_head": (config.dim, config.dim)}
+    return {"head": (config.dim, config.dim)}, {"head_norm": config.dim}
