@@ -230,6 +230,28 @@ def test_the_published_models_are_saved_as_their_architecture(name):
     assert config_from_json(config_to_json(config, np.float32)) == config
 
 
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"type": "linear", "factor": 1.0},
+        {"rope_type": "yarn", "factor": 1.0, "original_max_position_embeddings": 4},
+        {"rope_type": "llama3", "factor": 1, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    ],
+)
+def test_a_factor_of_1_is_no_scaling(scaling):
+    values = config_to_json(Config(**SHAPE), np.float32)
+    del values["rope_parameters"]
+    assert config_from_json({**values, "rope_scaling": scaling}) == Config(**SHAPE)
+
+
+@pytest.mark.parametrize("rope", [None, {"type": "linear", "factor": 2.0}])
+def test_a_longest_sequence_beyond_the_positions(rope):
+    values = config_to_json(Config(**SHAPE), np.float32)
+    del values["rope_parameters"]
+    config = config_from_json({**values, "rope_scaling": rope, "max_sequence_length": 16})
+    assert config.context == 16 and config.rope_original_context is None
+
+
 def test_dynamic_scaling_of_a_foreign_config_reads_as_far_as_its_factor_stretches():
     values = config_to_json(Config(**SHAPE, rope_scaling="dynamic", rope_factor=2.5), np.float32)
     del values["max_sequence_length"]

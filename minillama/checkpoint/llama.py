@@ -173,6 +173,8 @@ def _rope_fields(key, values):
     if unknown:
         raise ValueError(f"config.json's {key} has the unknown key {unknown[0]!r} for the rope_type {name!r}")
     fields = {field: given.get(each) for field, each in row.keys.items()}
+    if fields.get("rope_factor") == 1 and not ROPE_SCALINGS[scaling].by_length:  # stretches nothing
+        scaling, fields = "none", {}
     for field, published in (("rope_low", ROPE_SCALINGS[scaling].low), ("rope_high", ROPE_SCALINGS[scaling].high)):
         if fields.get(field) == published:
             fields[field] = None
@@ -180,13 +182,13 @@ def _rope_fields(key, values):
 
 
 def _contexts(scaling, fields, values):
-    """The field context, the longest sequence that is read, and rope_original_context, the longest of the training."""
+    """The field context, the longest text that is read, and rope_original_context, where the scaling asks for one."""
     context = positions = values["max_position_embeddings"]
     original = fields.get("rope_original_context")
-    if original is None:
-        original = positions
     if ROPE_SCALINGS[scaling].by_length:
-        context = _times(fields["rope_factor"], positions)
+        context, original = _times(fields["rope_factor"], positions), positions
+    elif original is None and "rope_original_context" in fields:
+        original = positions
     if values.get("max_sequence_length") is not None:
         context = values["max_sequence_length"]
     return {"context": context, "rope_original_context": None if original == context else original}
