@@ -139,6 +139,11 @@ class Model:
         """What follows from the config alone: rotation, slopes, and fixed vectors of the positions."""
         position, context = POSITIONS[self.config.position], self.config.context
         self.rotation = position.rotation and position.rotation(self.config, context, dtype)
+        # A cache holds keys as they were turned, so it reaches no further than the angles of its positions are fixed.
+        reach = self.config.cached_context
+        self._cached_rotation = (
+            position.rotation(self.config, reach, dtype) if position.rotation and reach < context else self.rotation
+        )
         self._slopes = position.slopes and position.slopes(self.config, dtype)
         self._position_table = position.table and position.table(self.config, dtype)
 
@@ -255,8 +260,7 @@ class Model:
         B, T = ids.shape
         if cache is not None and B == T == 1 and self.config.is_llama:
             op = backend.active()
-            rotation = self._reading(cache.length + 1).rotation
-            logits = op.decode(self.config, self._views, int(ids[0, 0]), rotation, cache, self.workers)
+            logits = op.decode(self.config, self._views, int(ids[0, 0]), self._cached_rotation, cache, self.workers)
             cache.length += 1
             return logits[None]
         logits = empty((B, self.config.vocab_size), self.dtype)

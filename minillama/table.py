@@ -71,7 +71,8 @@ def model_rows(names=()):
     rows = []
     for name in dict.fromkeys(names) or STATED:
         rows.append(_row(name))
-        if name in STATED and HEADS[PRESETS[name].head].parameters(PRESETS[name]):
+        matrices_of_head, _ = HEADS[PRESETS[name].head].parameters(PRESETS[name])
+        if name in STATED and matrices_of_head:
             rows.append(_encoder_row(name))
     return rows
 

@@ -223,6 +223,13 @@ def test_config_json_gives_the_config_back(config):
     assert config_from_json(values) == config
 
 
+@pytest.mark.parametrize("name", minillama.PRESETS)
+def test_the_published_models_are_saved_as_their_architecture(name):
+    config = minillama.PRESETS[name]
+    assert model_type(config) == ("gpt2" if "gpt" in name else "bert" if "bert" in name else "llama")
+    assert config_from_json(config_to_json(config, np.float32)) == config
+
+
 def test_dynamic_scaling_of_a_foreign_config_reads_as_far_as_its_factor_stretches():
     values = config_to_json(Config(**SHAPE, rope_scaling="dynamic", rope_factor=2.5), np.float32)
     del values["max_sequence_length"]

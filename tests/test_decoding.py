@@ -1,6 +1,7 @@
 """A token of one sequence: the specification and the kernel against the general forward, for every kind of model."""
 
 import gc
+import threading
 import time
 import weakref
 from concurrent.futures import wait
@@ -153,6 +154,7 @@ def test_a_changed_weight_is_seen_by_the_next_token(sharing, rng):
 
 def test_nothing_is_kept_of_a_text_that_was_given_up(sharing, rng):
     decoding = pytest.importorskip("minillama.kernels.decoding")
+    gc.collect()  # of other tests' texts
     model, before = random_model(rng), len(decoding._sessions)
     text = generate(model, [1], 5)
     next(text)
@@ -163,3 +165,33 @@ def test_nothing_is_kept_of_a_text_that_was_given_up(sharing, rng):
     wait(model.workers._helpers, timeout=10)
     gc.collect()
     assert cache() is None and keys() is None and len(decoding._sessions) == before
+
+
+def test_a_token_is_not_ready_while_a_helper_is_inside(rng):
+    decoding, numba = pytest.importorskip("minillama.kernels.decoding"), pytest.importorskip("numba")
+    model = random_model(rng, threads=1)
+    cache = model.new_cache()
+    model.next_logits(np.array([[1]]), cache)
+    control = decoding._sessions[cache].control
+    count = numba.njit(lambda control, number: decoding._add(control, decoding.DOOR, number))
+    count(control, 1)  # somebody comes in
+    caller = threading.Thread(target=model.next_logits, args=(np.array([[2]]), cache))
+    caller.start()
+    caller.join(0.05)
+    assert caller.is_alive()
+    count(control, -1)
+    caller.join(10)
+    assert not caller.is_alive()
+
+
+def test_a_helper_does_nothing_where_the_door_is_closed(rng):
+    decoding = pytest.importorskip("minillama.kernels.decoding")
+    model = random_model(rng, threads=1)
+    cache = model.new_cache()
+    expected = model.next_logits(np.array([[1]]), cache).copy()
+    session = decoding._sessions[cache]
+    session.help()
+    session.linger = 0
+    session.help()
+    np.testing.assert_array_equal(session.logits, expected[0])
+    assert session.control[decoding.DOOR] == 2 * decoding.PHASE  # opened and closed, and nobody is inside

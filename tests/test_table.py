@@ -65,6 +65,7 @@ def test_the_table_has_every_model_of_which_something_is_stated():
     assert EXACT.keys() == STATED.keys() == PRESETS.keys() - {"tiny-llama", "tiny-gpt2", "tiny-bert"}
     assert all(stated.source and stated.label for stated in STATED.values())
     assert [row.name for row in model_rows() if row.context] == list(STATED)
+    assert [row.model for row in model_rows() if not row.context] == ["BERT base, pooler", "BERT large, pooler"]
 
 
 def test_bert_is_counted_with_its_pooler_and_with_the_head_of_its_pretraining(rows):
