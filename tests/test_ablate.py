@@ -230,6 +230,7 @@ def test_intervals_and_verdicts():
     assert found.low + found.high == pytest.approx(6) and found.count == 5
     assert verdict(found) == "worse" and verdict(estimate([-1.0, -1.1, -1.2])) == "better"
     assert verdict(estimate([-1.0, 1.1, 0.2])) == "no difference shown at this size"
+    assert verdict(estimate([-1.0, 0.5, 0.2])) == "no difference shown at this size"
     assert verdict(estimate([0.0, 0.0])) == "no difference shown at this size"
     assert isnan(estimate([1.0]).low) and verdict(estimate([1.0])) == "one seed shows no interval"
 
