@@ -172,22 +172,22 @@ def test_a_seed_gives_variants_the_same_data_and_the_same_weights_where_shapes_a
     class Watched(jobs.Run):
         def step(self):
             weights = {name: array.copy() for name, array in self.model.parameters.items()}
-            seen.setdefault((self.model.config.tied, self.settings.seed), (weights, self.batches[0]))
+            seen.setdefault((self.model.config.position, self.settings.seed), (weights, self.batches[0]))
             return super().step()
 
     monkeypatch.setattr(jobs, "Run", Watched)
     source = {"data": str(text), "tokenizer": "char", "vocab_size": 0}
-    for changes in ({}, {"tied": True}):
+    for changes in ({}, {"position": "learned"}):  # it has one parameter more, before the blocks
         for seed in (0, 1):
             compute(TINY, source, Job(RUN, changes, "words", seed, 0.01))
-    (weights, batch), (others, other_batch) = seen[False, 0], seen[True, 0]
+    (weights, batch), (others, other_batch) = seen["rope", 0], seen["learned", 0]
     np.testing.assert_array_equal(batch, other_batch)
     alike = [name for name in weights.keys() & others.keys() if weights[name].shape == others[name].shape]
     assert {"embedding", "blocks.0.w_q", "blocks.0.w_o"} <= set(alike)
     for name in alike:
         np.testing.assert_array_equal(weights[name], others[name])
-    assert not np.array_equal(seen[False, 1][0]["embedding"], weights["embedding"])
-    assert not np.array_equal(seen[False, 1][1], batch)
+    assert not np.array_equal(seen["rope", 1][0]["embedding"], weights["embedding"])
+    assert not np.array_equal(seen["rope", 1][1], batch)
     assert weights["embedding"].std() == pytest.approx(TINY.settings.init_std, rel=0.2)
 
 
@@ -375,14 +375,26 @@ def test_the_close_ups_are_timed_in_turn_once(text, tmp_path, monkeypatch):
     rows = [row for row in STUDIES["leave-one-out"].rows(BASE) if row.changes in ({}, {"norm": "layernorm"})]
     monkeypatch.setitem(STUDIES, "leave-one-out", STUDIES["leave-one-out"]._replace(rows=lambda base: rows))
     monkeypatch.setattr(jobs, "TIMED_ROUNDS", 2)
+    counts, summary = [], jobs._summary
+    monkeypatch.setattr(jobs, "_summary", lambda seconds: counts.append(len(seconds)) or summary(seconds))
     for _ in range(2):
         results = scheduler.run(TINY, ["leave-one-out"], scheduler.sources([text]), 1, tmp_path, quiet=True).by_key
         times = [result for key, result in results.items() if key[0] == TIME]
         assert [result["variant"] for result in times] == ["LLaMA", "norm=layernorm"]
         assert all(0 < result["step_seconds"]["min"] <= result["step_seconds"]["median"] for result in times)
     assert (tmp_path / "results.jsonl").read_text().count('"kind": "time"') == 2
+    assert counts[-2:] == [2 * jobs.TIMED_STEPS] * 2  # without the first round, which compiles
     assert "## Time of a step" in report(results)
     assert "ablation-norm.png" in {path.name for path in draw(results, tmp_path)}
+
+
+def test_another_text_of_the_same_name_is_refused_before_anything_is_trained(text, tmp_path, two_variants, monkeypatch):
+    scheduler.run(TINY, ["leave-one-out"], scheduler.sources([text]), 1, tmp_path / "results", quiet=True)
+    (tmp_path / text.name).write_text("red and green " * 100)
+    monkeypatch.setattr(scheduler, "compute", None)
+    with pytest.raises(ValueError, match="has results on words that were made with another text"):
+        sources = scheduler.sources([tmp_path / text.name])
+        scheduler.run(TINY, ["leave-one-out"], sources, 2, tmp_path / "results", quiet=True)
 
 
 def test_corpora_of_the_same_name_are_refused(text):

@@ -14,6 +14,7 @@ from minillama.checkpoint import FORMATS
 from minillama.checkpoint.huggingface import config_from_json, config_to_json, model_type
 from minillama.config import BIASES
 from minillama.files import replacing, write_text
+from minillama.gradcheck import relative_error
 from minillama.tokenizers import CharTokenizer
 from tests.test_switches import ALONE, make
 
@@ -155,7 +156,8 @@ def test_every_choice_is_kept(choice, dtype, tmp_path, rng):
     loaded, _ = minillama.load(tmp_path)
     logits = loaded.logits(ids, **inputs)
     assert logits.dtype == dtype
-    np.testing.assert_allclose(logits, model.logits(ids, **inputs), rtol=1e-3 if dtype == np.float32 else 1e-11)
+    # Relative to the largest logit: one near 0 is a difference of large numbers, summed in an order of BLAS's choice.
+    assert relative_error(logits, model.logits(ids, **inputs)) < (1e-5 if dtype == np.float32 else 1e-13)
     if choice != "rope_layout interleaved":  # written in the other layout
         np.testing.assert_array_equal(loaded.parameters.flat, model.parameters.flat)
     saved_as = json.loads((tmp_path / "config.json").read_text())["model_type"]
