@@ -68,16 +68,17 @@ def test_a_model_may_decode_on_one_python_thread_and_train_on_another(rng, monke
 
     expected, gradients = decode(), model.loss_and_gradients(ids, ids)[1].flat.copy()
     trained, decoded = [], []
-    trainer = Thread(
-        target=lambda: [
-            trained.append(np.array_equal(model.loss_and_gradients(ids, ids)[1].flat, gradients)) for _ in range(60)
-        ]
-    )
+
+    def train():
+        while len(trained) < 60 or len(decoded) < 3:  # until both have met often, however the system shares its time
+            trained.append(np.array_equal(model.loss_and_gradients(ids, ids)[1].flat, gradients))
+
+    trainer = Thread(target=train)
     trainer.start()
     while trainer.is_alive():
         decoded.append(np.array_equal(decode(), expected))
     trainer.join()
-    assert len(trained) == 60 and all(trained) and len(decoded) > 2 and all(decoded)
+    assert all(trained) and all(decoded)
 
 
 def test_models_may_be_used_from_several_python_threads(rng):
