@@ -57,12 +57,12 @@ class TensorFiles(Mapping):
         return widened(np.array(self.raw(name)[rows]), self.kind(name))
 
     def read_into(self, target, name, transposed=False):
-        """target[:] = the tensor, converted to target's type; into uint16, which holds the bits of halves, as it is
+        """target[:] = the tensor, converted to target's type, or its bits where that is a type of whole numbers
 
         A piece at a time, so that next to no memory is needed besides target.
         """
         path, kind, shape, start = self._supported(name)
-        bits = target.dtype == np.uint16
+        bits = target.dtype.kind in "iu"
         row = prod(shape[1:]) * KINDS[kind].itemsize
         rows = max(1, _AT_A_TIME // max(row, 1))
         with open(path, "rb") as file:
@@ -70,7 +70,7 @@ class TensorFiles(Mapping):
             for first in range(0, shape[0] if shape else 1, rows):
                 count = min(rows, shape[0] - first) if shape else 1
                 part = np.fromfile(file, KINDS[kind], count * prod(shape[1:])).reshape(count, *shape[1:])
-                part = part.view(np.uint16) if bits else widened(part, kind)
+                part = part.view(target.dtype) if bits else widened(part, kind)
                 if transposed:
                     target[:, first : first + count] = part.T
                 else:
@@ -90,6 +90,14 @@ def widened(raw, kind):
     return raw.astype(np.float32) if kind == "F16" else raw
 
 
+def narrowed(array, kind):
+    """A float32 array in the bits of the kind "BF16" or "F16" where these hold it exactly, else the array itself."""
+    with np.errstate(over="ignore"):
+        bits = (array.view(np.uint32) >> 16).astype(np.uint16) if kind == "BF16" else array.astype(np.float16)
+    same = np.array_equal(widened(bits, kind), array)
+    return bits.view(np.uint16 if kind == "BF16" else np.int16) if same else array
+
+
 def _read_header(path):
     """{name: (kind, shape, first byte)} of a file that the library finds whole."""
     if not path.is_file():
@@ -107,3 +115,25 @@ def _read_header(path):
         name: (tensor["dtype"], tuple(tensor["shape"]), 8 + length + tensor["data_offsets"][0])
         for name, tensor in header.items()
     }
+
+
+def write_tensors(path, tensors):
+    """Write {name: (kind, array)} as a safetensors file; array has the type KINDS[kind], and any strides
+
+    The format: 8 bytes with the length of the header; the header, JSON, filled up with blanks to a multiple of 8 bytes;
+    the numbers of each tensor, the widest kinds first, so that all are aligned. Written here because the library's
+    NumPy side cannot write bfloat16; of other kinds it writes the same bytes.
+    """
+    order = sorted(tensors, key=lambda name: (-KINDS[tensors[name][0]].itemsize, name))
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name in order:
+        kind, array = tensors[name]
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            kind, array = tensors[name]
+            np.ascontiguousarray(array.view(KINDS[kind])).tofile(file)
