@@ -55,6 +55,7 @@ _TRAINING_OPTIONS = {
 }
 _ABLATION_SHAPE = ("dim", "layers", "heads", "context")
 _ABLATION_SETTINGS = ("steps", "batch_size", "lr", "warmup", "lr_floor", "weight_decay", "clip", "init_std")
+_COMPARISON_SETTINGS = ("steps", "batch_size", "lr", "init_std")
 _DATA_OPTIONS = {
     "data": ("stories", "a UTF-8 text file, a folder of text files, or stories, the built-in source"),
     "tokenizer": ("bpe", "bpe (byte-level) or char"),
@@ -208,9 +209,10 @@ def fill(options):
 def compare(options):
     from .compare import TITLES, Terms, compare, notes, table
 
-    terms = Terms(context=options.context, settings=replace(Terms.settings, steps=options.steps))
+    given = {name: getattr(options, name) for name in _COMPARISON_SETTINGS if getattr(options, name) is not None}
+    terms = Terms(context=options.context, settings=replace(Terms.settings, **given))
     processes = available_threads() if options.threads is None else check_threads(options.threads)
-    rows = compare(options.data, options.seeds, terms, Path(options.out), processes=processes)
+    rows = compare(options.data, options.seeds, terms, Path(options.out), options.vocab_size, processes)
     print(table(rows))
     print()
     print(notes(rows))
@@ -428,11 +430,15 @@ def _parser():
     made.add_argument("--gap", default="___", metavar="MARK", help=_help("the mark", "___"))
     threads(made)
 
+    from .compare import Terms
+
     made = command("compare", compare, "train a tiny LLaMA, GPT-2 and BERT on the same text, and see what each can do")
     made.add_argument("data", nargs="?", default="stories", metavar="DATA", help="as for train (default: stories)")
     made.add_argument("--seeds", type=int, default=3, metavar="N", help=_help("seeds 0 to N - 1", 3))
-    made.add_argument("--steps", type=int, default=400, metavar="N", help=_help("updates of the weights", 400))
     made.add_argument("--context", type=int, default=256, metavar="N", help=_help("longest sequence, in tokens", 256))
+    made.add_argument("--vocab-size", type=int, default=1024, metavar="N", help=_help("tokens of bpe", 1024))
+    texts = {**_TRAINING_OPTIONS, "lr": "peak learning rate in the middle of the grid that is tried for each family"}
+    _add_fields(made, Terms.settings, {name: texts[name] for name in _COMPARISON_SETTINGS})
     text = "file that each result is added to as soon as it is there; what it has already is not done again"
     made.add_argument("--out", default="comparison.jsonl", metavar="FILE", help=_help(text, "comparison.jsonl"))
     text = f"processors to use, one for each training (default: all, here {available_threads()})"
