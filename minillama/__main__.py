@@ -311,7 +311,7 @@ def model_table(options):
 def bench(options):
     if importlib.util.find_spec("numba") is None:
         raise ValueError("bench measures the Numba kernels, and Numba is not installed; pip install numba")
-    from .bench.parts import PARTS, Bench
+    from .bench.parts import ON_REQUEST, PARTS, Bench
     from .bench.report import save, table
     from .bench.shapes import SHAPES
 
@@ -324,7 +324,7 @@ def bench(options):
     threads = available_threads() if options.threads is None else check_threads(options.threads)
     shapes = {name: SHAPES[name] for name in options.shapes or SHAPES}
     made = Bench(shapes, threads, options.rounds, options.torch)
-    rows = made.run(options.parts or PARTS)
+    rows = made.run(options.parts or [part for part in PARTS if part not in ON_REQUEST])
     print(table(rows, made.machine))
     if options.json:
         save(rows, made.machine, options.json)
@@ -460,8 +460,9 @@ def _parser():
     made = command(
         "bench", bench, "measure speed and memory, in turn with PyTorch where it is installed, and the machine's limits"
     )
-    parts = "training, prefill, decoding, attention, length, matmul, elementwise"
-    made.add_argument("parts", nargs="*", metavar="PART", help=_help(f"what to measure: {parts}", "all"))
+    parts = "training, prefill, decoding, attention, length, matmul, elementwise, checkpoint"
+    text = _help(f"what to measure: {parts}", "all but checkpoint, which writes 2.5 GB")
+    made.add_argument("parts", nargs="*", metavar="PART", help=text)
     text = "models to measure: char, stories260K, stories15M, long, 110M"
     made.add_argument("--shapes", nargs="+", default=(), metavar="NAME", help=_help(text, "all"))
     text = "turns of each contestant; fewer, but at least 3, where a measurement takes longer than 10 seconds"
