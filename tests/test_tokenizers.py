@@ -12,7 +12,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from minillama import tokenizers
 from minillama.tokenizers import (
     DIGITS_PATTERN,
     END_OF_TEXT,
@@ -22,6 +21,7 @@ from minillama.tokenizers import (
     CharTokenizer,
     compile_pattern,
     load_tokenizer,
+    merging,
 )
 
 SAMPLE = "The cat sat on the mat. Thé chat s'est assis: 猫が座った。 It's 1984, isn't it?\n\n\tthe end  \r\n"
@@ -307,7 +307,7 @@ def test_the_memory_of_words_is_bounded(bpe, monkeypatch):
     expected = bpe.encode(text).tolist()
     assert bpe._words.keys() >= {"The", " cat"} and "a" * 1000 not in bpe._words
     bounded = BPETokenizer.from_json(bpe.to_json())
-    monkeypatch.setattr(tokenizers._WordCache, "MAX_WORDS", 3)
+    monkeypatch.setattr(merging.WordCache, "MAX_WORDS", 3)
     assert bounded.encode(text).tolist() == expected
     assert 0 < len(bounded._words) <= 3
 
