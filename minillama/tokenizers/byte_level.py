@@ -1,6 +1,5 @@
 """Byte-level byte-pair encoding, the tokenizer of GPT-2 and Llama 3."""
 
-import heapq
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,19 +8,39 @@ from numbers import Integral
 
 import numpy as np
 
-from .base import END_OF_TEXT, Tokenizer, check_special, check_text, special_splitter
+from .added import AddedToken
+from .base import END_OF_TEXT, Tokenizer, check_special, check_text, plain_parts
 from .byte_symbols import BYTE_SYMBOLS, to_bytes, to_symbols
-from .description import check_settings, field, pipeline, read_merge, read_vocab, split_step
-from .merging import WordCache, learn_merges
-from .patterns import DIGITS_PATTERN, check_pattern, compile_pattern
+from .description import (
+    check_settings,
+    field,
+    pipeline,
+    read_added_tokens,
+    read_merge,
+    read_post_processor,
+    read_vocab,
+    refusal,
+    sequence,
+    split_step,
+    step_settings,
+)
+from .merging import WordCache, learn_merges, merge
+from .patterns import DIGIT_CUTS, DIGITS_PATTERN, GPT2_PATTERN, check_pattern, compile_pattern
+
+_PREFIX = "prefix"  # a step of cutting: a space before every word that has none
 
 
 class BPETokenizer(Tokenizer):
     """Byte-level byte-pair encoding.
 
-    vocab maps the bytes of each ordinary token to its id and holds all 256 single bytes; merges lists the
-    pairs of ids to join, the first learned first; pattern is one of PATTERNS. ValueError if they do not fit
+    vocab maps the bytes of each ordinary token to its id; merges lists the pairs of ids to join, the first learned
+    first; pattern is one of PATTERNS. A vocabulary should hold all 256 single bytes: one that it lacks is left out of
+    a text, as the tokenizers library does (SmolLM's lacks some that few texts have). ValueError if they do not fit
     together.
+
+    pre_tokenizer is how files describe the cutting into words, where it is more than a pattern. With ignore_merges a
+    word that is a token as a whole is that token, whether merges lead to it or not; with merge_by_token the merge
+    goes first that makes the token with the smallest id, which is its rank. Llama 3's tokenizer has both.
     """
 
     def __init__(
@@ -30,21 +49,31 @@ class BPETokenizer(Tokenizer):
         merges: Iterable[tuple[int, int]],
         special_tokens: Mapping[str, int],
         pattern: str = DIGITS_PATTERN,
+        *,
+        added: Iterable[AddedToken] = (),
+        template: tuple[str | None, str | None] = (None, None),
+        pre_tokenizer: dict | None = None,
+        ignore_merges: bool = False,
+        merge_by_token: bool = False,
     ):
-        super().__init__(vocab, special_tokens)
+        super().__init__(((i, token) for token, i in vocab.items()), special_tokens, added, template)
         check_pattern(pattern)
-        self.pattern = pattern
+        self.vocab = dict(vocab)
         self.merges = [(left, right) for left, right in merges]
+        self.ignore_merges = ignore_merges
+        self.pre_tokenizer = pre_tokenizer or _cut_by(pattern)
+        self._steps = _read_steps(self.pre_tokenizer)
         ordinary = {i: token for token, i in self.vocab.items()}
         try:
-            self._byte_ids = [self.vocab[bytes([byte])] for byte in range(256)]
-            self._merged_ids = [self.vocab[ordinary[left] + ordinary[right]] for left, right in self.merges]
+            joined = [self.vocab[ordinary[left] + ordinary[right]] for left, right in self.merges]
         except KeyError as error:
             raise ValueError(
-                f"there is no ordinary token {error.args[0]!r}; the vocabulary must hold every single byte, "
-                "and both parts and the result of every merge"
+                f"there is no ordinary token {error.args[0]!r}; the vocabulary must hold both parts and the result of "
+                "every merge"
             ) from None
-        self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
+        self._byte_ids = [self.vocab.get(bytes([byte])) for byte in range(256)]
+        priorities = joined if merge_by_token else range(len(joined))
+        self._merges = dict(zip(self.merges, zip(priorities, joined, strict=True), strict=True))
         self._words = WordCache(self._encode_word)
 
     @classmethod
@@ -86,10 +115,13 @@ class BPETokenizer(Tokenizer):
         """The ids of any bytes, int32 (T,); decode_bytes gives exactly the same bytes back.
 
         Stretches of valid UTF-8 are encoded as text; each byte between them becomes the token of that byte.
-        TypeError for anything but bytes.
+        TypeError for anything but bytes; ValueError for a byte that the vocabulary lacks.
         """
         if not isinstance(data, bytes):
             raise TypeError(f"encode_bytes takes bytes, received {type(data).__name__}; use encode for a str")
+        missing = [byte for byte in set(data) if self._byte_ids[byte] is None]
+        if missing:
+            raise ValueError(f"this vocabulary has no token for the bytes {missing}; encode the text without them")
         pieces = re.split("([\udc80-\udcff]+)", data.decode("utf-8", errors="surrogateescape"))
         ids = [  # surrogateescape decodes an invalid byte to U+DC00 + byte; these are the odd pieces
             np.array([self._byte_ids[ord(character) - 0xDC00] for character in piece], dtype=np.int32)
@@ -99,46 +131,30 @@ class BPETokenizer(Tokenizer):
         ]
         return np.concatenate(ids)
 
-    def _encode_plain(self, text: str) -> Iterable[int]:
-        words = map(re.Match.group, compile_pattern(self.pattern).finditer(text))
+    def _encode_plain(self, text: str, at_start: bool) -> Iterable[int]:
+        words: Iterable[str] = [text]
+        for step in self._steps:
+            if step is _PREFIX:
+                words = [word if word.startswith(" ") else " " + word for word in words]
+            else:
+                words = chain.from_iterable(map(compile_pattern(step).findall, words))
         return chain.from_iterable(map(self._words.__getitem__, words))
 
     def _encode_word(self, word: str) -> list[int]:
-        """Join neighbours until no merge applies: each time the merge learned first, at its leftmost place.
-
-        The queue makes this O(n log n) in the word's length, so that a million spaces are no trap.
-        """
-        ids: list[int | None] = [self._byte_ids[byte] for byte in word.encode()]
-        n = len(ids)
-        before, after = list(range(-1, n - 1)), list(range(1, n + 1))  # the neighbours of each place in use
-        queue: list[tuple[int, int]] = []  # (rank of the merge, place of its left part)
-
-        def offer(place: int) -> None:
-            if place >= 0 and after[place] < n:
-                rank = self._ranks.get((ids[place], ids[after[place]]))
-                if rank is not None:
-                    heapq.heappush(queue, (rank, place))
-
-        for place in range(n):
-            offer(place)
-        while queue:
-            rank, place = heapq.heappop(queue)
-            right = after[place]
-            if right == n or (ids[place], ids[right]) != self.merges[rank]:
-                continue  # one of the two was joined to something else since this was queued
-            ids[place], ids[right] = self._merged_ids[rank], None
-            after[place] = after[right]
-            if after[right] < n:
-                before[after[right]] = place
-            offer(before[place])
-            offer(place)
-        return [i for i in ids if i is not None]
+        data = word.encode()
+        if self.ignore_merges and data in self.vocab:
+            return [self.vocab[data]]
+        ids = map(self._byte_ids.__getitem__, data)
+        return merge([i for i in ids if i is not None], self._merges)
 
     def to_json(self) -> dict:
         """A BPE model over the printable BYTE_SYMBOLS, as GPT-2 and Llama 3 files have it."""
-        special_ids = set(self.special_tokens.values())
-        symbols = [t.decode() if i in special_ids else to_symbols(t) for i, t in enumerate(self._tokens)]
-        to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+        added = {token.id: token.text for token in self.added_tokens}
+        symbols = [added[i] if i in added else to_symbols(token) for i, token in enumerate(self._tokens)]
+        vocab = {symbol: i for i, symbol in enumerate(symbols)}
+        if len(vocab) < len(symbols):
+            same = next(symbol for i, symbol in enumerate(symbols) if vocab[symbol] != i)
+            raise ValueError(f"an added token and an ordinary one are both written {same!r} in tokenizer.json")
         decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
         model = {
             "type": "BPE",
@@ -148,22 +164,73 @@ class BPETokenizer(Tokenizer):
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {symbol: i for i, symbol in enumerate(symbols)},
+            "ignore_merges": self.ignore_merges,
+            "vocab": vocab,
             "merges": [[symbols[left], symbols[right]] for left, right in self.merges],
         }
-        pre_tokenizer = {"type": "Sequence", "pretokenizers": [split_step(self.pattern), to_bytes]}
-        return pipeline(self.special_tokens, pre_tokenizer, decoder, model)
+        return pipeline(self, model, decoder, self.pre_tokenizer)
 
     @classmethod
     def from_json(cls, data: dict) -> "BPETokenizer":
-        """The tokenizer that to_json described; ValueError for anything else."""
-        vocab, special_tokens = read_vocab(data)
-        merges = [read_merge(merge, vocab) for merge in field(data, "model.merges", list)]
-        pattern = field(data, "pre_tokenizer.pretokenizers.0.pattern.Regex", str)
-        tokenizer = cls({to_bytes(text): i for text, i in vocab.items()}, merges, special_tokens, pattern)
-        check_settings(data, tokenizer.to_json())
+        """The tokenizer of a file like those of GPT-2, Llama 3 and SmolLM, or that to_json wrote
+
+        ValueError for a file that asks for anything else.
+        """
+        added = read_added_tokens(data)
+        symbols = read_vocab(data, added)
+        merges = [read_merge(merge, symbols) for merge in field(data, "model.merges", list)]
+        vocab = {to_bytes(text): i for text, i in symbols.items()}
+        unknown = field(data, "model", dict).get("unk_token")
+        if unknown is not None and any(bytes([byte]) not in vocab for byte in range(256)):
+            raise refusal(f"model.unk_token is {unknown!r}, which is supported only where every byte has a token")
+        step_settings(data.get("decoder"), "decoder", {"ByteLevel": _BYTE_LEVEL})
+        tokenizer = cls(
+            vocab,
+            merges,
+            {},
+            added=added,
+            template=read_post_processor(data, added),
+            pre_tokenizer=field(data, "pre_tokenizer", dict),
+            ignore_merges=data["model"].get("ignore_merges") is True,
+        )
+        check_settings(data, tokenizer.to_json(), (".decoder", ".pre_tokenizer", ".model.unk_token"))
         return tokenizer
+
+
+_BYTE_LEVEL = {"add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+_CUTS = {
+    "Split": {"pattern": {}, "behavior": "", "invert": False},
+    "Digits": {"individual_digits": False},
+    "ByteLevel": _BYTE_LEVEL,
+}
+
+
+def _cut_by(pattern: str) -> dict:
+    """Cutting by one pattern, as tokenizer.json describes it."""
+    to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return {"type": "Sequence", "pretokenizers": [split_step(pattern), to_bytes]}
+
+
+def _read_steps(pre_tokenizer: dict) -> list[str]:
+    """The steps of cutting a text into words, one after the other: patterns to find all of, and _PREFIX."""
+    steps, kinds = [], []
+    for path, step in sequence(pre_tokenizer, "pre_tokenizer", "pretokenizers"):
+        settings = step_settings(step, path, _CUTS)
+        kinds.append(settings["type"])
+        if kinds[-1] == "Split":
+            if settings["behavior"] != "Isolated" or settings["invert"]:
+                raise refusal(f"{path} is {step!r}, supported: behavior Isolated, not inverted")
+            if settings["pattern"].keys() != {"Regex"}:
+                raise refusal(f"{path}.pattern is {settings['pattern']!r}, supported: a Regex")
+            check_pattern(settings["pattern"]["Regex"])
+            steps.append(settings["pattern"]["Regex"])
+        elif kinds[-1] == "Digits":
+            steps.append(DIGIT_CUTS[settings["individual_digits"]])
+        else:
+            steps += [_PREFIX] * settings["add_prefix_space"] + [GPT2_PATTERN] * settings["use_regex"]
+    if kinds.count("ByteLevel") != 1 or kinds[-1] != "ByteLevel":
+        raise refusal(f"pre_tokenizer has the steps {kinds}, supported: those that end with the only ByteLevel")
+    return steps
 
 
 def _count_words(texts: str | Iterable[str], special_tokens: tuple[str, ...], pattern: str) -> Counter[str]:
@@ -171,13 +238,12 @@ def _count_words(texts: str | Iterable[str], special_tokens: tuple[str, ...], pa
     check_pattern(pattern)
     if not isinstance(texts, Iterable):
         raise TypeError(f"train takes a str or several, received {type(texts).__name__}; read files first")
-    find_words = compile_pattern(pattern).finditer
-    splitter = special_splitter(special_tokens)
+    find_words = compile_pattern(pattern).findall
     word_counts: Counter[str] = Counter()
     for text in [texts] if isinstance(texts, str) else texts:
         check_text(text)
-        for piece in splitter.split(text)[::2]:
-            word_counts.update(map(re.Match.group, find_words(piece)))
+        for piece in plain_parts(text, special_tokens):
+            word_counts.update(find_words(piece))
     if not word_counts:
         raise ValueError("no text to train on: received no character outside special tokens; pass some")
     return word_counts

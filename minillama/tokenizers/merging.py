@@ -1,8 +1,76 @@
-"""Byte-pair encoding itself: which pairs to join is learned here, and remembered for words seen before."""
+"""Byte-pair encoding itself: joining pairs of neighbours, learning which, and remembering words seen before.
+
+The table of merges is {(left id, right id): (priority, id of the two joined)}; the lowest priority goes first, and of
+equal ones the leftmost in the text. Three rules make such tables: the order in which merges were learned (the
+tokenizers library), the scores of the tokens (SentencePiece), their ranks (tiktoken).
+"""
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+LONGEST_TOKEN = 1024  # of what is cut in all places below; the longest token of Llama 3 has 128 bytes
+
+
+def merge(symbols: Sequence[int], merges: Mapping[tuple[int, int], tuple[int, int]]) -> list[int]:
+    """Join neighbours until no merge applies: each time the one that goes first, at its leftmost place.
+
+    The queue makes this O(n log n) in the number of symbols, so that a million spaces are no trap.
+    """
+    ids: list[int | None] = list(symbols)
+    n = len(ids)
+    before, after = list(range(-1, n - 1)), list(range(1, n + 1))  # the neighbours of each place in use
+    queue = []  # (priority, place of the left part, id of the two joined)
+    for place, pair in enumerate(zip(ids, ids[1:], strict=False)):
+        if pair in merges:
+            priority, joined = merges[pair]
+            queue.append((priority, place, joined))
+    heapq.heapify(queue)
+
+    def offer(place: int, right: int) -> None:
+        found = merges.get((ids[place], ids[right]))
+        if found is not None:
+            heapq.heappush(queue, (found[0], place, found[1]))
+
+    while queue:
+        priority, place, joined = heapq.heappop(queue)
+        right = after[place]
+        if right == n or merges.get((ids[place], ids[right])) != (priority, joined):
+            continue  # one of the two was joined to something else since this was queued
+        ids[place], ids[right] = joined, None
+        after[place] = after[right]
+        if after[right] < n:
+            before[after[right]] = place
+            offer(place, after[right])
+        if before[place] >= 0:
+            offer(before[place], place)
+    return [i for i in ids if i is not None]
+
+
+def merges_by_token(tokens: Mapping, parts: Mapping, priorities: Mapping[int, int]) -> dict:
+    """The table of merges in which a pair's priority is that of the token it makes, however that is cut in two.
+
+    tokens, parts: str or bytes -> id; what is made, and what it is made of. priorities: id -> priority.
+    """
+    check_lengths(tokens)
+    merges = {}
+    for token, i in tokens.items():
+        made = priorities[i], i
+        for cut in range(1, len(token)):
+            left = parts.get(token[:cut])
+            if left is not None:
+                right = parts.get(token[cut:])
+                if right is not None:
+                    merges[left, right] = made
+    return merges
+
+
+def check_lengths(tokens) -> None:
+    longest = max(tokens, key=len, default="")
+    if len(longest) > LONGEST_TOKEN:
+        raise ValueError(
+            f"a token of length {len(longest)}: {longest[:20]!r}...; the longest allowed is {LONGEST_TOKEN}"
+        )
 
 
 def learn_merges(

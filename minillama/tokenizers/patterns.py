@@ -10,10 +10,20 @@ from itertools import groupby
 # tried: English contractions; letters, with one space before them; numbers; other signs, with one space
 # before them; white space, but for its last character where a word follows; white space that is left.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# The same as it stands in files
+GPT2_PATTERN_IN_FULL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # The same with every digit a word of its own, as in LLaMA (Touvron et al. 2023, section 2.1).
 DIGITS_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# Llama 3's (tokenizer.py of the published code): contractions in capitals too; any one sign may lead letters; numbers
+# in threes; line breaks end the signs before them.
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 # A pattern is listed here once it is known to match every part of every text, as the tests try for each row.
-PATTERNS = (DIGITS_PATTERN, GPT2_PATTERN)
+PATTERNS = (DIGITS_PATTERN, GPT2_PATTERN, GPT2_PATTERN_IN_FULL, LLAMA3_PATTERN)
+# What the tokenizers library calls Digits: numbers, each alone or together, are cut from what is between them.
+DIGIT_CUTS = {True: r"\p{N}|[^\p{N}]+", False: r"\p{N}+|[^\p{N}]+"}
 
 
 @lru_cache(maxsize=1)
@@ -33,7 +43,7 @@ def _character_classes() -> dict[str, str]:
     return {r"\p{L}": "".join(ranges["L"]), r"\p{N}": "".join(ranges["N"]), r"\s": white_space}
 
 
-@lru_cache(maxsize=len(PATTERNS))
+@lru_cache(maxsize=len(PATTERNS) + len(DIGIT_CUTS))
 def compile_pattern(pattern: str) -> re.Pattern:
     r"""One of PATTERNS for Python's re, with \p{L}, \p{N}, \s and \S as the tokenizers library means them."""
     classes = _character_classes()
