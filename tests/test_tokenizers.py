@@ -600,7 +600,7 @@ def test_a_damaged_description_is_refused_or_means_the_same(bpe):
         except ValueError:
             refused += 1
             continue
-        assert read.decode(read.encode(SAMPLE)).replace(" ", "") == SAMPLE.replace(" ", "")  # add_prefix_space adds some
+        assert read.decode(read.encode(SAMPLE)).replace(" ", "") == SAMPLE.replace(" ", "")  # a prefix adds some
         found, written = damaged, read.to_json()
         for data in (found, written):
             data["model"] |= {"vocab": None, "merges": None, "unk_token": None}

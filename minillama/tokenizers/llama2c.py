@@ -39,5 +39,7 @@ def read_llama2c(data: bytes) -> SentencePieceTokenizer:
                 raise ValueError(f"token {i} is {text!r}, expected {expected!r}: the bytes come after three tokens")
             add_piece(pieces, scores, text.replace(" ", SPACE), i, score)
         i += 1
+    if i < 3 + 256:
+        raise ValueError(f"it has {i} tokens, expected at least {3 + 256}: three of their own meaning and the bytes")
     added = [AddedToken(text, i) for i, text in enumerate(("<unk>", "<s>", "</s>"))]
     return SentencePieceTokenizer.from_scores(pieces, scores, added, unknown="<unk>", template=("<s>", None))

@@ -239,10 +239,10 @@ def _characters(clean: bool, chinese: bool) -> _Table:
     def entry(character: str) -> str:
         code = ord(character)
         if clean:
+            if character not in "\t\n\r" and (code == 0xFFFD or unicodedata.category(character)[0] == "C"):
+                return ""
             if character in WHITE_SPACE:
                 return " "
-            if code in (0, 0xFFFD) or unicodedata.category(character)[0] == "C":
-                return ""
         return f" {character} " if chinese and any(a <= code <= b for a, b in _CHINESE) else character
 
     return _Table(entry)
