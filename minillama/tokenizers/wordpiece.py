@@ -1,7 +1,8 @@
 """WordPiece, the tokenizer of BERT: words, and for words without a token the longest parts that have one.
 
 Devlin et al. 2019, arXiv 1810.04805; tokenization.py of the published code. Text is not kept: white space is lost, and
-with models of lower case, capitals and accents are.
+with models of lower case, capitals and accents are. What a mark or a sign is, this Python's Unicode tables say; the
+tokenizers library's are of Unicode 8, so that the two differ in some five hundred characters of rare scripts.
 """
 
 import json
@@ -28,6 +29,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PREFIX = "##"  # of a token that goes on with a word
 LONGEST_WORD = 100  # in characters; a longer one is unknown
 
+_CONTROL = ("Cc", "Cf", "Co")  # Unicode's categories of control, format and private characters
 # Blocks of Chinese characters, each of which is a word; one begins later than the block does, as in the library.
 _CHINESE = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F), (0x2B920, 0x2CEAF),
@@ -239,7 +241,7 @@ def _characters(clean: bool, chinese: bool) -> _Table:
     def entry(character: str) -> str:
         code = ord(character)
         if clean:
-            if character not in "\t\n\r" and (code == 0xFFFD or unicodedata.category(character)[0] == "C"):
+            if character not in "\t\n\r" and (code == 0xFFFD or unicodedata.category(character) in _CONTROL):
                 return ""
             if character in WHITE_SPACE:
                 return " "
