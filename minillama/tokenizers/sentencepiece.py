@@ -39,7 +39,8 @@ class SentencePieceTokenizer(Tokenizer):
     prefix says when a space goes before the text: "always", "unless_space" (none is there), "first" (the same, but
     only at the very beginning, and not after an added token) or "never". cut: every space begins a word, across which
     nothing is merged. squeeze: of neighbouring spaces one is kept, and none at the ends. strip: decoding takes the
-    space away that a prefix makes.
+    space away that a prefix makes. in_normalizer: spaces are written before those added tokens are looked for that are
+    to be found in normalised text.
     """
 
     def __init__(
@@ -56,11 +57,10 @@ class SentencePieceTokenizer(Tokenizer):
         squeeze: bool = False,
         strip: bool = True,
     ):
-        bytes_of = {i: _bytes_of(piece) for piece, i in pieces.items()}
-        super().__init__(bytes_of.items(), {}, added, template)
+        super().__init__(((i, _bytes_of(piece)) for piece, i in pieces.items()), {}, added, template)
         self.pieces = dict(pieces)
-        self.vocab = {token: i for i, token in reversed(bytes_of.items())}
-        self.vocab |= {bytes_of[i]: i for piece, i in pieces.items() if not BYTE_TOKEN.fullmatch(piece)}
+        bytes_first = sorted(pieces, key=lambda piece: BYTE_TOKEN.fullmatch(piece) is not None, reverse=True)
+        self.vocab = {self._tokens[pieces[piece]]: pieces[piece] for piece in bytes_first}
         self._merges = dict(merges)
         self.unknown, self.prefix, self.in_normalizer = unknown, prefix, in_normalizer
         self.cut, self.squeeze, self.strip = cut, squeeze, strip
@@ -121,7 +121,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _with_spaces(self, text: str, at_start: bool) -> str:
         if self.squeeze:
-            text = re.sub(f"[ {SPACE}]+\\Z", "", re.sub("  +", " ", text.lstrip(" ")))
+            text = re.sub("  +", " ", text.lstrip(" ")).rstrip(" " + SPACE)
         text = text.replace(" ", SPACE)
         if self.prefix == "always":
             add = text != ""

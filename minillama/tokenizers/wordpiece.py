@@ -60,8 +60,7 @@ class WordPieceTokenizer(Tokenizer):
         tidy: bool = True,
     ):
         check_lengths(vocab)
-        bytes_of = {i: _bytes_of(token, tidy) for token, i in vocab.items()}
-        super().__init__(bytes_of.items(), {}, added, template)
+        super().__init__(((i, _bytes_of(token, tidy)) for token, i in vocab.items()), {}, added, template)
         if unknown not in self.special_tokens:
             raise ValueError(f"the unknown token {unknown!r} is not among the special tokens {self.special_tokens}")
         self.tokens = dict(vocab)

@@ -558,7 +558,7 @@ def test_wordpiece_differs_only_in_young_characters(bert):
     """Marks, signs and controls that came after Unicode 8, which the library does not know and BERT's own code does."""
     ours, library = bert
     differing = set(CHARACTERS) - agreed(library)
-    assert len(differing) < 520
+    assert len(differing) < 800  # 505 with Unicode 14
     assert {unicodedata.category(character) for character in differing} <= {
         "Mn",
         "Mc",
