@@ -510,6 +510,17 @@ def test_sentencepiece_from_json(small_llama, scheme, split, tmp_path):
         assert_same(ours, library, fuzzed(TEXTS // 3), decoding=False)
 
 
+@pytest.mark.parametrize("prefix", ["always", "never"])
+def test_sentencepiece_that_squeezes_spaces(small_llama, prefix):
+    ours = SentencePieceTokenizer.from_json(json.loads(small_llama.to_str()))
+    ours.squeeze, ours.prefix = True, prefix
+    library = tokenizers.Tokenizer.from_str(json.dumps(ours.to_json()))
+    ours = SentencePieceTokenizer.from_json(ours.to_json())
+    assert (ours.squeeze, ours.prefix) == (True, prefix)
+    assert ours.decode(ours.encode("  a   b ")) == "a b"
+    assert_same(ours, library, fuzzed(TEXTS), decoding=False)
+
+
 @pytest.mark.parametrize("normalized", [True, False])
 def test_sentencepiece_with_added_tokens(small_llama, normalized):
     library = small_llama
