@@ -365,6 +365,12 @@ def test_merges_by_rank_of_the_token_made(tmp_path):
             assert tokenizer.encode(word.decode()).tolist() == expected
 
 
+def test_a_word_that_is_a_token_though_no_merge_leads_to_it():
+    vocab = {b"a": 0, b"b": 1, b"ab": 2}
+    assert BPETokenizer(vocab, [], {}).encode("ab").tolist() == [0, 1]
+    assert BPETokenizer(vocab, [], {}, ignore_merges=True).encode("ab").tolist() == [2]
+
+
 def gpt2_json(**changes) -> dict:
     """A file in the form of GPT-2's, which is older than some settings."""
     trained = BPETokenizer.train(SAMPLE, 300, pattern=GPT2_PATTERN).to_json()

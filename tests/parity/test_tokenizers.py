@@ -522,8 +522,12 @@ def test_sentencepiece_that_squeezes_spaces(small_llama, prefix):
 
 
 @pytest.mark.parametrize("normalized", [True, False])
-def test_sentencepiece_with_added_tokens(small_llama, normalized):
+@pytest.mark.parametrize("scheme", [None, "first"])
+def test_sentencepiece_with_added_tokens(small_llama, normalized, scheme):
     library = small_llama
+    if scheme is not None:
+        library.normalizer = None
+        library.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace("▁", scheme, False)
     token = tokenizers.AddedToken
     library.add_special_tokens([token("<|x|>", normalized=normalized, lstrip=True)])
     library.add_tokens([token("[MASK]", normalized=normalized), token("the ", normalized=normalized)])
