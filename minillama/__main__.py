@@ -451,10 +451,10 @@ def _parser():
     made.add_argument("--vocab-size", type=int, default=1024, help=_help("tokens, at most", 1024))
     made.add_argument("--out", metavar="DIR", required=True, help="folder that receives tokenizer.json")
     made = command("encode", encode, "turn text into token ids", group)
-    made.add_argument("tokenizer", metavar="DIR", help="folder with a tokenizer.json")
+    made.add_argument("tokenizer", metavar="PATH", help="a tokenizer's file, or a folder that has one")
     made.add_argument("text", nargs="?", help="the text (default: what comes in on standard input)")
     made = command("decode", decode, "turn token ids into text", group)
-    made.add_argument("tokenizer", metavar="DIR", help="folder with a tokenizer.json")
+    made.add_argument("tokenizer", metavar="PATH", help="a tokenizer's file, or a folder that has one")
     made.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from standard input)")
 
     made = command(
