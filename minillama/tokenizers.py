@@ -72,6 +72,11 @@ class Tokenizer:
         return self.special_tokens.get(END_OF_TEXT)
 
     @property
+    def begin_of_text(self) -> int | None:
+        """The id that goes before a text, or None: the end of the text before it, as in the training."""
+        return self.end_of_text
+
+    @property
     def mask_token(self) -> int | None:
         """The id of MASK, or None if the vocabulary has no such special token."""
         return self.special_tokens.get(MASK)
