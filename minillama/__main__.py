@@ -222,12 +222,15 @@ def inspect(options):
 def perplexity(options):
     from tqdm import tqdm
 
-    from .perplexity import check_windows, perplexity, read_pieces, require_causal, table
+    from .perplexity import check_windows, perplexity, pseudo_perplexity, read_pieces, require_causal, table
 
     model, tokenizer = load(options.model, options.threads)
     if tokenizer is None:
         raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
-    require_causal(model)
+    if not options.pseudo:
+        require_causal(model)
+    elif options.stride is not None:
+        raise ValueError("pseudo-perplexity reads windows side by side; leave --stride out")
     context, stride = check_windows(model, options.context, options.stride)
     if options.int8:
         from .quantize import quantize
@@ -241,8 +244,14 @@ def perplexity(options):
             def report(tokens, bar=bar):
                 bar.update(len(tokenizer.decode_bytes(tokens)))
 
-            scores[path] = perplexity(model, tokenizer, read_pieces(path), context, stride, report)
+            if options.pseudo:
+                scores[path] = pseudo_perplexity(model, tokenizer, read_pieces(path), context, report)
+            else:
+                scores[path] = perplexity(model, tokenizer, read_pieces(path), context, stride, report)
     print(table(scores))
+    if options.pseudo:
+        print(f"\npseudo-perplexity: each token is hidden in turn, and read from the others in its {context} tokens")
+        return
     known = f"{context - stride + 1} to {context}" if stride > 1 else context
     print(f"\nwindows of {context} tokens, {stride} apart: a token is scored by the {known} tokens before it")
 
@@ -487,6 +496,8 @@ def _parser():
     made.add_argument("--context", type=int, metavar="N", help=text)
     text = "tokens from window to window; fewer give every token more context and take longer (default: half a window)"
     made.add_argument("--stride", type=int, metavar="N", help=text)
+    text = "of a bidirectional model: hide each token in turn, and predict it from those around it"
+    made.add_argument("--pseudo", action="store_true", help=text)
     made.add_argument("--int8", action="store_true", help="round the weights to 8 bits, as sample does")
     threads(made)
 

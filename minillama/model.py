@@ -247,9 +247,8 @@ class Model:
 
         def rows_losses(op, h, rows):
             wanted = np.flatnonzero(targets[rows] != IGNORED)  # only these need the output matrix
-            if len(wanted):
-                part, _ = op.cross_entropy(op.linear(h[wanted], *self._views.output), targets[rows][wanted])
-                losses.reshape(-1)[rows.start + wanted] = part
+            part, _ = op.cross_entropy(op.linear(h[wanted], *self._views.output), targets[rows][wanted])
+            losses.reshape(-1)[rows.start + wanted] = part
 
         self._map_rows(rows_losses, *inputs)
         return losses

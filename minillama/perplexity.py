@@ -68,17 +68,88 @@ def perplexity(model, tokenizer, text, context=None, stride=None, report=None):
     """
     require_causal(model)
     context, stride = check_windows(model, context, stride)
-    counted = Counter()
-    parts = token_parts(tokenizer, [text] if isinstance(text, str) else text, counted)
-    nats, tokens = 0.0, 0
-    for scored, losses in scored_tokens(model, parts, context, stride):
-        nats += float(losses.sum(dtype=np.float64))
-        tokens += len(scored)
-        if report is not None:
-            report(scored)
+    count = Counter()
+
+    def parts():
+        if tokenizer.begin_of_text is not None:
+            count["tokens"] += 1
+            yield np.array([tokenizer.begin_of_text])
+        for ids, size in token_parts(tokenizer, _pieces(text)):
+            if not count["tokens"] and len(ids):  # the first token of the text is not predicted
+                size -= len(tokenizer.decode_bytes(ids[:1]))
+            count["tokens"] += len(ids)
+            count["bytes"] += size
+            yield ids
+
+    nats, tokens = _sum(scored_tokens(model, parts(), context, stride), report)
     if not tokens:
-        raise ValueError(f"a token is scored by those before it; the text has {counted['tokens']}, too few for that")
-    return Score(nats, tokens, counted["bytes"])
+        raise ValueError(f"a token is scored by those before it; the text has {count['tokens']}, too few for that")
+    return Score(nats, tokens, count["bytes"])
+
+
+def pseudo_perplexity(model, tokenizer, text, context=None, report=None):
+    """The Score of one text under a model that reads both ways: each token is hidden in turn, the others are read
+
+    pseudo-perplexity = exp(-1/N sum over the tokens of log p(token | the others in its window)): no probability of the
+    text, and not to be compared with a perplexity; it compares such models with each other. The text is cut into
+    windows of `context` tokens (default: the model's, at most LONGEST_CONTEXT), each with begin_of_text before it, and
+    end_of_text after it where that is another token; a window is read once for each of its tokens. text and report are
+    those of `perplexity`.
+    Source: Salazar et al. 2020 (arXiv 1910.14659), equations 1 and 3.
+    """
+    if model.config.causal:
+        raise ValueError(
+            "this model reads only what comes before a token, so it has a perplexity; leave out the pseudo"
+        )
+    if tokenizer.mask_token is None:
+        raise ValueError("pseudo-perplexity hides each token in turn, and this tokenizer has no token that marks a gap")
+    context, _ = check_windows(model, context, None)
+    begin, end = tokenizer.begin_of_text, tokenizer.end_of_text
+    before, behind = [token for token in [begin] if token is not None], [end] if end not in (begin, None) else []
+    if context <= len(before) + len(behind):
+        raise ValueError(f"a context of {context} has no room for a token of the text; ask for more")
+    count = Counter()
+
+    def windows():
+        rest, room = np.empty(0, np.int64), context - len(before) - len(behind)
+        for ids, size in token_parts(tokenizer, _pieces(text)):
+            count["bytes"] += size
+            rest = np.concatenate([rest, ids])
+            while len(rest) > room:
+                yield rest[:room]
+                rest = rest[room:]
+        if len(rest):
+            yield rest
+
+    def hidden():
+        for window in windows():
+            ids = np.array([*before, *window, *behind])
+            places = len(before) + np.arange(len(window))
+            for some in np.split(places, range(0, len(places), max(1, _TOKENS_AT_A_TIME // len(ids)))[1:]):
+                rows = np.arange(len(some))
+                shown, targets = np.tile(ids, (len(some), 1)), np.full((len(some), len(ids)), IGNORED)
+                shown[rows, some], targets[rows, some] = tokenizer.mask_token, ids[some]
+                yield ids[some], model.losses(shown, targets)[rows, some]
+
+    nats, tokens = _sum(hidden(), report)
+    if not tokens:
+        raise ValueError("the text has no token to score")
+    return Score(nats, tokens, count["bytes"])
+
+
+def _pieces(text):
+    return [text] if isinstance(text, str) else text
+
+
+def _sum(scored, report):
+    """The sum of -log p of what `scored` yields, and the number of tokens."""
+    nats, tokens = 0.0, 0
+    for ids, losses in scored:
+        nats += float(losses.sum(dtype=np.float64))
+        tokens += len(ids)
+        if report is not None:
+            report(ids)
+    return nats, tokens
 
 
 def token_losses(model, ids, context=None, stride=None):
@@ -129,22 +200,15 @@ def _stacked(windows):
     return np.stack(ids), np.stack(targets)
 
 
-def token_parts(tokenizer, pieces, counted):
-    """Yield the ids of a text that comes in pieces; counted, a Counter, gets all "tokens", and the scored "bytes"."""
-    if tokenizer.begin_of_text is not None:
-        counted["tokens"] += 1
-        yield np.array([tokenizer.begin_of_text])
+def token_parts(tokenizer, pieces):
+    """Yield the ids of a text that comes in pieces, some at a time, and how many bytes of text they are."""
     marked = END_OF_TEXT in tokenizer.special_tokens
     for piece in pieces:
         for i, document in enumerate(piece.split(END_OF_TEXT) if marked else [piece]):
             ids = tokenizer.encode(document, special=False)
-            counted["bytes"] += len(document.encode())
             if i:
                 ids = np.concatenate([[tokenizer.special_tokens[END_OF_TEXT]], ids])
-            if not counted["tokens"] and len(ids):  # the first token of the text is not predicted
-                counted["bytes"] -= len(tokenizer.decode_bytes(ids[:1]))
-            counted["tokens"] += len(ids)
-            yield ids
+            yield ids, len(document.encode())
 
 
 # Where a text can be cut without a change in its tokens: after a line break or before a blank, a single one between

@@ -119,6 +119,18 @@ def test_streams_and_norms_of_a_llama_step_by_step(each_backend, rng):
     np.testing.assert_array_equal(seen.after_blocks, seen.streams[[0, 2, 4]])
 
 
+@pytest.mark.parametrize("placement", ["pre", "post"])
+def test_the_stream_between_attention_and_feed_forward(placement, each_backend, rng):
+    """A feed-forward layer that adds nothing leaves it as it is, or normalised once more."""
+    model, (ids, _), _ = make(rng, placement=placement)
+    model.parameters["blocks.1.w_down"][:] = 0
+    *_, between, after = trace(model, ids[0]).streams
+    if placement == "post":
+        size = np.sqrt(np.mean(between**2, axis=-1, keepdims=True) + model.config.norm_eps)
+        between = model.parameters["blocks.1.ffn_norm"] * between / size
+    assert relative_error(after, between) < 1e-14
+
+
 def test_norms_of_large_float32_numbers_do_not_overflow():
     model = Model(Config(5, dim=4, layers=1, heads=1, context=4))
     model.parameters["embedding"][:] = 1e30

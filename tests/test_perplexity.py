@@ -1,7 +1,6 @@
 """Perplexity: every token once, with the context that its window gives, of files of any length."""
 
 import random
-from collections import Counter
 from math import exp, log
 
 import numpy as np
@@ -9,9 +8,18 @@ import pytest
 
 from minillama import IGNORED, Config, Model, __main__
 from minillama.gradcheck import relative_error
-from minillama.perplexity import Score, perplexity, read_pieces, table, token_losses, token_parts, window_batches
+from minillama.perplexity import (
+    Score,
+    perplexity,
+    pseudo_perplexity,
+    read_pieces,
+    table,
+    token_losses,
+    token_parts,
+    window_batches,
+)
 from minillama.quantize import quantize
-from minillama.tokenizers import END_OF_TEXT, GPT2_PATTERN, BPETokenizer, CharTokenizer
+from minillama.tokenizers import END_OF_TEXT, GPT2_PATTERN, MASK, BPETokenizer, CharTokenizer
 
 TEXT = "The cat sat on the mat, and the dog ran. naïve café ☕\n" * 20
 
@@ -106,7 +114,9 @@ def test_a_rotation_that_depends_on_the_length_sees_the_length_of_the_text(rng):
     np.testing.assert_allclose(token_losses(model, long, stride=8), np.concatenate(expected), rtol=1e-13)
 
 
-def test_losses_of_some_targets_alone(model, each_backend, rng):
+@pytest.mark.parametrize("at_a_time", [1, 2**24])
+def test_losses_of_some_targets_alone(at_a_time, model, each_backend, rng, monkeypatch):
+    monkeypatch.setattr("minillama.model.LOGITS_AT_A_TIME", at_a_time)
     ids, targets = rng.integers(0, 11, (2, 3, 8))
     every = model.losses(ids, targets)
     assert every.shape == (3, 8) and every.dtype == np.float64
@@ -179,12 +189,9 @@ def test_a_file_in_pieces_has_the_tokens_of_the_whole(size, pattern, tmp_path):
     path.write_bytes(text.encode())
     pieces = list(read_pieces(path, size))
     assert "".join(pieces) == text and len(pieces) > len(text) / size / 3
-    counted = Counter()
-    ids = np.concatenate(list(token_parts(tokenizer, pieces, counted)))
-    whole = tokenizer.encode(text)
-    assert counted == {"tokens": len(whole) + 1, "bytes": len(text.encode())}
-    assert ids[0] == tokenizer.end_of_text
-    np.testing.assert_array_equal(ids[1:], whole)
+    ids, sizes = zip(*token_parts(tokenizer, pieces), strict=True)
+    np.testing.assert_array_equal(np.concatenate(ids), tokenizer.encode(text))
+    assert sum(sizes) == len(text.encode())
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
@@ -254,6 +261,41 @@ def test_a_model_that_reads_both_ways_has_no_perplexity(bpe):
         perplexity(model, bpe, "the cat")
 
 
+@pytest.mark.parametrize("begins", [True, False])
+@pytest.mark.parametrize("at_a_time", [1, 10, 4096])
+def test_pseudo_perplexity_hides_each_token_in_turn(begins, at_a_time, each_backend, monkeypatch):
+    monkeypatch.setattr("minillama.perplexity._TOKENS_AT_A_TIME", at_a_time)
+    special = (MASK, END_OF_TEXT) if begins else (MASK,)
+    tokenizer = CharTokenizer.train("abcdé", special)
+    config = Config(tokenizer.vocab_size, dim=12, layers=1, heads=3, context=6, mask="bidirectional", token_types=2)
+    model = Model(config, dtype=np.float64, init_std=0.3)
+    text, nats = "abcdébcdadcéba", 0.0
+    for window in ["abcdé", "bcdad", "céba"] if begins else ["abcdéb", "cdadcé", "ba"]:
+        ids = [*([tokenizer.end_of_text] if begins else []), *tokenizer.encode(window)]
+        for i in range(begins, len(ids)):
+            logits = model.logits(np.array([[*ids[:i], tokenizer.mask_token, *ids[i + 1 :]]]))[0, i]
+            nats += log(np.exp(logits).sum()) - logits[ids[i]]
+    reported = []
+    score = pseudo_perplexity(model, tokenizer, [text[:4], text[4:]], report=lambda tokens: reported.extend(tokens))
+    assert score.tokens == 14 and score.bytes == 16 and score.nats == pytest.approx(nats, rel=1e-12)
+    assert reported == tokenizer.encode(text).tolist()
+
+
+def test_pseudo_perplexity_is_of_models_that_fill_gaps(bpe):
+    shape = dict(dim=12, layers=1, heads=3, context=16)
+    with pytest.raises(ValueError, match="it has a perplexity"):
+        pseudo_perplexity(Model(Config(bpe.vocab_size, **shape)), bpe, "the cat")
+    model = Model(Config(bpe.vocab_size, **shape, mask="bidirectional"))
+    with pytest.raises(ValueError, match="no token that marks a gap"):
+        pseudo_perplexity(model, bpe, "the cat")
+    masked = CharTokenizer.train("abc", (MASK, END_OF_TEXT))
+    model = Model(Config(masked.vocab_size, **shape, mask="bidirectional"))
+    with pytest.raises(ValueError, match="a context of 1 has no room"):
+        pseudo_perplexity(model, masked, "abc", context=1)
+    with pytest.raises(ValueError, match="no token to score"):
+        pseudo_perplexity(model, masked, "")
+
+
 @pytest.fixture
 def cli(capsys):
     def run(*arguments):
@@ -287,3 +329,18 @@ def test_the_command(cli, bpe, tmp_path):
     assert code == 1 and "missing.txt" in err
     code, _, err = cli("perplexity", tmp_path / "model", a, "--stride", 17)
     assert code == 1 and "stride must lie in [1, 16]" in err
+
+
+def test_the_command_for_a_model_that_fills_gaps(cli, tmp_path):
+    tokenizer = BPETokenizer.train(TEXT, 290, (END_OF_TEXT, MASK))
+    model = Model(Config(tokenizer.vocab_size, dim=16, layers=1, heads=2, context=16, mask="bidirectional"))
+    model.save(tmp_path / "model", tokenizer)
+    path = tmp_path / "a.txt"
+    path.write_text("the cat sat on the mat", encoding="utf-8")
+    code, _, err = cli("perplexity", tmp_path / "model", path)
+    assert code == 1 and "pseudo-perplexity (--pseudo)" in err
+    code, out, _ = cli("perplexity", tmp_path / "model", path, "--pseudo", "--context", 5)
+    expected = pseudo_perplexity(model, tokenizer, "the cat sat on the mat", 5)
+    assert code == 0 and out.startswith(table({str(path): expected}) + "\n\npseudo-perplexity")
+    code, _, err = cli("perplexity", tmp_path / "model", path, "--pseudo", "--stride", 5)
+    assert code == 1 and "leave --stride out" in err
