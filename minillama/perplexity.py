@@ -23,7 +23,7 @@ from .ops.loss import IGNORED
 from .tokenizers import END_OF_TEXT
 
 LONGEST_CONTEXT = 2048  # tokens, unless more are asked for
-_TOKENS_AT_A_TIME = 4096  # in one forward
+_TOKENS_AT_A_TIME = 2048  # in one forward
 _BYTES_AT_A_TIME = 2**20  # of a file
 
 
