@@ -55,6 +55,7 @@ _TRAINING_OPTIONS = {
 }
 _ABLATION_SHAPE = ("dim", "layers", "heads", "context")
 _ABLATION_SETTINGS = ("steps", "batch_size", "lr", "warmup", "lr_floor", "weight_decay", "clip", "init_std")
+_COMPARISON_SETTINGS = ("steps", "batch_size", "lr", "init_std")
 _DATA_OPTIONS = {
     "data": ("stories", "a UTF-8 text file, a folder of text files, or stories, the built-in source"),
     "tokenizer": ("bpe", "bpe (byte-level) or char"),
@@ -259,9 +260,10 @@ def perplexity(options):
 def compare(options):
     from .compare import TITLES, Terms, compare, notes, table
 
-    terms = Terms(context=options.context, settings=replace(Terms.settings, steps=options.steps))
+    given = {name: getattr(options, name) for name in _COMPARISON_SETTINGS if getattr(options, name) is not None}
+    terms = Terms(context=options.context, settings=replace(Terms.settings, **given))
     processes = available_threads() if options.threads is None else check_threads(options.threads)
-    rows = compare(options.data, options.seeds, terms, Path(options.out), processes=processes)
+    rows = compare(options.data, options.seeds, terms, Path(options.out), options.vocab_size, processes)
     print(table(rows))
     print()
     print(notes(rows))
@@ -360,7 +362,7 @@ def model_table(options):
 def bench(options):
     if importlib.util.find_spec("numba") is None:
         raise ValueError("bench measures the Numba kernels, and Numba is not installed; pip install numba")
-    from .bench.parts import PARTS, Bench
+    from .bench.parts import ON_REQUEST, PARTS, Bench
     from .bench.report import save, table
     from .bench.shapes import SHAPES
 
@@ -373,7 +375,7 @@ def bench(options):
     threads = available_threads() if options.threads is None else check_threads(options.threads)
     shapes = {name: SHAPES[name] for name in options.shapes or SHAPES}
     made = Bench(shapes, threads, options.rounds, options.torch)
-    rows = made.run(options.parts or PARTS)
+    rows = made.run(options.parts or [part for part in PARTS if part not in ON_REQUEST])
     print(table(rows, made.machine))
     if options.json:
         save(rows, made.machine, options.json)
@@ -501,11 +503,15 @@ def _parser():
     made.add_argument("--int8", action="store_true", help="round the weights to 8 bits, as sample does")
     threads(made)
 
+    from .compare import Terms
+
     made = command("compare", compare, "train a tiny LLaMA, GPT-2 and BERT on the same text, and see what each can do")
     made.add_argument("data", nargs="?", default="stories", metavar="DATA", help="as for train (default: stories)")
     made.add_argument("--seeds", type=int, default=3, metavar="N", help=_help("seeds 0 to N - 1", 3))
-    made.add_argument("--steps", type=int, default=400, metavar="N", help=_help("updates of the weights", 400))
     made.add_argument("--context", type=int, default=256, metavar="N", help=_help("longest sequence, in tokens", 256))
+    made.add_argument("--vocab-size", type=int, default=1024, metavar="N", help=_help("tokens of bpe", 1024))
+    texts = {**_TRAINING_OPTIONS, "lr": "peak learning rate in the middle of the grid that is tried for each family"}
+    _add_fields(made, Terms.settings, {name: texts[name] for name in _COMPARISON_SETTINGS})
     text = "file that each result is added to as soon as it is there; what it has already is not done again"
     made.add_argument("--out", default="comparison.jsonl", metavar="FILE", help=_help(text, "comparison.jsonl"))
     text = f"processors to use, one for each training (default: all, here {available_threads()})"
@@ -527,8 +533,9 @@ def _parser():
     made = command(
         "bench", bench, "measure speed and memory, in turn with PyTorch where it is installed, and the machine's limits"
     )
-    parts = "training, prefill, decoding, attention, length, matmul, elementwise"
-    made.add_argument("parts", nargs="*", metavar="PART", help=_help(f"what to measure: {parts}", "all"))
+    parts = "training, prefill, decoding, attention, length, matmul, elementwise, checkpoint"
+    text = _help(f"what to measure: {parts}", "all but checkpoint, which writes 2.5 GB")
+    made.add_argument("parts", nargs="*", metavar="PART", help=text)
     text = "models to measure: char, stories260K, stories15M, long, 110M"
     made.add_argument("--shapes", nargs="+", default=(), metavar="NAME", help=_help(text, "all"))
     text = "turns of each contestant; fewer, but at least 3, where a measurement takes longer than 10 seconds"

@@ -119,13 +119,16 @@ def place_names(config):
 
 
 def prompt_ids(model, tokenizer, text):
-    """The ids of a text as the model is used to them, begin_of_text before it; special tokens in it count as such
+    """The ids of a text as the model is used to them; special tokens in it count as such
 
-    ValueError for no token, or for more than the model's context.
+    begin_of_text stands before it, and end_of_text after it in a model that reads a text as a whole (BERT's [SEP]),
+    where that is another token. ValueError for no token, or for more than the model's context.
     """
     ids = [int(i) for i in tokenizer.encode(text)]
     if tokenizer.begin_of_text is not None:
         ids = [tokenizer.begin_of_text, *ids]
+    if not model.config.causal and tokenizer.end_of_text not in (tokenizer.begin_of_text, None):
+        ids.append(tokenizer.end_of_text)
     if not ids:
         raise ValueError("the prompt is empty, and this tokenizer has no token that a text begins with; give a prompt")
     if len(ids) > model.config.context:
@@ -137,7 +140,7 @@ def prompt_ids(model, tokenizer, text):
 
 def token_labels(tokenizer, ids, longest=13):
     """Each token as a line can show it: blanks and line breaks as signs, bytes that are no text in hexadecimal."""
-    return [_label(tokenizer.decode_bytes([int(i)]), longest) for i in ids]
+    return [_label(tokenizer.token_bytes(int(i)), longest) for i in ids]
 
 
 def draw(model, tokenizer, seen, folder, positions=16):

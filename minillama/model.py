@@ -129,7 +129,8 @@ class Model:
     not causal, the token that a gap hides; IGNORED (-100) for none. types (B, T) are the kinds of the tokens
     (default 0) in a model that has token types; lengths (B,) say how many tokens of each sequence are text and not the
     padding behind it (default all). Work is split over `threads` threads (default: all processors), by rows of the
-    batch. The initial weights follow from seed and init_std, their standard deviation (see `initialise`).
+    batch. The initial weights follow from seed and init_std, their standard deviation (see `initialise`); None leaves
+    all at 0, for a reader of checkpoints to fill.
     """
 
     def __init__(self, config, seed=0, dtype=np.float32, threads=None, init_std=0.02):
@@ -144,7 +145,8 @@ class Model:
             self._views.stacked = stacked_views(self.parameters, config)
             self._views.nbytes = self.parameters.flat.nbytes
         self._gradients = []  # one Store and its views for each thread, made when first needed
-        initialise(self.parameters, config, seed, init_std)
+        if init_std is not None:
+            initialise(self.parameters, config, seed, init_std)
 
     def _make_tables(self, dtype):
         """What follows from the config alone: rotation, slopes, and fixed vectors of the positions."""
@@ -161,6 +163,18 @@ class Model:
     @property
     def dtype(self):
         return self.parameters.flat.dtype
+
+    @property
+    def matrices(self):
+        """{name: matrix} of the parameters that are matrices; slices of their rows are arrays."""
+        return {name: array for name, array in self.parameters.items() if array.ndim > 1}
+
+    def kept(self, names):
+        """The array of one parameter, or of several that lie side by side, as the model keeps it."""
+        return self.parameters.fused(names)
+
+    def _operations(self):
+        return backend.active(self.config)
 
     def loss_and_gradients(self, ids, targets, micro_batches=1, noise_seed=None, types=None, lengths=None):
         """The mean loss in nats over the targets that are not IGNORED, and {name: gradient} with parameter's shapes
@@ -199,7 +213,7 @@ class Model:
         in every layer, also share the first store: its matrices in turn, while each has vectors of its own. The first
         `used` stores hold gradients already, others are cleared.
         """
-        op, config, shapes = backend.active(self.config), self.config, self.parameters.shapes
+        op, config, shapes = self._operations(), self.config, self.parameters.shapes
         shards = cut(config, *ids.shape, self._reading(ids.shape[1], lengths), self.workers.threads)
         shared, ids, targets = shards[0].shares_gradients, ids.reshape(-1), targets.reshape(-1)
         types = None if types is None else types.reshape(-1)
@@ -348,7 +362,7 @@ class Model:
 
     def _map_hidden(self, function, hidden, B, T, past=0, lengths=None):
         """function(op, h, rows) for chunks of the rows h = hidden(op, shard) of each shard of B sequences."""
-        op, chunk = backend.active(self.config), max(1, LOGITS_AT_A_TIME // self.config.vocab_size)
+        op, chunk = self._operations(), max(1, LOGITS_AT_A_TIME // self.config.vocab_size)
 
         def shard_results(_, shard):
             h, results = hidden(op, shard), []
