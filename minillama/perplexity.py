@@ -212,8 +212,8 @@ def token_parts(tokenizer, pieces):
 
 
 # Where a text can be cut without a change in its tokens: after a line break or before a blank, a single one between
-# signs. No word of a tokenizer's pattern goes across such a place. (SentencePiece puts a blank before each piece, which
-# may make one token another: one in a piece of a million bytes.)
+# signs. No word of a tokenizer's pattern goes across such a place. (SentencePiece puts a blank before what it encodes:
+# with it, each piece of a million bytes has one token more.)
 _CUT = re.compile(r"(?<=\S)(?:\n(?=\S)|(?= \S))")
 
 
