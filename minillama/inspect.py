@@ -156,7 +156,7 @@ def draw(model, tokenizer, seen, folder, positions=16):
     tokens, probabilities = (array[:, end, 0] for array in top_tokens(model, seen, 1))
     best = [token_labels(tokenizer, row) for row in tokens]
     following = right = None
-    if model.config.causal:
+    if model.config.causal and len(ids) > 1:
         following = [*labels[end][1:], ""]
         right = tokens == [*ids[end][1:], -1]
     shown = labels[end], folder / "logit-lens.png"

@@ -195,10 +195,12 @@ def stream_norms(norms, tokens, path, title=""):
               label="embedding, then after each feed-forward")  # fmt: skip
     axes.plot(places[1::2], median[1::2], color=COLOURS["blue"], ls="", marker="o", ms=5, mfc="white",
               label="after each attention")  # fmt: skip
-    axes.set(xlabel="layers that the stream has passed", ylabel="length of the stream |x|", yscale="log")
-    if norms.max() < 300 * norms.min():  # within two decades, powers of ten alone say too little
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="layers that the stream has passed", ylabel="length of the stream |x|")
+    if norms.min() > 0:
+        axes.set(yscale="log", ylim=(norms.min() / 1.3, norms.max() * 1.3))  # so that a norm's rounding looks like none
+        if norms.max() < 300 * norms.min():  # within two decades, powers of ten alone say too little
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if norms.max() > 3 * norms.min() else range(1, 10)))
+            axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
