@@ -1,4 +1,4 @@
-"""The command line: python -m minillama train | sample | fill | compare | tokenizer | info | table | bench | ablate"""
+"""The command line: python -m minillama COMMAND; `python -m minillama --help` lists the commands."""
 
 import argparse
 import importlib.util
@@ -204,6 +204,57 @@ def fill(options):
     print(tokenizer.decode(filled[filled != tokenizer.end_of_text] if tokenizer.end_of_text is not None else filled))
     for place in gaps:
         print(f"{probabilities[place]:8.1%}  {tokenizer.decode(filled[place : place + 1])!r}", file=sys.stderr)
+
+
+def inspect(options):
+    from .inspect import draw, lens_table, prompt_ids, trace
+
+    model, tokenizer = load(options.model, options.threads)
+    if tokenizer is None:
+        raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
+    ids = prompt_ids(model, tokenizer, options.prompt)
+    seen = trace(model, ids, layers=None if options.layer is None else [options.layer])
+    gaps = [] if tokenizer.mask_token is None else [i for i, token in enumerate(ids) if token == tokenizer.mask_token]
+    print(lens_table(model, tokenizer, seen, gaps[0] if gaps else len(ids) - 1, options.top))
+    for path in draw(model, tokenizer, seen, options.out):
+        print(path)
+
+
+def perplexity(options):
+    from tqdm import tqdm
+
+    from .perplexity import check_windows, perplexity, pseudo_perplexity, read_pieces, require_causal, table
+
+    model, tokenizer = load(options.model, options.threads)
+    if tokenizer is None:
+        raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
+    if not options.pseudo:
+        require_causal(model)
+    elif options.stride is not None:
+        raise ValueError("pseudo-perplexity reads windows side by side; leave --stride out")
+    context, stride = check_windows(model, options.context, options.stride)
+    if options.int8:
+        from .quantize import quantize
+
+        model = quantize(model)
+    scores = {}
+    for path in options.files:
+        size = Path(path).stat().st_size
+        with tqdm(total=size, unit="B", unit_scale=True, desc=path, leave=False) as bar:
+
+            def report(tokens, bar=bar):
+                bar.update(len(tokenizer.decode_bytes(tokens)))
+
+            if options.pseudo:
+                scores[path] = pseudo_perplexity(model, tokenizer, read_pieces(path), context, report)
+            else:
+                scores[path] = perplexity(model, tokenizer, read_pieces(path), context, stride, report)
+    print(table(scores))
+    if options.pseudo:
+        print(f"\npseudo-perplexity: each token is hidden in turn, and read from the others in its {context} tokens")
+        return
+    known = f"{context - stride + 1} to {context}" if stride > 1 else context
+    print(f"\nwindows of {context} tokens, {stride} apart: a token is scored by the {known} tokens before it")
 
 
 def compare(options):
@@ -428,6 +479,28 @@ def _parser():
     made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
     made.add_argument("text", help="the text, with a mark for each token that is missing")
     made.add_argument("--gap", default="___", metavar="MARK", help=_help("the mark", "___"))
+    threads(made)
+
+    text = "attention maps, lengths of the residual stream and the logit lens of a model that reads a prompt"
+    made = command("inspect", inspect, text)
+    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    made.add_argument("--prompt", required=True, metavar="TEXT", help="the text to read; special tokens in it count")
+    made.add_argument("--out", required=True, metavar="DIR", help="folder that receives the figures, as PNG")
+    text = "layer whose attention is drawn, from 0 (default: all)"
+    made.add_argument("--layer", type=int, metavar="N", help=text)
+    made.add_argument("--top", type=int, default=5, metavar="N", help=_help("tokens to print for each layer", 5))
+    threads(made)
+
+    made = command("perplexity", perplexity, "how well a model predicts text files, by token and by byte")
+    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    made.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text files, each scored by itself")
+    text = "tokens in a window (default: the model's context, at most 2048)"
+    made.add_argument("--context", type=int, metavar="N", help=text)
+    text = "tokens from window to window; fewer give every token more context and take longer (default: half a window)"
+    made.add_argument("--stride", type=int, metavar="N", help=text)
+    text = "of a bidirectional model: hide each token in turn, and predict it from those around it"
+    made.add_argument("--pseudo", action="store_true", help=text)
+    made.add_argument("--int8", action="store_true", help="round the weights to 8 bits, as sample does")
     threads(made)
 
     from .compare import Terms
