@@ -1,4 +1,4 @@
-"""The command line: python -m minillama train | sample | fill | compare | tokenizer | info | table | bench | ablate"""
+"""The command line: python -m minillama COMMAND, with the commands that `_parser` lists."""
 
 import argparse
 import importlib.util
@@ -152,15 +152,7 @@ def _describe_run(run):
 def sample(options):
     from .generate import generate
 
-    model, tokenizer = load(options.model, options.threads)
-    if not model.config.causal:
-        raise ValueError(f"{options.model} fills gaps and writes no text; try minillama fill {options.model} TEXT")
-    if tokenizer is None:
-        raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
-    if options.int8:
-        from .quantize import quantize
-
-        model = quantize(model)
+    model, tokenizer = _load_writer(options)
     prompt = list(tokenizer.encode(options.prompt, special=False))
     if tokenizer.end_of_text is not None:
         prompt = [tokenizer.end_of_text, *prompt]
@@ -170,14 +162,49 @@ def sample(options):
         prompt = list(tokenizer.encode("\n"))
     tokens = generate(
         model, prompt, options.max_tokens, options.temperature, options.top_k, options.top_p, options.seed,
-        stop=tokenizer.end_of_text, sliding_window=options.sliding_window,
+        stop={tokenizer.end_of_text}, sliding_window=options.sliding_window,
     )  # fmt: skip
     stream = tokenizer.stream()
     print(options.prompt, end="", flush=True)
-    for token in tokens:
-        if token != tokenizer.end_of_text:
-            print(stream.feed(token), end="", flush=True)
+    try:
+        for token in tokens:
+            if token != tokenizer.end_of_text:
+                print(stream.feed(token), end="", flush=True)
+    except KeyboardInterrupt:
+        print()
+        return 130
     print(stream.finish())
+
+
+def chat(options):
+    from .chat import Conversation, converse
+    from .chat_templates import recognise
+
+    model, tokenizer = _load_writer(options)
+    template = options.template or recognise(options.model, tokenizer)
+    conversation = Conversation(
+        model, tokenizer, template, options.system, options.max_tokens, options.temperature, options.top_k,
+        options.top_p, options.seed,
+    )  # fmt: skip
+    try:
+        converse(conversation)
+    except KeyboardInterrupt:
+        print()
+        return 130
+
+
+def _load_writer(options):
+    """The model and the tokenizer of a command that writes text; ValueError for a model that cannot."""
+    model, tokenizer = load(options.model, options.threads)
+    if not model.config.causal:
+        raise ValueError(f"{options.model} fills gaps and writes no text; try minillama fill {options.model} TEXT")
+    if tokenizer is None:
+        raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
+    if options.int8:
+        from .quantize import quantize
+
+        model = quantize(model)
+    return model, tokenizer
 
 
 def fill(options):
@@ -398,29 +425,40 @@ def _parser():
 
     _add_fields(made.add_argument_group("training"), Settings, _TRAINING_OPTIONS)
 
+    def writer(made):
+        """The options of a command that writes text with a model."""
+        made.add_argument(
+            "--temperature", type=float, default=0.8, help=_help("above 0; lower is more predictable", 0.8)
+        )
+        text = "choose among the K likeliest tokens (default: all)"
+        made.add_argument("--top-k", type=int, metavar="K", help=text)
+        text = "choose among the likeliest tokens that hold P of the probability"
+        made.add_argument("--top-p", type=float, default=0.95, metavar="P", help=_help(text, 0.95))
+        made.add_argument("--seed", type=int, default=0, help=_help("of the random choices", 0))
+        text = "tokens to write (default: what fits the context)"
+        made.add_argument("--max-tokens", type=int, metavar="N", help=text)
+        text = "round the weights to 8 bits: a quarter of the memory, faster"
+        made.add_argument("--int8", action="store_true", help=text)
+        threads(made)
+
     made = command("sample", sample, "continue a text with a model")
     made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
     made.add_argument("--prompt", default="", help="the text to continue (default: none, the model begins)")
-    made.add_argument("--temperature", type=float, default=0.8, help=_help("above 0; lower is more predictable", 0.8))
-    made.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest tokens (default: all)")
-    made.add_argument(
-        "--top-p",
-        type=float,
-        default=0.95,
-        metavar="P",
-        help=_help("choose among the likeliest tokens that hold P of the probability", 0.95),
-    )
-    made.add_argument("--seed", type=int, default=0, help=_help("of the random choices", 0))
-    made.add_argument("--max-tokens", type=int, metavar="N", help="tokens to write (default: what fits the context)")
     made.add_argument(
         "--sliding-window",
         action="store_true",
         help="go on beyond the context, forgetting the older half of the text when it is full",
     )
-    made.add_argument(
-        "--int8", action="store_true", help="round the weights to 8 bits: a quarter of the memory, faster"
-    )
-    threads(made)
+    writer(made)
+
+    from .chat_templates import TEMPLATES
+
+    made = command("chat", chat, "talk with a model that was taught to answer; a line is a question")
+    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    text = "how a conversation is written down for the model (default: what its files tell)"
+    made.add_argument("--template", choices=TEMPLATES, help=text)
+    made.add_argument("--system", metavar="TEXT", help="system prompt (default: the one of the template, if any)")
+    writer(made)
 
     made = command("fill", fill, "fill the gaps of a text with a bidirectional model")
     made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
