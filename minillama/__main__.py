@@ -248,6 +248,21 @@ def compare(options):
     print(f"\nthe rows are in {options.out}")
 
 
+def download(options):
+    from .download import download
+
+    try:
+        folder, done, then = download(options.name, options.out, options.mirror)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    for file, digest, there in done:
+        state = "was there already" if there else "received"
+        checked = "as expected" if file.sha256 else f"{digest}, which was not known before"
+        print(f"{folder / file.name}: {state}, sha256 {checked}")
+    print(f"go on with: {then}")
+
+
 def train_tokenizer(options):
     from .corpora import read_corpus
     from .tokenizers import BPETokenizer
@@ -475,6 +490,15 @@ def _parser():
     made.add_argument("--out", default="comparison.jsonl", metavar="FILE", help=_help(text, "comparison.jsonl"))
     text = f"processors to use, one for each training (default: all, here {available_threads()})"
     made.add_argument("--threads", type=int, metavar="N", help=text)
+
+    from .download import DOWNLOADS
+
+    made = command("download", download, "fetch a model or a text from its public address, and check what was received")
+    text = f"one of {', '.join(DOWNLOADS)}, or hf:OWNER/REPO, a model on Hugging Face"
+    made.add_argument("name", metavar="NAME", help=text)
+    made.add_argument("--out", metavar="DIR", help="folder that receives the files (default: downloads/NAME)")
+    text = "address that takes the place of scheme and host (default: Hugging Face and GitHub)"
+    made.add_argument("--mirror", metavar="URL", help=text)
 
     made = commands.add_parser("tokenizer", help="train a tokenizer, encode and decode with one")
     group = made.add_subparsers(metavar="COMMAND", required=True)
