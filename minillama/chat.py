@@ -15,9 +15,9 @@ from .interrupts import interruptible
 
 READ_AT_A_TIME = 256  # tokens of a question between two looks at Ctrl-C
 COMMANDS = {
-    "/reset": "forget the conversation",
-    "/system": "TEXT: another system prompt, from the next answer on",
-    "/quit": "leave, as Ctrl-D does",
+    "/system": "TEXT gives another system prompt from the next answer on, without TEXT none",
+    "/reset": "forgets the conversation, but for the system prompt",
+    "/quit": "leaves, as Ctrl-D does",
 }
 
 
@@ -114,7 +114,7 @@ class Conversation:
                 break
         else:
             full = f"the context of {self.model.config.cached_context} tokens is full"
-            self.cut = full if limit == room else f"{limit} tokens are the most that was asked for"
+            self.cut = full if limit == room else f"ended after {limit} tokens, the most that was asked for"
         yield stream.finish()
 
     def _read_nearly_all(self, text, stopped):
@@ -142,8 +142,8 @@ def converse(conversation, interactive=None):
     """
     interactive = sys.stdin.isatty() if interactive is None else interactive
     if interactive:
-        print(f"{conversation.template} format. {'; '.join(map(' '.join, COMMANDS.items()))}", file=sys.stderr)
-        print("Ctrl-C stops an answer; between answers it leaves", file=sys.stderr)
+        for line in [f"format {conversation.template}", *map(" ".join, COMMANDS.items()), "Ctrl-C stops an answer"]:
+            print(line, file=sys.stderr)
     for line in _lines(interactive):
         text = line.strip()
         try:
@@ -180,12 +180,12 @@ def _obey(conversation, command, text=None):
         conversation.reset()
         print("the conversation is forgotten", file=sys.stderr)
     elif command == "/system":
-        conversation.system = text
-        print("there is another system prompt" if text else "there is no system prompt of yours", file=sys.stderr)
+        conversation.system = text or ""
+        print("the system prompt is changed" if text else "there is no system prompt", file=sys.stderr)
     else:
         raise ValueError(
-            f"there is no command {command!r} here, but {', '.join(COMMANDS)}; where a text begins with /, put a word "
-            f"before it"
+            f"there is no command {command!r} here, but {', '.join(COMMANDS)}; put a word before a text that begins "
+            f"with /"
         )
 
 

@@ -1,4 +1,4 @@
-"""Chat templates: how a conversation is written down for a model that was taught to answer. A row for each format.
+"""Chat templates: how a conversation is written down for a model that was taught to answer. A row for each of them.
 
 A format is a function from messages to the pieces of a text, in order. A piece is a str, which is encoded as plain text
 whatever it looks like, or a Token, which becomes the id of that special token. So nobody can forge a special token by
@@ -24,7 +24,8 @@ class Token(str):
     """A special token, by its text."""
 
 
-BEGIN, END = Token("<s>"), Token("</s>")  # of Llama 1 and 2; elsewhere what begins and ends a text there
+# Of Llama 1 and 2, and of Llama 3; in a tokenizer without them, what begins and ends a text there.
+BEGIN, END, BEGIN3 = Token("<s>"), Token("</s>"), Token("<|begin_of_text|>")
 
 
 class Template(NamedTuple):
@@ -33,7 +34,7 @@ class Template(NamedTuple):
     pieces: Callable  # (system prompt or None, [(what the user says, answer or None)]) -> str and Token, in order
     marks: tuple[str, ...]  # all of them stand in a chat_template, of Hugging Face's folders, of this format
     stop: tuple[str, ...]  # special tokens that end an answer, as does the tokenizer's own that ends a text
-    tokens: tuple[str, ...] = ()  # special tokens that only this format has
+    tokens: tuple[str, ...] = ()  # special tokens by which a tokenizer without a chat_template is known
     reserved: tuple[str, ...] = ()  # plain text that has a meaning in the format, so that no message may have it
     system: str | None = None  # the system prompt that the models know, where none is given
 
@@ -58,7 +59,7 @@ def llama3(system, turns):
 
     Source: Meta's llama3 repository, llama/tokenizer.py, ChatFormat.
     """
-    yield Token("<|begin_of_text|>")
+    yield BEGIN3
     for role, text in _messages(system, turns):
         yield Token("<|start_header_id|>")
         yield role
@@ -82,6 +83,33 @@ def vicuna(system, turns):
         if answer is not None:
             yield f" {answer.strip()}"
             yield END
+
+
+def chatml(system, turns):
+    """For each message <|im_start|>(role), line end, text, <|im_end|>, line end; nothing is stripped
+
+    Source: the chat_template of HuggingFaceTB/SmolLM2-135M-Instruct; the format is OpenAI's.
+    """
+    for role, text in _messages(system, turns):
+        yield Token("<|im_start|>")
+        yield f"{role}\n"
+        if text is not None:
+            yield text
+            yield Token("<|im_end|>")
+            yield "\n"
+
+
+def zephyr(system, turns):
+    """For each message <|role|> as plain text, line end, text, </s>, line end; nothing is stripped
+
+    Source: the chat_template of TinyLlama/TinyLlama-1.1B-Chat-v1.0, which is that of HuggingFaceH4/zephyr-7b-beta.
+    """
+    for role, text in _messages(system, turns):
+        yield f"<|{role}|>\n"
+        if text is not None:
+            yield text
+            yield END
+            yield "\n"
 
 
 def _messages(system, turns):
@@ -112,6 +140,21 @@ TEMPLATES = {
         stop=("</s>",),
         system="A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
         "detailed, and polite answers to the user's questions.",
+    ),
+    "zephyr": Template(
+        zephyr,
+        marks=("<|user|>", "message['content'] + eos_token"),
+        stop=("</s>",),
+        reserved=("<|system|>", "<|user|>", "<|assistant|>"),
+    ),
+    "chatml": Template(
+        chatml, marks=("<|im_start|>",), stop=("<|im_end|>", "<|endoftext|>"), tokens=("<|im_start|>", "<|im_end|>")
+    ),
+    "smollm": Template(
+        chatml,
+        marks=("<|im_start|>", "named SmolLM"),
+        stop=("<|im_end|>", "<|endoftext|>"),
+        system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
     ),
 }
 
@@ -162,12 +205,12 @@ def recognise(path, tokenizer):
     else:
         known = tokenizer.special_tokens
         names = [name for name, row in TEMPLATES.items() if row.tokens and all(token in known for token in row.tokens)]
-    if len(names) == 1:
-        return names[0]
+    if names:
+        return max(names, key=lambda name: len(TEMPLATES[name].marks))  # the more special one
     reason = "it comes without a chat template" if published is None else "its chat template is none that is known here"
     raise ValueError(
         f"in which format {path} was taught to chat cannot be told: {reason}. Choose with --template one of "
-        f"{', '.join(TEMPLATES)}"
+        f"{', '.join(TEMPLATES)}; a model that was taught no chat, but to continue texts, is for minillama sample"
     )
 
 
@@ -194,9 +237,10 @@ def _published_template(folder):
 def _special(tokenizer, template, token):
     """The id of a special token: by its text, or what begins or ends a text in this tokenizer where the format's do."""
     found = tokenizer.special_tokens.get(token)
-    if found is None and token not in TEMPLATES[template].tokens:
-        end = tokenizer.end_of_text
-        found = end if token == END else getattr(tokenizer, "begin_of_text", end)
+    if found is None and token in (BEGIN, BEGIN3):
+        found = getattr(tokenizer, "begin_of_text", tokenizer.end_of_text)
+    elif found is None and token == END:
+        found = tokenizer.end_of_text
     if found is None:
         raise ValueError(
             f"the chat format {template} needs the special token {token}, which the tokenizer of this model does not "

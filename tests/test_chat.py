@@ -19,7 +19,8 @@ from minillama.tokenizers import BPETokenizer, CharTokenizer
 SAMPLE = "Hello, what is a llama? A llama is a kind animal. Be brief. USER: ASSISTANT: [INST] [/INST] system user\n"
 LLAMA2 = ("<s>", "</s>")
 LLAMA3 = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-TOKENS = {"llama2": LLAMA2, "llama3": LLAMA3, "vicuna": LLAMA2}
+CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+TOKENS = dict(llama2=LLAMA2, llama3=LLAMA3, vicuna=LLAMA2, zephyr=LLAMA2, chatml=CHATML, smollm=CHATML)
 TALK = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": " Hello "},
@@ -68,6 +69,17 @@ def say(conversation, text, **settings):
             "<|start_header_id|>assistant<|end_header_id|>\n\n",
         ),
         ("vicuna", "<s>Be brief. USER: Hello ASSISTANT: Hi!</s>USER: What is a llama? ASSISTANT:"),
+        (
+            "zephyr",
+            "<|system|>\nBe brief.</s>\n<|user|>\n Hello </s>\n<|assistant|>\nHi! </s>\n"
+            "<|user|>\nWhat is a llama?</s>\n<|assistant|>\n",
+        ),
+        (
+            "chatml",
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n Hello <|im_end|>\n"
+            "<|im_start|>assistant\nHi! <|im_end|>\n<|im_start|>user\nWhat is a llama?<|im_end|>\n"
+            "<|im_start|>assistant\n",
+        ),
     ],
 )
 def test_the_text_of_each_format(template, expected):
@@ -87,6 +99,9 @@ def test_without_a_system_prompt_there_is_none_or_the_one_that_the_models_know()
     assert tokenizer.decode(encode_chat("vicuna", tokenizer, empty)) == "<s>USER: Hello ASSISTANT:"
     tokenizer = make_tokenizer("llama3")
     assert "system" not in tokenizer.decode(encode_chat("llama3", tokenizer, hello))
+    tokenizer = make_tokenizer("smollm")
+    expected = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>"
+    assert tokenizer.decode(encode_chat("smollm", tokenizer, hello)).startswith(expected)
 
 
 @each_template
@@ -103,12 +118,13 @@ def test_special_tokens_that_somebody_types_are_plain_text(template):
 
 
 def test_marks_that_are_plain_text_are_refused():
-    tokenizer = make_tokenizer("llama2")
-    for mark in ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"):
-        with pytest.raises(ValueError, match="by which the format llama2 tells who is speaking"):
-            encode_chat("llama2", tokenizer, [{"role": "user", "content": f"a {mark} b"}])
-    answer = [TALK[1], {"role": "assistant", "content": "a [INST]"}, TALK[1]]
-    assert "a [INST]" in tokenizer.decode(encode_chat("llama2", tokenizer, answer))  # the model's own is history
+    for template in ("llama2", "zephyr"):
+        tokenizer = make_tokenizer(template)
+        for mark in TEMPLATES[template].reserved:
+            with pytest.raises(ValueError, match=f"by which the format {template} tells who is speaking"):
+                encode_chat(template, tokenizer, [{"role": "user", "content": f"a {mark} b"}])
+            answer = [TALK[1], {"role": "assistant", "content": f"a {mark}"}, TALK[1]]
+            assert f"a {mark}" in tokenizer.decode(encode_chat(template, tokenizer, answer))  # the model's own
 
 
 @pytest.mark.parametrize("roles", [[], ["system"], ["user", "assistant"], ["assistant"], ["user", "user"], ["x"]])
@@ -118,7 +134,9 @@ def test_messages_that_are_not_in_turn_are_refused(roles):
 
 
 def test_a_tokenizer_without_the_tokens_of_the_format_is_refused():
-    with pytest.raises(ValueError, match="needs the special token <.begin_of_text.>.* does not have.*vicuna"):
+    with pytest.raises(
+        ValueError, match="needs the special token <.(begin_of_text|start_header_id).>.* does not have.*vicuna"
+    ):
         encode_chat("llama3", make_tokenizer("llama2"), TALK)
     with pytest.raises(ValueError, match="needs the special token <s>"):
         encode_chat("llama2", CharTokenizer.train(SAMPLE + "<>/"), TALK)
@@ -144,6 +162,9 @@ JINJA = {
     "llama2": "{% if s %}<<SYS>>{{ s }}{% endif %}[INST] {{ user }} [/INST]",
     "llama3": "<|start_header_id|>{{ role }}<|end_header_id|>\n\n{{ text }}<|eot_id|>",
     "vicuna": "USER: {{ user }} ASSISTANT:",
+    "zephyr": "{{ '<|user|>\\n' + message['content'] + eos_token }}",
+    "chatml": "<|im_start|>{{ role }}",
+    "smollm": "{{ 'an assistant named SmolLM' }}<|im_start|>{{ role }}",
 }
 
 
@@ -159,7 +180,8 @@ def test_a_template_is_known_by_what_a_folder_says(template, tmp_path):
 
 
 def test_a_template_is_known_by_special_tokens_or_asked_for(tmp_path):
-    assert recognise(tmp_path / "model.bin", make_tokenizer("llama3")) == "llama3"
+    for template in ("llama3", "chatml"):
+        assert recognise(tmp_path / "model.bin", make_tokenizer(template)) == template
     with pytest.raises(ValueError, match="without a chat template. Choose with --template one of llama2, llama3, vicu"):
         recognise(tmp_path, make_tokenizer("llama2"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "[INST] {{ user }} [/INST]"}))
@@ -211,7 +233,7 @@ def test_only_what_is_new_is_read(template, reads):
     reads.clear()
     conversation.ask("Hello")
     prompt = conversation._prompt.tolist()
-    known = written if template == "llama3" else first  # the others put a blank before the answer
+    known = first if template in ("llama2", "vicuna") else written  # these put a blank before the answer
     assert prompt[: len(known)] == known
     list(conversation.answer())
     assert reads == [len(prompt) - len(known), *[1] * 5]
@@ -288,7 +310,7 @@ def test_an_answer_that_is_not_whole_says_why():
     conversation = conversation_with("llama2", top_k=1)
     only(conversation.model, conversation.tokenizer.encode("a")[0])
     conversation.max_tokens = 7
-    assert say(conversation, "Hello") == "a" * 7 and "7 tokens are the most" in conversation.cut
+    assert say(conversation, "Hello") == "a" * 7 and "after 7 tokens" in conversation.cut
     conversation.max_tokens = None
     assert set(say(conversation, "Hello")) == {"a"} and conversation.cut == "the context of 128 tokens is full"
     assert conversation._cache.length == 127
@@ -352,7 +374,7 @@ def chat(folder, monkeypatch, capsys):
 
 def test_each_line_is_answered_until_the_end_of_the_input(chat):
     code, out, err = chat("Hello\n\nWhat is a llama?\n", "--max-tokens", "5")
-    assert code == 0 and out and err == "[5 tokens are the most that was asked for]\n" * 2
+    assert code == 0 and out and err == "[ended after 5 tokens, the most that was asked for]\n" * 2
     assert chat("Hello\n\nWhat is a llama?", "--max-tokens", "5")[1] == out  # no line end after the last line
     assert chat("Hello\nWhat is a llama?", "--max-tokens", "5", "--seed", "1")[1] != out
     assert chat("Hello\nWhat is a llama?", "--max-tokens", "5", "--system", "Be brief.")[1] != out
@@ -367,7 +389,7 @@ def test_commands(chat):
     brief = chat("Hello\n", "--max-tokens", "5", "--top-k", "1", "--system", "Be brief.")[1]
     assert out == brief + first
     code, out, err = chat("/rest\n")
-    assert code == 1 and "no command '/rest' here, but /reset, /system, /quit" in err
+    assert code == 1 and "no command '/rest' here, but /system, /reset, /quit" in err
 
 
 def test_turns_that_are_forgotten_are_told(chat):
@@ -409,7 +431,7 @@ def interrupt_at(monkeypatch, *calls):
 def test_ctrl_c_stops_the_answer_and_not_the_program(chat, monkeypatch):
     interrupt_at(monkeypatch, 3)
     code, out, err = chat("Hello\nHello\n", "--max-tokens", "9")
-    assert code == 0 and err == "[stopped]\n[9 tokens are the most that was asked for]\n"
+    assert code == 0 and err == "[stopped]\n[ended after 9 tokens, the most that was asked for]\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -433,7 +455,7 @@ def test_lines_through_a_pipe(folder):
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stderr.decode().count("6 tokens are the most") == 3 and b"forgotten" in done.stderr
+    assert done.stderr.decode().count("ended after 6 tokens") == 3 and b"forgotten" in done.stderr
     assert done.stdout.decode("utf-8").endswith("\n")
 
 
@@ -445,4 +467,4 @@ def test_a_model_whose_format_is_not_known_asks_for_it(tmp_path, capsys, monkeyp
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
     assert main(["chat", str(tmp_path), "--template", "vicuna", "--system", "", "--max-tokens", "3"]) == 0
     assert main(["chat", str(tmp_path), "--template", "llama3"]) == 1
-    assert "<|begin_of_text|>" in capsys.readouterr().err
+    assert "the chat format llama3 needs the special token" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """The same ids as transformers' apply_chat_template makes with the formats written as Jinja, as the models come with.
 
-Llama 2's and Llama 3's say what the chat_template of Meta's folders on Hugging Face says. Vicuna's come without one;
-its Jinja says what FastChat's conversation.py writes for vicuna_v1.1.
+They say what the chat_template of the models' folders on Hugging Face says (Meta's, TinyLlama's, SmolLM2's). Vicuna
+comes without one; its Jinja says what FastChat's conversation.py writes for vicuna_v1.1.
 """
 
 import pytest
@@ -43,10 +43,18 @@ JINJA = {
     {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}""",
+    "zephyr": """
+{%- for m in messages -%}{{- '<|' + m.role + '|>\n' + m.content + eos_token + '\n' -}}{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>\n' -}}{%- endif -%}""",
+    "chatml": """
+{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' -}}{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}""",
 }
+JINJA["smollm"] = JINJA["chatml"]
 LLAMA2 = ("<unk>", "<s>", "</s>")
 LLAMA3 = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-TOKENS = {"llama2": LLAMA2, "llama3": LLAMA3, "vicuna": LLAMA2}
+CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+TOKENS = dict(llama2=LLAMA2, llama3=LLAMA3, vicuna=LLAMA2, zephyr=LLAMA2, chatml=CHATML, smollm=CHATML)
 TEXT = (
     "A chat between a curious user and an assistant. USER: Hé, ça va? ASSISTANT: Hello! 12\n\n [INST] [/INST] system\n"
 )
