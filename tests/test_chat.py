@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -289,6 +290,19 @@ def test_a_question_that_does_not_fit_is_refused_and_the_conversation_goes_on():
     assert say(conversation, "Hello?")
 
 
+def test_a_question_may_leave_room_for_a_single_token():
+    conversation = conversation_with("llama3", 128)
+    conversation.ask("?")
+    length = len(conversation._prompt)
+    conversation.ask("?" * (128 - length))
+    assert len(conversation._prompt) == 127
+    list(conversation.answer())
+    assert conversation._cache.length == 127
+    conversation.reset()
+    with pytest.raises(ValueError, match="takes 128 tokens, .* context is 128"):
+        conversation.ask("?" * (129 - length))
+
+
 def only(model, token):
     """The model writes this token, whatever it reads."""
     model.parameters["output"][:] = 0
@@ -448,15 +462,35 @@ def test_ctrl_c_ends_a_sample_with_a_line_end(folder, monkeypatch, capsys):
     assert out.startswith("A llama") and out.endswith("\n") and err == ""
 
 
-def test_lines_through_a_pipe(folder):
-    command = [sys.executable, "-m", "minillama", "chat", folder, "--max-tokens", "6", "--top-k", "1", "--threads", "1"]
+def test_lines_through_a_pipe(folder, chat):
+    options = ["--max-tokens", "6", "--top-k", "1"]
+    expected = chat("Hello ☕\n/reset\nHello ☕\n\ufffd\n", *options)[1]
     done = subprocess.run(
-        command, input="Hello ☕\n/reset\nHello ☕".encode() + b"\n\xff\n", capture_output=True, timeout=120,
+        [sys.executable, "-m", "minillama", "chat", folder, "--threads", "1", *options],
+        input="Hello ☕\n/reset\nHello ☕".encode() + b"\n\xff\n", capture_output=True, timeout=120,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.decode().count("ended after 6 tokens") == 3 and b"forgotten" in done.stderr
-    assert done.stdout.decode("utf-8").endswith("\n")
+    assert done.stdout.decode("utf-8").splitlines() == expected.splitlines()
+
+
+def test_at_a_terminal(folder):
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "minillama", "chat", folder, "--max-tokens", "6", "--threads", "1"]
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    seen = b""
+    for typed in (b"Hello\n", b"/rest\n", b"\x04"):  # the last one is Ctrl-D
+        while not seen.endswith(b"> "):
+            assert select.select([master], [], [], 60)[0], seen
+            seen += os.read(master, 1000)
+        os.write(master, typed)
+        seen += b"."
+    assert process.wait(60) == 0
+    os.close(master)
+    assert b"format llama3" in seen and b"no command '/rest'" in seen and seen.count(b"> ") == 3
 
 
 def test_a_model_whose_format_is_not_known_asks_for_it(tmp_path, capsys, monkeypatch):

@@ -386,7 +386,9 @@ WEIGHTS = {"path": "model-00001-of-00001.safetensors", "size": len(CONTENT), "lf
 
 
 def test_a_repository_is_received_as_far_as_a_model_needs_it(repository, server, tmp_path):
-    others = [{"path": name, "size": 9} for name in ("README.md", "a/config.json", "../config.json", "model.bin")]
+    others = [
+        {"path": name, "size": 9} for name in ("README.md", "a/config.json", "config.json/../x", "config.json.old")
+    ]
     repository({"path": "config.json", "size": len(CONTENT)}, *others, WEIGHTS)
     folder, done, then = download("hf:owner/some.model-1", tmp_path, server.address, quiet=True)
     assert server.paths == [
@@ -413,10 +415,11 @@ def test_repositories_that_are_no_models(repository, server, tmp_path):
 @pytest.mark.parametrize(
     "content",
     [b"<html>", b"{}", b"[3]", b'[{"path": 3}]', b'[{"path": "config.json"}]', b"[" * 100_000, b"\xff",
-     b'[{"path": "config.json", "size": 9, "lfs": {"oid": "../x"}}]'],
+     b'[{"path": "model.safetensors", "size": 9, "lfs": {"oid": "../x"}}]', b'[{"path": "config.json", "size": "9"}]'],
 )  # fmt: skip
 def test_listings_that_are_none(content, server, tmp_path):
     server.content = content
-    with pytest.raises(ValueError, match="list of files|no model.safetensors"):
+    words = "no model.safetensors" if content == b"{}" else "does not answer with a list of files"
+    with pytest.raises(ValueError, match=words):
         download("hf:owner/model", tmp_path, server.address)
     assert names(tmp_path) == []
