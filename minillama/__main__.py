@@ -1,4 +1,4 @@
-"""The command line: python -m minillama COMMAND, with the commands that `_parser` lists."""
+"""The command line: python -m minillama COMMAND; `python -m minillama --help` lists the commands."""
 
 import argparse
 import importlib.util
