@@ -153,22 +153,25 @@ def sample(options):
     from .generate import generate
 
     model, tokenizer = _load_writer(options)
-    prompt = list(tokenizer.encode(options.prompt, special=False))
-    if tokenizer.end_of_text is not None:
-        prompt = [tokenizer.end_of_text, *prompt]
+    prompt, end = list(tokenizer.encode(options.prompt, special=False)), tokenizer.end_of_text
+    begin = getattr(tokenizer, "begin_of_text", end)
+    if begin is not None:
+        prompt = [begin, *prompt]
     elif not prompt:
         if b"\n" not in tokenizer.vocab:
             raise ValueError("this model has no token that a text begins with; give the beginning with --prompt")
         prompt = list(tokenizer.encode("\n"))
     tokens = generate(
         model, prompt, options.max_tokens, options.temperature, options.top_k, options.top_p, options.seed,
-        stop={tokenizer.end_of_text}, sliding_window=options.sliding_window,
+        stop={begin, end}, sliding_window=options.sliding_window,
     )  # fmt: skip
     stream = tokenizer.stream()
+    for token in prompt:
+        stream.feed(token)  # a token may be spelled in another way at the start of a text
     print(options.prompt, end="", flush=True)
     try:
         for token in tokens:
-            if token != tokenizer.end_of_text:
+            if token not in (begin, end):  # where another text begins, this one has ended as well
                 print(stream.feed(token), end="", flush=True)
     except KeyboardInterrupt:
         print()
@@ -199,7 +202,9 @@ def _load_writer(options):
     if not model.config.causal:
         raise ValueError(f"{options.model} fills gaps and writes no text; try minillama fill {options.model} TEXT")
     if tokenizer is None:
-        raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
+        raise ValueError(
+            f"{options.model} comes without a tokenizer, which turns text into tokens; put its file beside it"
+        )
     if options.int8:
         from .quantize import quantize
 

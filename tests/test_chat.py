@@ -462,6 +462,22 @@ def test_ctrl_c_ends_a_sample_with_a_line_end(folder, monkeypatch, capsys):
     assert out.startswith("A llama") and out.endswith("\n") and err == ""
 
 
+@pytest.mark.parametrize("last", LLAMA2)
+def test_a_sample_begins_as_texts_do_and_ends_where_they_end_or_another_begins(last, monkeypatch, capsys):
+    class Tokenizer(BPETokenizer):
+        begin_of_text = property(lambda self: self.special_tokens["<s>"])
+        end_of_text = property(lambda self: self.special_tokens["</s>"])
+
+    tokenizer, read, logits = Tokenizer.train(SAMPLE, 300, special_tokens=LLAMA2), [], Model.next_logits
+    model = make_model(tokenizer)
+    only(model, tokenizer.special_tokens[last])
+    monkeypatch.setattr("minillama.__main__.load", lambda path, threads: (model, tokenizer))
+    monkeypatch.setattr(Model, "next_logits", lambda self, ids, cache: read.append(ids[0]) or logits(self, ids, cache))
+    assert main(["sample", "x", "--prompt", "A llama", "--top-k", "1"]) == 0
+    assert capsys.readouterr().out == "A llama\n"
+    assert [ids.tolist() for ids in read] == [[tokenizer.begin_of_text, *tokenizer.encode("A llama")]]
+
+
 def test_lines_through_a_pipe(folder, chat):
     options = ["--max-tokens", "6", "--top-k", "1"]
     expected = chat("Hello ☕\n/reset\nHello ☕\n\ufffd\n", *options)[1]
