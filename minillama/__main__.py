@@ -53,6 +53,7 @@ _TRAINING_OPTIONS = {
     "init_std": "standard deviation of the initial weights",
     "eval_every": "steps between evaluations, samples and checkpoints",
 }
+_MODEL = "folder of a run, or of another model"
 _ABLATION_SHAPE = ("dim", "layers", "heads", "context")
 _ABLATION_SETTINGS = ("steps", "batch_size", "lr", "warmup", "lr_floor", "weight_decay", "clip", "init_std")
 _DATA_OPTIONS = {
@@ -462,7 +463,7 @@ def _parser():
         threads(made)
 
     made = command("sample", sample, "continue a text with a model")
-    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    made.add_argument("model", metavar="MODEL", help=_MODEL)
     made.add_argument("--prompt", default="", help="the text to continue (default: none, the model begins)")
     made.add_argument(
         "--sliding-window",
@@ -474,7 +475,7 @@ def _parser():
     from .chat_templates import TEMPLATES
 
     made = command("chat", chat, "talk with a model that was taught to answer; a line is a question")
-    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    made.add_argument("model", metavar="MODEL", help=_MODEL)
     text = "how a conversation is written down for the model (default: what its files tell)"
     made.add_argument("--template", choices=TEMPLATES, help=text)
     made.add_argument("--system", metavar="TEXT", help="system prompt (default: the one of the template, if any)")
