@@ -53,6 +53,7 @@ _TRAINING_OPTIONS = {
     "init_std": "standard deviation of the initial weights",
     "eval_every": "steps between evaluations, samples and checkpoints",
 }
+_MODEL = "folder of a run, or of another model"
 _ABLATION_SHAPE = ("dim", "layers", "heads", "context")
 _ABLATION_SETTINGS = ("steps", "batch_size", "lr", "warmup", "lr_floor", "weight_decay", "clip", "init_std")
 _COMPARISON_SETTINGS = ("steps", "batch_size", "lr", "init_std")
@@ -153,32 +154,64 @@ def _describe_run(run):
 def sample(options):
     from .generate import generate
 
-    model, tokenizer = load(options.model, options.threads)
-    if not model.config.causal:
-        raise ValueError(f"{options.model} fills gaps and writes no text; try minillama fill {options.model} TEXT")
-    if tokenizer is None:
-        raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
-    if options.int8:
-        from .quantize import quantize
-
-        model = quantize(model)
-    prompt = list(tokenizer.encode(options.prompt, special=False))
-    if tokenizer.end_of_text is not None:
-        prompt = [tokenizer.end_of_text, *prompt]
+    model, tokenizer = _load_writer(options)
+    prompt, end = list(tokenizer.encode(options.prompt, special=False)), tokenizer.end_of_text
+    begin = getattr(tokenizer, "begin_of_text", end)
+    if begin is not None:
+        prompt = [begin, *prompt]
     elif not prompt:
         if b"\n" not in tokenizer.vocab:
             raise ValueError("this model has no token that a text begins with; give the beginning with --prompt")
         prompt = list(tokenizer.encode("\n"))
     tokens = generate(
         model, prompt, options.max_tokens, options.temperature, options.top_k, options.top_p, options.seed,
-        stop=tokenizer.end_of_text, sliding_window=options.sliding_window,
+        stop={begin, end}, sliding_window=options.sliding_window,
     )  # fmt: skip
     stream = tokenizer.stream()
+    for token in prompt:
+        stream.feed(token)  # a token may be spelled in another way at the start of a text
     print(options.prompt, end="", flush=True)
-    for token in tokens:
-        if token != tokenizer.end_of_text:
-            print(stream.feed(token), end="", flush=True)
+    try:
+        for token in tokens:
+            if token not in (begin, end):  # where another text begins, this one has ended as well
+                print(stream.feed(token), end="", flush=True)
+    except KeyboardInterrupt:
+        print()
+        return 130
     print(stream.finish())
+
+
+def chat(options):
+    from .chat import Conversation, converse
+    from .chat_templates import recognise
+
+    model, tokenizer = _load_writer(options)
+    template = options.template or recognise(options.model, tokenizer)
+    conversation = Conversation(
+        model, tokenizer, template, options.system, options.max_tokens, options.temperature, options.top_k,
+        options.top_p, options.seed,
+    )  # fmt: skip
+    try:
+        converse(conversation)
+    except KeyboardInterrupt:
+        print()
+        return 130
+
+
+def _load_writer(options):
+    """The model and the tokenizer of a command that writes text; ValueError for a model that cannot."""
+    model, tokenizer = load(options.model, options.threads)
+    if not model.config.causal:
+        raise ValueError(f"{options.model} fills gaps and writes no text; try minillama fill {options.model} TEXT")
+    if tokenizer is None:
+        raise ValueError(
+            f"{options.model} comes without a tokenizer, which turns text into tokens; put its file beside it"
+        )
+    if options.int8:
+        from .quantize import quantize
+
+        model = quantize(model)
+    return model, tokenizer
 
 
 def fill(options):
@@ -272,6 +305,21 @@ def compare(options):
         if text is not None:
             print(f"\n{title}:\n{text}")
     print(f"\nthe rows are in {options.out}")
+
+
+def download(options):
+    from .download import download
+
+    try:
+        folder, done, then = download(options.name, options.out, options.mirror)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    for file, digest, there in done:
+        state = "was there already" if there else "received"
+        checked = "as expected" if file.sha256 else f"{digest}, which was not known before"
+        print(f"{folder / file.name}: {state}, sha256 {checked}")
+    print(f"go on with: {then}")
 
 
 def train_tokenizer(options):
@@ -451,29 +499,40 @@ def _parser():
 
     _add_fields(made.add_argument_group("training"), Settings, _TRAINING_OPTIONS)
 
+    def writer(made):
+        """The options of a command that writes text with a model."""
+        made.add_argument(
+            "--temperature", type=float, default=0.8, help=_help("above 0; lower is more predictable", 0.8)
+        )
+        text = "choose among the K likeliest tokens (default: all)"
+        made.add_argument("--top-k", type=int, metavar="K", help=text)
+        text = "choose among the likeliest tokens that hold P of the probability"
+        made.add_argument("--top-p", type=float, default=0.95, metavar="P", help=_help(text, 0.95))
+        made.add_argument("--seed", type=int, default=0, help=_help("of the random choices", 0))
+        text = "tokens to write (default: what fits the context)"
+        made.add_argument("--max-tokens", type=int, metavar="N", help=text)
+        text = "round the weights to 8 bits: a quarter of the memory, faster"
+        made.add_argument("--int8", action="store_true", help=text)
+        threads(made)
+
     made = command("sample", sample, "continue a text with a model")
-    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    made.add_argument("model", metavar="MODEL", help=_MODEL)
     made.add_argument("--prompt", default="", help="the text to continue (default: none, the model begins)")
-    made.add_argument("--temperature", type=float, default=0.8, help=_help("above 0; lower is more predictable", 0.8))
-    made.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest tokens (default: all)")
-    made.add_argument(
-        "--top-p",
-        type=float,
-        default=0.95,
-        metavar="P",
-        help=_help("choose among the likeliest tokens that hold P of the probability", 0.95),
-    )
-    made.add_argument("--seed", type=int, default=0, help=_help("of the random choices", 0))
-    made.add_argument("--max-tokens", type=int, metavar="N", help="tokens to write (default: what fits the context)")
     made.add_argument(
         "--sliding-window",
         action="store_true",
         help="go on beyond the context, forgetting the older half of the text when it is full",
     )
-    made.add_argument(
-        "--int8", action="store_true", help="round the weights to 8 bits: a quarter of the memory, faster"
-    )
-    threads(made)
+    writer(made)
+
+    from .chat_templates import TEMPLATES
+
+    made = command("chat", chat, "talk with a model that was taught to answer; a line is a question")
+    made.add_argument("model", metavar="MODEL", help=_MODEL)
+    text = "how a conversation is written down for the model (default: what its files tell)"
+    made.add_argument("--template", choices=TEMPLATES, help=text)
+    made.add_argument("--system", metavar="TEXT", help="system prompt (default: the one of the template, if any)")
+    writer(made)
 
     made = command("fill", fill, "fill the gaps of a text with a bidirectional model")
     made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
@@ -516,6 +575,15 @@ def _parser():
     made.add_argument("--out", default="comparison.jsonl", metavar="FILE", help=_help(text, "comparison.jsonl"))
     text = f"processors to use, one for each training (default: all, here {available_threads()})"
     made.add_argument("--threads", type=int, metavar="N", help=text)
+
+    from .download import DOWNLOADS
+
+    made = command("download", download, "fetch a model or a text from its public address, and check what was received")
+    text = f"one of {', '.join(DOWNLOADS)}, or hf:OWNER/REPO, a model on Hugging Face"
+    made.add_argument("name", metavar="NAME", help=text)
+    made.add_argument("--out", metavar="DIR", help="folder that receives the files (default: downloads/NAME)")
+    text = "address that takes the place of scheme and host (default: Hugging Face and GitHub)"
+    made.add_argument("--mirror", metavar="URL", help=text)
 
     made = commands.add_parser("tokenizer", help="train a tokenizer, encode and decode with one")
     group = made.add_subparsers(metavar="COMMAND", required=True)

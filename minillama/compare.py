@@ -219,7 +219,7 @@ def written(model, corpus, count):
     """(text, whether the model ended it) of texts by a causal model; the others reach as far as its context."""
     tokenizer, end = corpus.tokenizer, corpus.tokenizer.end_of_text
     for seed in range(_DRAWS, _DRAWS + count):
-        tokens = list(generate(model, [end], seed=seed, stop=end))
+        tokens = list(generate(model, [end], seed=seed, stop={end}))
         ended = tokens[-1] == end
         yield tokenizer.decode(tokens[:-1] if ended else tokens), ended
 

@@ -6,8 +6,8 @@ from . import backend
 from .memory import Arena, empty, frame
 
 
-def check_sampling(temperature, top_k, top_p):
-    """ValueError for settings that do not describe a distribution."""
+def check_sampling(temperature, top_k, top_p, max_tokens=None, seed=0):
+    """ValueError for settings that do not describe a distribution, or how to draw from it."""
     if not temperature > 0:
         raise ValueError(
             f"temperature must be above 0; received {temperature}. For the most likely token every time, use top-k 1"
@@ -16,6 +16,10 @@ def check_sampling(temperature, top_k, top_p):
         raise ValueError(f"top-k must be at least 1, the number of tokens to choose from; received {top_k}")
     if not 0 < top_p <= 1:
         raise ValueError(f"top-p must lie in (0, 1], the share of probability to choose from; received {top_p}")
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1; received {max_tokens}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative; received {seed}")
 
 
 def next_token_distribution(logits, temperature=1.0, top_k=None, top_p=1.0):
@@ -87,36 +91,47 @@ def fill(model, ids, mask_token):
 
 
 def generate(
-    model, prompt, max_tokens=None, temperature=1.0, top_k=None, top_p=1.0, seed=0, stop=None, sliding_window=False
-):
-    """Yield up to max_tokens token ids that continue the prompt, a list of ids; ends after the token `stop`
+    model, prompt, max_tokens=None, temperature=1.0, top_k=None, top_p=1.0, seed=0, stop=(), sliding_window=False,
+    cache=None,
+):  # fmt: skip
+    """Yield up to max_tokens token ids that continue the prompt, a list of ids; ends after one of the tokens in `stop`
 
     Prompt and answer together must fit model.config.cached_context, which is the context of most models, or a
     ValueError says so before anything is computed; max_tokens None means as many as fit. With sliding_window the answer
     may be longer: whenever the context is full, the older half of it is forgotten, and of a prompt that is longer than
     the context the end is read.
+
+    A KVCache that is given holds the first cache.length tokens of the prompt, which are not read again, and afterwards
+    all of the text that was read: prompt and answer without the last token. To forget the end of a text, let its length
+    be less.
     """
-    check_sampling(temperature, top_k, top_p)
+    check_sampling(temperature, top_k, top_p, max_tokens, seed)
     context, text = model.config.cached_context, [int(token) for token in prompt]
     if not text:
         raise ValueError("the prompt is empty; begin with the end-of-text token, or with a character")
     if max_tokens is None:
         max_tokens = max(1, context - len(text))
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1; received {max_tokens}")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative; received {seed}")
     if len(text) + max_tokens > context and not sliding_window:
         raise ValueError(
             f"a prompt of {len(text)} tokens and an answer of {max_tokens} do not fit this model's context of "
             f"{context} tokens; shorten them, or ask for the sliding window, which forgets the older half of the text"
         )
-    return _generate(model, text, max_tokens, temperature, top_k, top_p, np.random.default_rng(seed), stop)
+    if cache is None:
+        cache = model.new_cache()
+    elif sliding_window:
+        raise ValueError("a cache holds the beginning of a text, which the sliding window forgets; choose one of them")
+    elif cache.length >= len(text):
+        raise ValueError(
+            f"the cache holds {cache.length} tokens and the prompt has {len(text)}: at least its last token must be "
+            f"read; lower cache.length"
+        )
+    rng = np.random.default_rng(seed)
+    return _generate(model, text, max_tokens, temperature, top_k, top_p, rng, set(stop), cache)
 
 
-def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop):
+def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop, cache):
     context = model.config.cached_context
-    cache, new = model.new_cache(), text[-(context - 1) :]
+    new = text[cache.length :][-(context - 1) :]
     arena = Arena()  # memory given back and asked for again at every token is cleared by the system each time
     for _ in range(max_tokens):
         if cache.length + len(new) > context:
@@ -125,7 +140,7 @@ def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop):
             logits = model.next_logits(np.array([new]), cache)[0]
             token = draw(_weights(logits, temperature, top_k, top_p), rng.random())
         yield token
-        if token == stop:
+        if token in stop:
             return
         text.append(token)
         new = [token]

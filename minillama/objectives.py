@@ -49,7 +49,7 @@ def next_token_sample(model, corpus, characters, seed):
     tokenizer = corpus.tokenizer
     start = corpus.validation[0] if tokenizer.end_of_text is None else tokenizer.end_of_text
     budget = min(model.config.cached_context - 1, characters)
-    tokens = generate(model, [start], budget, 0.8, top_p=0.95, seed=seed, stop=tokenizer.end_of_text)
+    tokens = generate(model, [start], budget, 0.8, top_p=0.95, seed=seed, stop={tokenizer.end_of_text})
     tokens = [token for token in tokens if token != tokenizer.end_of_text]
     return tokenizer.decode(tokens)[:characters]
 

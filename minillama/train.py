@@ -7,11 +7,7 @@ are functions of (seed, step), so weights, moments and step are all the state th
 
 import json
 import math
-import signal
-import sys
-import threading
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -23,6 +19,7 @@ from tqdm import tqdm
 from .config import Config
 from .corpora import Batches
 from .files import append_text, remove_leftovers, replacing, write_text
+from .interrupts import interruptible
 from .model import Model
 from .objectives import OBJECTIVES
 from .ops.loss import IGNORED
@@ -33,6 +30,7 @@ from .tokenizers import MASK
 STATE_FILE, METRICS_FILE = "trainer.safetensors", "metrics.jsonl"
 LOG_EVERY = 10  # steps between rows of metrics.jsonl; val_loss is null in rows without an evaluation
 _EVALUATION_TOKENS = 8192  # tokens in one forward pass of an evaluation
+_STOPPING = "\nfinishing the step, then saving; Ctrl-C once more stops without saving"
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ class Run:
         bar = tqdm(
             total=s.steps, initial=optimizer.steps, unit="step", dynamic_ncols=True, disable=quiet, mininterval=0.5
         )
-        with bar, _interruptible() as interrupted:
+        with bar, interruptible(_STOPPING) as interrupted:
             while optimizer.steps < s.steps:
                 train_loss, norm, rate = self.step()
                 recent.append(train_loss)
@@ -295,27 +293,3 @@ def read_metrics(folder):
     path = Path(folder) / METRICS_FILE
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
     return [json.loads(line) for line in lines[:-1]]
-
-
-@contextmanager
-def _interruptible():
-    """Inside this block the first Ctrl-C only makes the given function return True; a second one interrupts.
-
-    A step is so never cut in half. Python delivers signals to the main thread alone; elsewhere nothing changes.
-    """
-    seen = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def handle(number, stack):
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-        print("\nfinishing the step, then saving; Ctrl-C once more stops without saving", file=sys.stderr)
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield lambda: bool(seen)
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -68,9 +68,35 @@ def test_the_seed_decides(model):
     assert a == b != c
 
 
-def test_it_stops_after_the_stop_token(model):
-    tokens = list(generate(model, [3], 11, top_k=1))
-    assert list(generate(model, [3], 11, top_k=1, stop=tokens[4])) == tokens[: tokens.index(tokens[4]) + 1]
+def test_it_stops_after_any_of_the_stop_tokens(model):
+    tokens = list(generate(model, [3], 11, seed=1))
+    for stop in ({tokens[4]}, [tokens[4], tokens[2]], (tokens[2], None), {tokens[0]}):
+        last = min(tokens.index(token) for token in stop if token is not None)
+        assert list(generate(model, [3], 11, seed=1, stop=stop)) == tokens[: last + 1]
+
+
+def test_a_cache_goes_on_with_the_text_that_it_holds(model, monkeypatch):
+    expected = list(generate(model, [3, 1, 4, 1, 5], 7, seed=1))
+    cache, logits, read = model.new_cache(), model.next_logits, []
+    model.next_logits(np.array([[3, 1, 4]]), cache)
+    monkeypatch.setattr(model, "next_logits", lambda ids, cache: read.append(ids[0].tolist()) or logits(ids, cache))
+    assert list(generate(model, [3, 1, 4, 1, 5], 7, seed=1, cache=cache)) == expected
+    assert read == [[1, 5], *[[token] for token in expected[:-1]]] and cache.length == 11
+    cache.length = 5  # the answer is forgotten
+    other = [3, 1, 4, 1, 5, 9]
+    assert list(generate(model, other, 4, seed=2, cache=cache)) == list(generate(model, other, 4, seed=2))
+    assert read[7] == [9]
+
+
+def test_a_cache_that_cannot_go_on_is_refused(model):
+    cache = model.new_cache()
+    model.next_logits(np.array([[3, 1, 4]]), cache)
+    with pytest.raises(ValueError, match="cache holds 3 tokens and the prompt has 3: .* lower cache.length"):
+        generate(model, [3, 1, 4], 2, cache=cache)
+    with pytest.raises(ValueError, match="sliding window forgets; choose one"):
+        generate(model, [3, 1, 4, 1], 2, cache=cache, sliding_window=True)
+    with pytest.raises(ValueError, match="the cache is for 2 sequences"):
+        next(generate(model, [3], cache=model.new_cache(2)))
 
 
 def test_the_context_is_the_limit_unless_the_window_slides(model):

@@ -1,0 +1,202 @@
+"""A conversation with a model: history that fits the context, a cache that is kept between turns, the loop around it.
+
+What the model reads is written anew by the template for every answer (minillama.chat_templates), so it is always the
+text that the template gives; of that, only what the cache does not hold already is computed.
+"""
+
+import sys
+from contextlib import suppress
+
+import numpy as np
+
+from .chat_templates import encode_chat, stop_tokens
+from .generate import check_sampling, generate
+from .interrupts import interruptible
+
+READ_AT_A_TIME = 256  # tokens of a question between two looks at Ctrl-C
+COMMANDS = {
+    "/system": "TEXT gives another system prompt from the next answer on, without TEXT none",
+    "/reset": "forgets the conversation, but for the system prompt",
+    "/quit": "leaves, as Ctrl-D does",
+}
+
+
+class Conversation:
+    """What was said so far, and the model that answers
+
+        conversation = Conversation(model, tokenizer, "llama3", system="Be brief.")
+        conversation.ask("Hello")
+        for text in conversation.answer():
+            print(text, end="")
+
+    An answer takes at most max_tokens tokens (default: what the context leaves); the other settings are those of
+    `generate`. turns are [(what the user said, the answer)]. After an answer, cut says why it is not whole, or is None.
+    """
+
+    def __init__(
+        self, model, tokenizer, template, system=None, max_tokens=None, temperature=0.8, top_k=None, top_p=0.95, seed=0
+    ):
+        check_sampling(temperature, top_k, top_p, max_tokens, seed)
+        self.model, self.tokenizer, self.template, self.system = model, tokenizer, template, system
+        self.max_tokens, self.seed = max_tokens, seed
+        self._settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        self._cache, self._read = model.new_cache(), []  # _read: the tokens that the cache holds
+        self.turns, self.cut, self._answers = [], None, 0
+        self._question = self._prompt = None
+        self._encode("", [])  # a tokenizer without the tokens of the format is reported now
+        self._stop = stop_tokens(template, tokenizer)
+
+    def reset(self):
+        """Forget what was said; the system prompt stays."""
+        self.turns.clear()
+
+    def ask(self, text):
+        """Put a question, which the next `answer` is to; returns how many of the oldest turns were forgotten for it
+
+        Where the text no longer leaves room for max_tokens, or for a quarter of the context, turns are forgotten, each
+        as a whole, until it takes at most half of the context: what comes after them has to be read again, and so
+        that is seldom. ValueError for a question that does not fit even alone.
+        """
+        context, turns = self.model.config.cached_context, list(self.turns)
+        prompt = self._encode(text, turns)
+        room = min(self.max_tokens or context // 4, context // 2)
+        if len(prompt) + room > context:
+            while turns and len(prompt) > context // 2:
+                turns.pop(0)
+                prompt = self._encode(text, turns)
+        if len(prompt) >= context:
+            raise ValueError(
+                f"this question takes {len(prompt)} tokens, with the system prompt and the marks of the format, and "
+                f"the model's context is {context}; ask in fewer words"
+            )
+        forgotten = len(self.turns) - len(turns)
+        self.turns, self._question, self._prompt = turns, text, prompt
+        return forgotten
+
+    def answer(self, stopped=lambda: False):
+        """Yield the answer in pieces of text, as they come; ends early once stopped() is true
+
+        What was said of it by then is the answer that the history holds; a question without any is not kept.
+        """
+        if self._prompt is None:
+            raise ValueError("there is no question to answer; ask one first")
+        text, pieces, self._prompt = self._prompt.tolist(), [], None
+        try:
+            for piece in self._pieces(text, stopped):
+                piece = piece if pieces else piece.lstrip()  # the blank between the format's last mark and the answer
+                if piece:
+                    pieces.append(piece)
+                    yield piece
+        finally:
+            self._read = text[: self._cache.length]
+            if pieces or self.cut is None:
+                self.turns.append((self._question, "".join(pieces)))
+
+    def _pieces(self, text, stopped):
+        """Read the tokens of a text and yield what is written after it; the tokens are added to the text."""
+        room = self.model.config.cached_context - len(text)
+        limit = min(self.max_tokens or room, room)
+        self.cut = "stopped"
+        self._read_nearly_all(text, stopped)
+        if stopped():
+            return
+        stream, seed = self.tokenizer.stream(), self.seed + self._answers
+        self._answers += 1
+        for token in generate(
+            self.model, text, limit, **self._settings, seed=seed, stop=self._stop, cache=self._cache
+        ):  # fmt: skip
+            text.append(token)
+            if token in self._stop:
+                self.cut = None
+                break
+            yield stream.feed(token)
+            if stopped():
+                break
+        else:
+            full = f"the context of {self.model.config.cached_context} tokens is full"
+            self.cut = full if limit == room else f"ended after {limit} tokens, the most that was asked for"
+        yield stream.finish()
+
+    def _read_nearly_all(self, text, stopped):
+        """Let the cache hold a text, but for a few tokens of its end; what it holds of it already is not read again."""
+        same = 0
+        while same < min(len(self._read), len(text) - 1) and self._read[same] == text[same]:
+            same += 1
+        cache = self._cache
+        cache.length = same
+        while len(text) - cache.length > READ_AT_A_TIME and not stopped():
+            self.model.next_logits(np.array([text[cache.length :][:READ_AT_A_TIME]]), cache)
+
+    def _encode(self, text, turns):
+        messages = [] if self.system is None else [{"role": "system", "content": self.system}]
+        for user, answer in turns:
+            messages += [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+        return encode_chat(self.template, self.tokenizer, [*messages, {"role": "user", "content": text}])
+
+
+def converse(conversation, interactive=None):
+    """Answer the lines of standard input until it ends, or until /quit
+
+    The answers go to standard output, everything else to standard error. At a terminal (interactive; default: whether
+    standard input is one) an error is printed and the conversation goes on; else it is raised.
+    """
+    interactive = sys.stdin.isatty() if interactive is None else interactive
+    if interactive:
+        for line in [f"format {conversation.template}", *map(" ".join, COMMANDS.items()), "Ctrl-C stops an answer"]:
+            print(line, file=sys.stderr)
+    for line in _lines(interactive):
+        text = line.strip()
+        try:
+            if text == "/quit":
+                return
+            if text.startswith("/"):
+                _obey(conversation, *text.split(maxsplit=1))
+            elif text:
+                _exchange(conversation, text)
+        except ValueError as error:
+            if not interactive:
+                raise
+            print(f"minillama: error: {error}", file=sys.stderr)
+
+
+def _lines(interactive):
+    if not interactive:
+        if hasattr(sys.stdin, "reconfigure"):
+            sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+        yield from sys.stdin
+        return
+    with suppress(ImportError):
+        import readline  # noqa: F401, with it input() has a line editor and a history
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            print()
+            return
+
+
+def _obey(conversation, command, text=None):
+    if command == "/reset" and text is None:
+        conversation.reset()
+        print("the conversation is forgotten", file=sys.stderr)
+    elif command == "/system":
+        conversation.system = text or ""
+        print("the system prompt is changed" if text else "there is no system prompt", file=sys.stderr)
+    else:
+        raise ValueError(
+            f"there is no command {command!r} here, but {', '.join(COMMANDS)}; put a word before a text that begins "
+            f"with /"
+        )
+
+
+def _exchange(conversation, text):
+    forgotten = conversation.ask(text)
+    if forgotten:
+        turns = "turn is" if forgotten == 1 else f"{forgotten} turns are"
+        print(f"[the context is full: the oldest {turns} forgotten]", file=sys.stderr)
+    with interruptible() as stopped:
+        for piece in conversation.answer(stopped):
+            print(piece, end="", flush=True)
+    print()
+    if conversation.cut is not None:
+        print(f"[{conversation.cut}]", file=sys.stderr)
