@@ -200,17 +200,22 @@ def chat(options):
 
 def _load_writer(options):
     """The model and the tokenizer of a command that writes text; ValueError for a model that cannot."""
-    model, tokenizer = load(options.model, options.threads)
+    model, tokenizer = _load_with_tokenizer(options)
     if not model.config.causal:
         raise ValueError(f"{options.model} fills gaps and writes no text; try minillama fill {options.model} TEXT")
-    if tokenizer is None:
-        raise ValueError(
-            f"{options.model} comes without a tokenizer, which turns text into tokens; put its file beside it"
-        )
     if options.int8:
         from .quantize import quantize
 
         model = quantize(model)
+    return model, tokenizer
+
+
+def _load_with_tokenizer(options):
+    model, tokenizer = load(options.model, options.threads)
+    if tokenizer is None:
+        raise ValueError(
+            f"{options.model} comes without a tokenizer, which turns text into tokens; put its file beside it"
+        )
     return model, tokenizer
 
 
@@ -242,9 +247,7 @@ def fill(options):
 def inspect(options):
     from .inspect import draw, lens_table, prompt_ids, trace
 
-    model, tokenizer = load(options.model, options.threads)
-    if tokenizer is None:
-        raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
+    model, tokenizer = _load_with_tokenizer(options)
     ids = prompt_ids(model, tokenizer, options.prompt)
     seen = trace(model, ids, layers=None if options.layer is None else [options.layer])
     gaps = [] if tokenizer.mask_token is None else [i for i, token in enumerate(ids) if token == tokenizer.mask_token]
@@ -258,9 +261,7 @@ def perplexity(options):
 
     from .perplexity import check_windows, perplexity, pseudo_perplexity, read_pieces, require_causal, table
 
-    model, tokenizer = load(options.model, options.threads)
-    if tokenizer is None:
-        raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
+    model, tokenizer = _load_with_tokenizer(options)
     if not options.pseudo:
         require_causal(model)
     elif options.stride is not None:
@@ -270,6 +271,8 @@ def perplexity(options):
         from .quantize import quantize
 
         model = quantize(model)
+    for path in options.files:
+        next(read_pieces(path))  # a file that cannot be read is reported before another is scored
     scores = {}
     for path in options.files:
         size = Path(path).stat().st_size
@@ -542,7 +545,7 @@ def _parser():
 
     text = "attention maps, lengths of the residual stream and the logit lens of a model that reads a prompt"
     made = command("inspect", inspect, text)
-    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    made.add_argument("model", metavar="MODEL", help=_MODEL)
     made.add_argument("--prompt", required=True, metavar="TEXT", help="the text to read; special tokens in it count")
     made.add_argument("--out", required=True, metavar="DIR", help="folder that receives the figures, as PNG")
     text = "layer whose attention is drawn, from 0 (default: all)"
@@ -551,7 +554,7 @@ def _parser():
     threads(made)
 
     made = command("perplexity", perplexity, "how well a model predicts text files, by token and by byte")
-    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    made.add_argument("model", metavar="MODEL", help=_MODEL)
     made.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text files, each scored by itself")
     text = "tokens in a window (default: the model's context, at most 2048)"
     made.add_argument("--context", type=int, metavar="N", help=text)

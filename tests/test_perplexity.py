@@ -322,7 +322,8 @@ def test_the_command(cli, bpe, tmp_path):
     assert 1e-6 < abs(expected.nats / perplexity(model, bpe, "the cat").nats - 1) < 0.1
 
     b.write_bytes(b"")
-    assert "b.txt is empty" in cli("perplexity", tmp_path / "model", a, b)[2]
+    code, out, err = cli("perplexity", tmp_path / "model", a, b)
+    assert code == 1 and "b.txt is empty" in err and "%|" not in err  # before a is scored
     b.write_bytes(b"abc\xff")
     assert "not UTF-8: byte 0xff at position 3" in cli("perplexity", tmp_path / "model", b)[2]
     code, _, err = cli("perplexity", tmp_path / "model", tmp_path / "missing.txt")
