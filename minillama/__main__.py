@@ -56,6 +56,7 @@ _TRAINING_OPTIONS = {
 _MODEL = "folder of a run, or of another model"
 _ABLATION_SHAPE = ("dim", "layers", "heads", "context")
 _ABLATION_SETTINGS = ("steps", "batch_size", "lr", "warmup", "lr_floor", "weight_decay", "clip", "init_std")
+_COMPARISON_SETTINGS = ("steps", "batch_size", "lr", "init_std")
 _DATA_OPTIONS = {
     "data": ("stories", "a UTF-8 text file, a folder of text files, or stories, the built-in source"),
     "tokenizer": ("bpe", "bpe (byte-level) or char"),
@@ -238,12 +239,64 @@ def fill(options):
         print(f"{probabilities[place]:8.1%}  {tokenizer.decode(filled[place : place + 1])!r}", file=sys.stderr)
 
 
+def inspect(options):
+    from .inspect import draw, lens_table, prompt_ids, trace
+
+    model, tokenizer = load(options.model, options.threads)
+    if tokenizer is None:
+        raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
+    ids = prompt_ids(model, tokenizer, options.prompt)
+    seen = trace(model, ids, layers=None if options.layer is None else [options.layer])
+    gaps = [] if tokenizer.mask_token is None else [i for i, token in enumerate(ids) if token == tokenizer.mask_token]
+    print(lens_table(model, tokenizer, seen, gaps[0] if gaps else len(ids) - 1, options.top))
+    for path in draw(model, tokenizer, seen, options.out):
+        print(path)
+
+
+def perplexity(options):
+    from tqdm import tqdm
+
+    from .perplexity import check_windows, perplexity, pseudo_perplexity, read_pieces, require_causal, table
+
+    model, tokenizer = load(options.model, options.threads)
+    if tokenizer is None:
+        raise ValueError(f"{options.model} has no tokenizer.json; text cannot be turned into tokens without it")
+    if not options.pseudo:
+        require_causal(model)
+    elif options.stride is not None:
+        raise ValueError("pseudo-perplexity reads windows side by side; leave --stride out")
+    context, stride = check_windows(model, options.context, options.stride)
+    if options.int8:
+        from .quantize import quantize
+
+        model = quantize(model)
+    scores = {}
+    for path in options.files:
+        size = Path(path).stat().st_size
+        with tqdm(total=size, unit="B", unit_scale=True, desc=path, leave=False) as bar:
+
+            def report(tokens, bar=bar):
+                bar.update(len(tokenizer.decode_bytes(tokens)))
+
+            if options.pseudo:
+                scores[path] = pseudo_perplexity(model, tokenizer, read_pieces(path), context, report)
+            else:
+                scores[path] = perplexity(model, tokenizer, read_pieces(path), context, stride, report)
+    print(table(scores))
+    if options.pseudo:
+        print(f"\npseudo-perplexity: each token is hidden in turn, and read from the others in its {context} tokens")
+        return
+    known = f"{context - stride + 1} to {context}" if stride > 1 else context
+    print(f"\nwindows of {context} tokens, {stride} apart: a token is scored by the {known} tokens before it")
+
+
 def compare(options):
     from .compare import TITLES, Terms, compare, notes, table
 
-    terms = Terms(context=options.context, settings=replace(Terms.settings, steps=options.steps))
+    given = {name: getattr(options, name) for name in _COMPARISON_SETTINGS if getattr(options, name) is not None}
+    terms = Terms(context=options.context, settings=replace(Terms.settings, **given))
     processes = available_threads() if options.threads is None else check_threads(options.threads)
-    rows = compare(options.data, options.seeds, terms, Path(options.out), processes=processes)
+    rows = compare(options.data, options.seeds, terms, Path(options.out), options.vocab_size, processes)
     print(table(rows))
     print()
     print(notes(rows))
@@ -357,7 +410,7 @@ def model_table(options):
 def bench(options):
     if importlib.util.find_spec("numba") is None:
         raise ValueError("bench measures the Numba kernels, and Numba is not installed; pip install numba")
-    from .bench.parts import PARTS, Bench
+    from .bench.parts import ON_REQUEST, PARTS, Bench
     from .bench.report import save, table
     from .bench.shapes import SHAPES
 
@@ -370,7 +423,7 @@ def bench(options):
     threads = available_threads() if options.threads is None else check_threads(options.threads)
     shapes = {name: SHAPES[name] for name in options.shapes or SHAPES}
     made = Bench(shapes, threads, options.rounds, options.torch)
-    rows = made.run(options.parts or PARTS)
+    rows = made.run(options.parts or [part for part in PARTS if part not in ON_REQUEST])
     print(table(rows, made.machine))
     if options.json:
         save(rows, made.machine, options.json)
@@ -487,11 +540,37 @@ def _parser():
     made.add_argument("--gap", default="___", metavar="MARK", help=_help("the mark", "___"))
     threads(made)
 
+    text = "attention maps, lengths of the residual stream and the logit lens of a model that reads a prompt"
+    made = command("inspect", inspect, text)
+    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    made.add_argument("--prompt", required=True, metavar="TEXT", help="the text to read; special tokens in it count")
+    made.add_argument("--out", required=True, metavar="DIR", help="folder that receives the figures, as PNG")
+    text = "layer whose attention is drawn, from 0 (default: all)"
+    made.add_argument("--layer", type=int, metavar="N", help=text)
+    made.add_argument("--top", type=int, default=5, metavar="N", help=_help("tokens to print for each layer", 5))
+    threads(made)
+
+    made = command("perplexity", perplexity, "how well a model predicts text files, by token and by byte")
+    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    made.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text files, each scored by itself")
+    text = "tokens in a window (default: the model's context, at most 2048)"
+    made.add_argument("--context", type=int, metavar="N", help=text)
+    text = "tokens from window to window; fewer give every token more context and take longer (default: half a window)"
+    made.add_argument("--stride", type=int, metavar="N", help=text)
+    text = "of a bidirectional model: hide each token in turn, and predict it from those around it"
+    made.add_argument("--pseudo", action="store_true", help=text)
+    made.add_argument("--int8", action="store_true", help="round the weights to 8 bits, as sample does")
+    threads(made)
+
+    from .compare import Terms
+
     made = command("compare", compare, "train a tiny LLaMA, GPT-2 and BERT on the same text, and see what each can do")
     made.add_argument("data", nargs="?", default="stories", metavar="DATA", help="as for train (default: stories)")
     made.add_argument("--seeds", type=int, default=3, metavar="N", help=_help("seeds 0 to N - 1", 3))
-    made.add_argument("--steps", type=int, default=400, metavar="N", help=_help("updates of the weights", 400))
     made.add_argument("--context", type=int, default=256, metavar="N", help=_help("longest sequence, in tokens", 256))
+    made.add_argument("--vocab-size", type=int, default=1024, metavar="N", help=_help("tokens of bpe", 1024))
+    texts = {**_TRAINING_OPTIONS, "lr": "peak learning rate in the middle of the grid that is tried for each family"}
+    _add_fields(made, Terms.settings, {name: texts[name] for name in _COMPARISON_SETTINGS})
     text = "file that each result is added to as soon as it is there; what it has already is not done again"
     made.add_argument("--out", default="comparison.jsonl", metavar="FILE", help=_help(text, "comparison.jsonl"))
     text = f"processors to use, one for each training (default: all, here {available_threads()})"
@@ -513,17 +592,18 @@ def _parser():
     made.add_argument("--vocab-size", type=int, default=1024, help=_help("tokens, at most", 1024))
     made.add_argument("--out", metavar="DIR", required=True, help="folder that receives tokenizer.json")
     made = command("encode", encode, "turn text into token ids", group)
-    made.add_argument("tokenizer", metavar="DIR", help="folder with a tokenizer.json")
+    made.add_argument("tokenizer", metavar="PATH", help="a tokenizer's file, or a folder that has one")
     made.add_argument("text", nargs="?", help="the text (default: what comes in on standard input)")
     made = command("decode", decode, "turn token ids into text", group)
-    made.add_argument("tokenizer", metavar="DIR", help="folder with a tokenizer.json")
+    made.add_argument("tokenizer", metavar="PATH", help="a tokenizer's file, or a folder that has one")
     made.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from standard input)")
 
     made = command(
         "bench", bench, "measure speed and memory, in turn with PyTorch where it is installed, and the machine's limits"
     )
-    parts = "training, prefill, decoding, attention, length, matmul, elementwise"
-    made.add_argument("parts", nargs="*", metavar="PART", help=_help(f"what to measure: {parts}", "all"))
+    parts = "training, prefill, decoding, attention, length, matmul, elementwise, checkpoint"
+    text = _help(f"what to measure: {parts}", "all but checkpoint, which writes 2.5 GB")
+    made.add_argument("parts", nargs="*", metavar="PART", help=text)
     text = "models to measure: char, stories260K, stories15M, long, 110M"
     made.add_argument("--shapes", nargs="+", default=(), metavar="NAME", help=_help(text, "all"))
     text = "turns of each contestant; fewer, but at least 3, where a measurement takes longer than 10 seconds"

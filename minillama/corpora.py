@@ -274,5 +274,5 @@ def _encode(corpus, train_tokenizer, vocab_size, special_tokens, folder):
 def _code_version():
     """A digest of the code that decides what an encoded corpus holds, so that a changed program makes a new one."""
     here = Path(__file__).parent
-    code = b"".join((here / name).read_bytes() for name in ("corpora.py", "stories.py", "tokenizers.py"))
-    return hashlib.sha256(code).hexdigest()
+    paths = [here / "corpora.py", here / "stories.py", *sorted((here / "tokenizers").glob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()

@@ -97,14 +97,25 @@ def head_loss_and_gradients(op, config, p, grad, h, targets, shard, scale):
     return loss, head.transform_backward(op, config, p, grad, y, saved)
 
 
-def network_hidden(op, config, p, ids, types, shard, cache=None):
-    """The forward alone: what the output matrix multiplies (N, C). Nothing is kept but the residual stream."""
+def network_hidden(op, config, p, ids, types, shard, cache=None, see=None):
+    """The forward alone: what the output matrix multiplies (N, C). Nothing is kept but the residual stream; see, where
+    given, is shown each block, as `Model.observe` says."""
     placement, still = PLACEMENTS[config.placement], Noise()
     x, _ = embed(op, config, p, ids, types, shard)
+    if see is not None:
+        see(op, shard, -1, x, None)
     for i, weights in enumerate(p.blocks):
         with frame():
-            x[:] = placement.block(op, config, weights, x, shard, still, 0, cache and cache.layer(i))[0]
-    h = op.norm(x, *p.final_norm, config.norm_eps)[0] if placement.final_norm else x
+            y, saved = placement.block(op, config, weights, x, shard, still, 0, cache and cache.layer(i))
+            if see is not None:
+                see(op, shard, i, y, saved)
+            x[:] = y
+    return head_input(op, config, p, x)
+
+
+def head_input(op, config, p, x):
+    """What the output matrix multiplies, from the residual stream x: normalised, and transformed by the head. (N, C)"""
+    h = op.norm(x, *p.final_norm, config.norm_eps)[0] if PLACEMENTS[config.placement].final_norm else x
     return HEADS[config.head].transform(op, config, p, h)[0]
 
 
@@ -118,7 +129,8 @@ class Model:
     not causal, the token that a gap hides; IGNORED (-100) for none. types (B, T) are the kinds of the tokens
     (default 0) in a model that has token types; lengths (B,) say how many tokens of each sequence are text and not the
     padding behind it (default all). Work is split over `threads` threads (default: all processors), by rows of the
-    batch. The initial weights follow from seed and init_std, their standard deviation (see `initialise`).
+    batch. The initial weights follow from seed and init_std, their standard deviation (see `initialise`); None leaves
+    all at 0, for a reader of checkpoints to fill.
     """
 
     def __init__(self, config, seed=0, dtype=np.float32, threads=None, init_std=0.02):
@@ -133,7 +145,8 @@ class Model:
             self._views.stacked = stacked_views(self.parameters, config)
             self._views.nbytes = self.parameters.flat.nbytes
         self._gradients = []  # one Store and its views for each thread, made when first needed
-        initialise(self.parameters, config, seed, init_std)
+        if init_std is not None:
+            initialise(self.parameters, config, seed, init_std)
 
     def _make_tables(self, dtype):
         """What follows from the config alone: rotation, slopes, and fixed vectors of the positions."""
@@ -150,6 +163,18 @@ class Model:
     @property
     def dtype(self):
         return self.parameters.flat.dtype
+
+    @property
+    def matrices(self):
+        """{name: matrix} of the parameters that are matrices; slices of their rows are arrays."""
+        return {name: array for name, array in self.parameters.items() if array.ndim > 1}
+
+    def kept(self, names):
+        """The array of one parameter, or of several that lie side by side, as the model keeps it."""
+        return self.parameters.fused(names)
+
+    def _operations(self):
+        return backend.active(self.config)
 
     def loss_and_gradients(self, ids, targets, micro_batches=1, noise_seed=None, types=None, lengths=None):
         """The mean loss in nats over the targets that are not IGNORED, and {name: gradient} with parameter's shapes
@@ -188,7 +213,7 @@ class Model:
         in every layer, also share the first store: its matrices in turn, while each has vectors of its own. The first
         `used` stores hold gradients already, others are cleared.
         """
-        op, config, shapes = backend.active(self.config), self.config, self.parameters.shapes
+        op, config, shapes = self._operations(), self.config, self.parameters.shapes
         shards = cut(config, *ids.shape, self._reading(ids.shape[1], lengths), self.workers.threads)
         shared, ids, targets = shards[0].shares_gradients, ids.reshape(-1), targets.reshape(-1)
         types = None if types is None else types.reshape(-1)
@@ -225,15 +250,22 @@ class Model:
 
     def loss(self, ids, targets, types=None, lengths=None):
         """The mean loss in nats over the targets that are not IGNORED, without gradients."""
+        losses = self.losses(ids, targets, types, lengths)
+        return float(losses.sum(dtype=np.float64)) / np.count_nonzero(np.asarray(targets) != IGNORED)
+
+    def losses(self, ids, targets, types=None, lengths=None):
+        """The loss of each target in nats (B, T), 0 where it is IGNORED."""
         inputs = self._check_inputs(ids, types, lengths)
-        targets, predicted = self._check_targets(ids, targets, lengths)
-        scale = 1 / predicted
+        targets, _ = self._check_targets(ids, targets, lengths)
+        losses, targets = np.zeros(targets.shape, self.dtype), targets.reshape(-1)
 
-        def rows_loss(op, h, rows):
-            losses, _ = op.cross_entropy(op.linear(h, *self._views.output), targets.reshape(-1)[rows])
-            return scale * float(losses.sum(dtype=np.float64))
+        def rows_losses(op, h, rows):
+            wanted = np.flatnonzero(targets[rows] != IGNORED)  # only these need the output matrix
+            part, _ = op.cross_entropy(op.linear(h[wanted], *self._views.output), targets[rows][wanted])
+            losses.reshape(-1)[rows.start + wanted] = part
 
-        return sum(self._map_rows(rows_loss, *inputs))
+        self._map_rows(rows_losses, *inputs)
+        return losses
 
     def logits(self, ids, cache=None, types=None, lengths=None):
         """ids (B, T) -> logits (B, T, V) at each position: of the next token, or without a causal mask of its own
@@ -242,12 +274,38 @@ class Model:
         """
         ids, types, lengths = self._check_inputs(ids, types, lengths, cache)
         logits = np.empty((ids.size, self.config.vocab_size), self.dtype)
+        self._map_rows(self._put_logits(logits), ids, types, lengths, cache)
+        return logits.reshape(*ids.shape, -1)
 
+    def logits_of_stream(self, x):
+        """A residual stream x (B, T, C) -> logits (B, T, V), read as the one that leaves the last block."""
+        x = np.asarray(x, self.dtype)
+        if x.ndim != 3 or x.size == 0 or x.shape[2] != self.config.dim:
+            raise ValueError(f"a stream of this model has the shape (B, T, {self.config.dim}); received {x.shape}")
+        (B, T, _), x = x.shape, x.reshape(-1, self.config.dim)
+        logits = np.empty((B * T, self.config.vocab_size), self.dtype)
+
+        def hidden(op, shard):
+            return head_input(op, self.config, self._views, x[shard.rows])
+
+        self._map_hidden(self._put_logits(logits), hidden, B, T)
+        return logits.reshape(B, T, -1)
+
+    def _put_logits(self, logits):
         def rows_logits(op, h, rows):
             logits[rows] = op.linear(h, *self._views.output)
 
-        self._map_rows(rows_logits, ids, types, lengths, cache)
-        return logits.reshape(*ids.shape, -1)
+        return rows_logits
+
+    def observe(self, see, ids, types=None, lengths=None):
+        """Compute ids (B, T) as for `logits`, and show it: see(op, shard, i, x, saved), after each block i
+
+        x (N, C) is the residual stream that leaves the block, saved what its forward saved (minillama.layers.blocks).
+        Before the first block i is -1, x the embeddings, and saved None. A long text is cut among several threads:
+        each calls see with its shard, which says what rows and heads it has. Copy what is to be kept.
+        minillama.inspect makes arrays of it.
+        """
+        self._map_rows(lambda op, h, rows: None, *self._check_inputs(ids, types, lengths), see=see)
 
     def next_logits(self, ids, cache=None):
         """ids (B, T) -> logits (B, V) of the token that follows each row; cache as for `logits`
@@ -288,17 +346,26 @@ class Model:
 
         save(path, self, tokenizer)
 
-    def _map_rows(self, function, ids, types, lengths, cache=None):
+    def _map_rows(self, function, ids, types, lengths, cache=None, see=None):
         """function(op, h, rows) for chunks of the rows that the output matrix multiplies, over a batch's shards."""
-        op, (B, T) = backend.active(self.config), ids.shape
         past = 0 if cache is None else cache.length
-        chunk = max(1, LOGITS_AT_A_TIME // self.config.vocab_size)
         flat_ids, flat_types = ids.reshape(-1), None if types is None else types.reshape(-1)
 
-        def shard_results(_, shard):
+        def hidden(op, shard):
             own_types = None if types is None else flat_types[shard.rows]
-            h = network_hidden(op, self.config, self._views, flat_ids[shard.rows], own_types, shard, cache)
-            results = []
+            return network_hidden(op, self.config, self._views, flat_ids[shard.rows], own_types, shard, cache, see)
+
+        results = self._map_hidden(function, hidden, *ids.shape, past, lengths)
+        if cache is not None:
+            cache.length += ids.shape[1]
+        return results
+
+    def _map_hidden(self, function, hidden, B, T, past=0, lengths=None):
+        """function(op, h, rows) for chunks of the rows h = hidden(op, shard) of each shard of B sequences."""
+        op, chunk = self._operations(), max(1, LOGITS_AT_A_TIME // self.config.vocab_size)
+
+        def shard_results(_, shard):
+            h, results = hidden(op, shard), []
             for start in range(0, len(h), chunk):
                 with frame():
                     part = h[start : start + chunk]
@@ -308,8 +375,6 @@ class Model:
 
         reading = self._reading(past + T, lengths)
         results = self._run(shard_results, cut(self.config, B, T, reading, self.workers.threads, past))
-        if cache is not None:
-            cache.length += T
         return [result for part in results for result in part]
 
     def _run(self, function, shards):

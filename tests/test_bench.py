@@ -33,6 +33,7 @@ def test_the_command_prints_tables_and_writes_json_and_figures(tmp_path, capsys,
 
 def test_every_part_has_a_table_and_runs(monkeypatch):
     monkeypatch.setattr(parts, "LENGTHS", (8,))
+    monkeypatch.setattr(parts, "CHECKPOINT", TINY)
     monkeypatch.setattr(parts, "matmul_shapes", lambda _: {"tiny": (8, 8, 8)})
     monkeypatch.setattr(Contestant, "turn", lambda self, job, seconds=0: [1.0, 2.0, 4.0])
     bench = parts.Bench({"tiny": TINY}, threads=2, rounds=1, torch=False)
@@ -59,6 +60,11 @@ def test_prefill_and_decoding_costs_by_hand():
     assert tied.weights_a_token == block + 32 * 16 + 3 * 16
     assert parts.decoding_costs(TINY, "minillama")[1:] == (5 * 4 * TINY.weights_a_token, 5)
     assert parts.decoding_costs(TINY, "minillama int8")[1] == 5 * TINY.weights_a_token
+
+
+def test_checkpoint_costs_by_hand():
+    assert parts.checkpoint_costs("decode", TINY, 2 * TINY.weights_a_token) == (5 * 2 * TINY.weights_a_token, 5)
+    assert parts.checkpoint_costs("open", TINY, 1) == (None, None)
 
 
 def test_attention_costs_against_a_count():

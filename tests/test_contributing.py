@@ -1,5 +1,6 @@
 """CONTRIBUTING.md promises that a norm is one file and one row; here one is added to a copy of the package."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import minillama
+from minillama.config import SWITCHES
 
 PEAKNORM = '''"""Normalisation by the largest magnitude."""
 
@@ -76,3 +78,26 @@ def test_a_norm_is_one_file_and_one_row(tmp_path):
     variants = "from minillama.ablate.jobs import Protocol; from minillama.ablate.variants import variants"
     listed = run("-c", f"{variants}; print(variants(['leave-one-out'], Protocol().base(65)))")
     assert "{'norm': 'peaknorm'}" in listed.stdout, listed.stderr
+
+
+# The swap of the layouts stands in the file of their table; "silu" is transformers' name there.
+COMPARED = {
+    ("ops/positions/rope.py", "source == 'interleaved'"),
+    ("checkpoint/llama.py", "name == values.get('hidden_act', 'silu')"),
+}
+
+
+def test_no_code_asks_for_a_choice_by_its_name():
+    """What a choice does stands in its row; `if config.norm == "layernorm"` would be a second place to change."""
+    names = {name for table in SWITCHES.values() for name in table}
+    package, found = Path(minillama.__file__).parent, set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            subjects = [node] if isinstance(node, ast.Compare) else getattr(node, "cases", [])
+            for subject in subjects:
+                strings = {
+                    c.value for c in ast.walk(subject) if isinstance(c, ast.Constant) and isinstance(c.value, str)
+                }
+                if strings & names:
+                    found.add((path.relative_to(package).as_posix(), ast.unparse(subject)))
+    assert found == COMPARED

@@ -6,7 +6,8 @@ import pytest
 from minillama import Config, Model
 from minillama.__main__ import main
 from minillama.generate import generate
-from minillama.quantize import GROUP, dequantize_rows, quantize, quantize_rows
+from minillama.ops.narrow import GROUP, widen_int8
+from minillama.quantize import quantize, quantize_rows
 from minillama.tokenizers import CharTokenizer
 
 from .test_decoding import random_model, sharing, token_by_token  # noqa: F401
@@ -21,7 +22,7 @@ def test_a_weight_moves_by_half_a_step_at_most(columns, rng):
     assert abs(q.astype(int)).max() == 127
     for group in range(scales.shape[1]):
         part = slice(group * GROUP, (group + 1) * GROUP)
-        error = abs(dequantize_rows(q, scales)[:, part] - weight[:, part])
+        error = abs(widen_int8(q, scales)[:, part] - weight[:, part])
         assert (error <= scales[:, group, None] * 0.5001).all()  # the rounding of float32 itself comes on top
         np.testing.assert_allclose(scales[:, group], abs(weight[:, part]).max(axis=1) / 127, rtol=1e-6)
 
@@ -46,7 +47,7 @@ def test_a_token_of_int8_weights_equals_the_forward_of_their_values(shape, each_
     small = quantize(model)
     rounded = Model(model.config, threads=2)
     for name, weight in model.parameters.items():
-        rounded.parameters[name][:] = dequantize_rows(*quantize_rows(weight)) if weight.ndim == 2 else weight
+        rounded.parameters[name][:] = widen_int8(*quantize_rows(weight)) if weight.ndim == 2 else weight
     ids = rng.integers(0, 50, (1, 12))
     expected = rounded.logits(ids)
     np.testing.assert_allclose(token_by_token(small, ids), expected[0], rtol=1e-5, atol=1e-5)
@@ -79,10 +80,10 @@ def test_int8_weights_do_not_train_and_are_not_saved(rng, tmp_path):
     ids = np.array([[1, 2, 3]])
     with pytest.raises(TypeError, match="cannot be trained"):
         small.loss_and_gradients(ids, ids)
-    with pytest.raises(TypeError, match="save the model"):
+    with pytest.raises(TypeError, match="follow from others"):
         small.save(tmp_path)
-    with pytest.raises(TypeError, match="no float parameters"):
-        small.parameters["embedding"]
+    with pytest.raises(ValueError, match="read-only"):
+        small.parameters["embedding"][:] = 0
 
 
 def test_the_command_line_samples_with_int8_weights(tmp_path, capsys):

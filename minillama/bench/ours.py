@@ -4,13 +4,14 @@ from math import prod
 
 import numpy as np
 
-from .. import backend
+from .. import backend, load
 from ..config import Config
 from ..generate import generate
 from ..model import Model
 from ..ops.positions.rope import rope_angles
 from ..optim import AdamW
 from ..parallel import Workers
+from ..quantize import quantize
 from ..shards import Reading, cut
 from .shapes import ELEMENTS, WIDTH, Shape
 
@@ -59,10 +60,27 @@ def decoding(shape, threads, weights="float32"):
     """Sample from a prompt of one token, a token at a time, as `minillama sample` does."""
     model = Model(shape.config, threads=threads)
     if weights == "int8":
-        from ..quantize import quantize
-
         model = quantize(model)
     return {"step": lambda: list(generate(model, [1], shape.decoded))}
+
+
+def checkpoint(folder, shape, threads, weights):
+    """Open a checkpoint; read a prompt into an empty cache; sample from a prompt of one token."""
+    model = None
+
+    def opened():
+        nonlocal model
+        model = None  # so that there is never memory for two
+        model, _ = load(folder, threads)
+        if weights == "int8":
+            model = quantize(model)
+
+    prompt = batch(shape)[0][:1, : shape.prompt]
+    return {
+        "open": opened,
+        "first token": lambda: model.next_logits(prompt, model.new_cache()),
+        "decode": lambda: list(generate(model, [1], shape.decoded)),
+    }
 
 
 def attention(config, batch_size, T, threads):

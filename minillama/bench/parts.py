@@ -12,16 +12,20 @@ Each part is a function (Bench) -> rows. A row is a dictionary, ready for JSON, 
 """
 
 import importlib.util
+import tempfile
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from statistics import median
 
+import numpy as np
 from tqdm import tqdm
 
+from ..narrow import HalfModel
 from .contestants import Contestant, Unavailable
 from .limits import machine, rates
 from .shapes import (
+    CHECKPOINT,
     LENGTHS,
     SHAPES,
     Shape,
@@ -219,6 +223,35 @@ def elementwise(bench):
     return with_costs(made, lambda row: (*elementwise_costs()[row["job"]], None))
 
 
+def checkpoint(bench):
+    """Open a checkpoint of CHECKPOINT's shape with random bfloat16 weights, read a prompt, write."""
+    shape, rows = CHECKPOINT, []
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(folder, shape.config)
+        for weights, bytes_a_weight in (("bfloat16", 2), ("int8", 1)):
+            entries = [(f"minillama {weights}", ".ours", "checkpoint", folder, shape, bench.threads, weights)]
+            made = bench.contest("checkpoint", "1.2 B", entries)
+            traffic = bytes_a_weight * shape.weights_a_token
+            rows += with_costs(made, lambda row, b=traffic: (None, *checkpoint_costs(row["job"], shape, b)))
+    return rows
+
+
+def checkpoint_costs(job, shape, bytes_a_token):
+    """bytes and tokens of a step; opening and the first token are told in seconds alone."""
+    return (bytes_a_token * shape.decoded, shape.decoded) if job == "decode" else (None, None)
+
+
+def write_checkpoint(folder, config):
+    """A Hugging Face directory of bfloat16 weights, normal with the deviation 0.02."""
+    model = HalfModel(config, "BF16", threads=1)
+    rng, bits = np.random.default_rng(0), model.bits.flat
+    for start in range(0, len(bits), 2**24):
+        part = bits[start : start + 2**24]
+        part[:] = (rng.standard_normal(len(part), np.float32) * np.float32(0.02)).view(np.uint32) >> 16
+    model.vectors.flat[:] = 1
+    model.save(folder)
+
+
 def with_costs(rows, costs):
     """rows with the flops, bytes and tokens of a step that costs(row) gives"""
     for row in rows:
@@ -235,4 +268,6 @@ PARTS = {
     "length": length,
     "matmul": matmul,
     "elementwise": elementwise,
+    "checkpoint": checkpoint,
 }
+ON_REQUEST = {"checkpoint"}  # parts that are measured only where they are named: it writes 2.5 GB

@@ -105,6 +105,18 @@ _TABLES = {
         ("threads", "job"),
         {**_TIMES, "relative": _against, "GFLOP/s": _gflops},
     ),
+    "checkpoint": (
+        "A checkpoint of 1.2 B random weights, bfloat16 in the file",
+        ("contestant", "job"),
+        {
+            "min s": lambda row, _: _digits(row["min"]),
+            "median s": lambda row, _: _digits(row["median"]),
+            "tokens/s": lambda row, _: _digits(row["tokens"] / row["median"]) if row["tokens"] else "",
+            "GB/s": lambda row, _: _gigabytes(row, _) if row["bytes"] else "",
+            "of memory read": lambda row, _: _share_of("read_gb")(row, _) if row["bytes"] else "",
+            "peak MB": _memory,
+        },
+    ),
     "elementwise": (
         "Operations that memory limits",
         ("job",),

@@ -1,8 +1,9 @@
 """The models and batches that are measured, and how much arithmetic and memory each part of the work needs at least."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..config import Config
+from ..presets import PRESETS
 from ..sizes import flops_per_token, parameters
 
 
@@ -73,6 +74,7 @@ SHAPES = {
         Config(32000, dim=768, layers=12, heads=12, ffn=2048, context=1024, tied=True), 1, prompt=512, decoded=255
     ),
 }
+CHECKPOINT = Shape(replace(PRESETS["llama-3.2-1b"], context=2048), 1, prompt=32, decoded=32)
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)  # of the sequence, at the width of `long`
 
 

@@ -9,16 +9,23 @@ import json
 import re
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ..config import Config
 from ..files import replacing, write_text
 from ..model import Model
+from ..narrow import HALVES, HalfModel
 from ..parameters import parameter_shapes
 from . import FORMATS
+from .tensors import TensorFiles, narrowed, write_tensors
+
+
+class Kind(NamedTuple):
+    kind: str
+    name: str
+
 
 # Keys of every model_type that say nothing about the logits.
 _IGNORED = {
@@ -26,6 +33,14 @@ _IGNORED = {
     "initializer_range", "is_encoder_decoder", "label2id", "output_attentions", "output_hidden_states", "pad_token_id",
     "problem_type", "return_dict", "task_specific_params", "torch_dtype", "transformers_version", "use_cache",
 }  # fmt: skip
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+# {type of an array: what it is called in safetensors and in config.json}; of halves the arrays hold the bits
+_KINDS = {
+    np.dtype(np.float64): Kind("F64", "float64"),
+    np.dtype(np.float32): Kind("F32", "float32"),
+    np.dtype(np.uint16): Kind("BF16", "bfloat16"),
+    np.dtype(np.int16): Kind("F16", "float16"),
+}
 _REQUIRED = {"quantization_config": (None,)}  # of every model_type: {key: values that it may have}
 
 
@@ -34,8 +49,8 @@ def model_type(config):
     return next(name for name, row in FORMATS.items() if row.expresses(config))
 
 
-def config_to_json(config, dtype, end_of_text=None):
-    """The dictionary of config.json, for transformers 4 and 5."""
+def config_to_json(config, dtype="float32", end_of_text=None):
+    """The dictionary of config.json, for transformers 4 and 5; dtype is the name of the number type of the weights."""
     name = model_type(config)
     row = FORMATS[name]
     return {
@@ -45,7 +60,7 @@ def config_to_json(config, dtype, end_of_text=None):
         **{key: allowed[0] for key, allowed in row.required.items()},
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
-        "torch_dtype": str(np.dtype(dtype)),
+        "torch_dtype": dtype,
         **row.to_json(config),
     }
 
@@ -93,44 +108,81 @@ def save(path, model, tokenizer=None):
     """Write model (and tokenizer) to the folder path; each file takes the place of an old one at once, when whole."""
     path, config = Path(path), model.config
     row = FORMATS[model_type(config)]
-    parameters, tensors = row.arrange(config, model.parameters), {}
+    parameters = {name: model.kept([name]) for name in parameter_shapes(config)}
+    kind, dtype = _KINDS[parameters["embedding"].dtype]
+    if kind in HALVES:  # such a model keeps its vectors in float32
+        parameters |= {name: narrowed(array, kind) for name, array in parameters.items() if array.ndim == 1}
+    parameters, tensors = row.arrange(config, parameters), {}
     for name, parts in row.names(config).items():
         array = np.concatenate([parameters[part] for part in parts]) if len(parts) > 1 else parameters[parts[0]]
-        tensors[name] = np.ascontiguousarray(array.T) if name.endswith(row.transposed) else array
-    with replacing(path / "model.safetensors") as new:
-        save_file(tensors, new, metadata={"format": "pt"})
+        tensors[name] = _KINDS[array.dtype].kind, array.T if name.endswith(row.transposed) else array
+    with replacing(path / _WEIGHTS) as new:
+        write_tensors(new, tensors)
+    (path / _INDEX).unlink(missing_ok=True)  # of an older model in several files, which are not read any more
     end_of_text = getattr(tokenizer, "end_of_text", None)
-    write_text(path / "config.json", json.dumps(config_to_json(config, model.dtype, end_of_text), indent=2) + "\n")
+    write_text(path / "config.json", json.dumps(config_to_json(config, dtype, end_of_text), indent=2) + "\n")
     if tokenizer is not None:
         tokenizer.save(path)
 
 
-def load(path, threads=None):
-    """The Model of a Hugging Face directory, with the number type of its file."""
+def load(path, threads=None, dtype=None):
+    """The Model of a Hugging Face directory; its weights may be in one file or in several
+
+    dtype: "float32" or "float64", what the model is to compute with and to train in. None: that of the file, where a
+    checkpoint of bfloat16 or half precision stays in its own bytes (minillama.narrow) and does not train.
+    """
     path = Path(path)
-    weights_path = path / "model.safetensors"
+    if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float32, float64 or None; received {dtype!r}")
     values = read_json(path / "config.json")
     config, (row, _) = config_from_json(values), _format(values)
-    if not weights_path.is_file():
-        raise FileNotFoundError(f"{path} has a config.json but no model.safetensors; is the copy complete?")
-    names = row.names(config)
-    try:
-        with safe_open(weights_path, "np") as file:
-            in_file = _names_in_file(row, names, file.keys())
-            copies = {name: in_file.pop(name) for name in row.copies if name in in_file and name not in names}
-            found = {name: tuple(file.get_slice(key).get_shape()) for name, key in in_file.items()}
-            _compare_shapes(weights_path, found, _file_shapes(row, config, names), values.get("architectures"))
-            kinds = {file.get_slice(key).get_dtype() for key in in_file.values()}
-            if not kinds <= {"F32", "F64"} or len(kinds) != 1:
-                raise ValueError(f"{weights_path} holds {', '.join(sorted(kinds))}; float32 or float64 is supported")
-            _compare_copies(weights_path, file, row, in_file, copies)
-            model = Model(config, dtype=np.float64 if kinds == {"F64"} else np.float32, threads=threads)
-            for name, parts in names.items():
-                tensor = file.get_tensor(in_file[name])
-                model.parameters.fused(parts)[:] = tensor.T if name.endswith(row.transposed) else tensor
-    except SafetensorError as error:
-        raise ValueError(f"{weights_path} is truncated or not a safetensors file ({error}); copy it again") from error
+    names, tensors, weights = row.names(config), *_open(path)
+    in_file = _names_in_file(row, names, tensors)
+    copies = {name: in_file.pop(name) for name in row.copies if name in in_file and name not in names}
+    found = {name: tensors[key] for name, key in in_file.items()}
+    _compare_shapes(weights, found, _file_shapes(row, config, names), values.get("architectures"))
+    _compare_copies(weights, tensors, row, in_file, copies)
+    model = _empty_model(
+        weights, config, [(tensors.kind(key), tensors[key]) for key in in_file.values()], dtype, threads
+    )
+    for name, parts in names.items():
+        tensors.read_into(model.kept(parts), in_file[name], transposed=name.endswith(row.transposed))
     return model
+
+
+def _open(path):
+    """The tensors of a folder, and the file that names them all."""
+    index = path / _INDEX
+    if not index.is_file():
+        if not (path / _WEIGHTS).is_file():
+            raise FileNotFoundError(f"{path} has a config.json but no {_WEIGHTS}; is the copy complete?")
+        return TensorFiles([path / _WEIGHTS]), path / _WEIGHTS
+    places = read_json(index).get("weight_map")
+    files = places.values() if isinstance(places, dict) else [None]
+    if not all(isinstance(file, str) and Path(file).name == file for file in files):
+        raise ValueError(f"{index} must have a weight_map of tensors and names of files beside it; copy it again")
+    tensors = TensorFiles([path / file for file in sorted(set(files))])
+    if tensors.keys() != places.keys():
+        wrong = sorted(tensors.keys() ^ places.keys())
+        raise ValueError(
+            f"{index} and the files that it names differ in {len(wrong)} tensors {wrong[:3]}; copy them again"
+        )
+    return tensors, index
+
+
+def _empty_model(path, config, tensors, dtype, threads):
+    """A model whose weights may have any values, for tensors of these kinds and shapes."""
+    kinds = {kind for kind, _ in tensors}
+    unknown = sorted(kinds - {"F32", "F64", *HALVES})
+    if unknown or ("F64" in kinds and len(kinds) > 1):
+        raise ValueError(
+            f"{path} holds {', '.join(sorted(kinds))}; supported are float32, float16 and bfloat16, or float64 alone"
+        )
+    of_matrices = {kind for kind, shape in tensors if len(shape) > 1}
+    if dtype is None and len(of_matrices) == 1 and of_matrices <= HALVES.keys():
+        return HalfModel(config, *of_matrices, threads=threads)
+    dtype = dtype or (np.float64 if kinds == {"F64"} else np.float32)
+    return Model(config, dtype=dtype, threads=threads, init_std=None)
 
 
 def _names_in_file(row, names, keys):
@@ -181,10 +233,10 @@ def _compare_shapes(path, found, expected, architectures):
             raise ValueError(f"{path}: {name} has shape {found[name]}, config.json asks for {shape}")
 
 
-def _compare_copies(path, file, row, in_file, copies):
+def _compare_copies(path, tensors, row, in_file, copies):
     for name, key in copies.items():
         original = in_file[row.copies[name]]
-        if not np.array_equal(file.get_tensor(key), file.get_tensor(original)):
+        if not np.array_equal(tensors.raw(key), tensors.raw(original)):
             raise ValueError(
                 f"{path}: {key} differs from {original}, but config.json says that they are tied; if they are not, it "
                 f"must say tie_word_embeddings = false"

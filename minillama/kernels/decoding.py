@@ -25,16 +25,18 @@ from numba.extending import intrinsic, overload
 from ..memory import aligned_zeros, empty
 from ..ops.positions.rope import ROPE_LAYOUTS
 from ..parallel import available_threads
+from .narrow import widen
 from .vectors import FAST, JIT, VECTOR_BYTES, exp
 
 UNIT_BYTES = 2**16  # less costs more visits to the counter, more leaves threads idle at the end of a turn
 LEAST_BYTES_TO_SHARE = 2**22  # of weights; a smaller model stays in the cache of one core, which is faster alone
 PATIENCE = 1000  # looks at a counter before a waiting thread offers its processor to others
 LINGER = 5000  # looks of a helper that no token comes for, until it goes home: 5 to 10 ms on a busy machine
-GROUP = 64  # minillama.quantize.GROUP; a constant of this file, as compiled code is kept by its own file
+GROUP = 64  # minillama.ops.narrow.GROUP; a constant of this file, as compiled code is kept by its own file
 LANES = VECTOR_BYTES // 4
 LINE = 8  # int64 in a cache line: every counter has its own
 DOOR, DISMISSED, TOKEN, POSITION = 0, LINE, LINE + 1, LINE + 2  # where a session's `control` has them
+HALVES = types.uint16, types.int16  # the bits of bfloat16 and of half precision
 PHASE = 2**16  # of the door: the helpers inside are counted below it; the number of openings and closings above
 
 
@@ -268,7 +270,8 @@ def _largest(scores):
     return largest
 
 
-# What follows is written twice: for float weights, and for pairs of int8 weights and scales (minillama.quantize).
+# What follows is written for each kind of weights: float, the bits of halves (minillama.ops.narrow), and pairs of int8
+# weights and scales.
 
 
 def _rows_in_unit(weights, columns):
@@ -334,6 +337,15 @@ def _multiply_of(matrix, first, x, y, add):
                     total += scales[first + i, done // GROUP] * rest
                 y[i] = total
 
+    elif matrix.dtype in HALVES:
+
+        def multiply(matrix, first, x, y, add):
+            for i in range(len(y)):
+                row, total = matrix[first + i], x.dtype.type(0)
+                for c in range(len(x)):
+                    total += widen(row[c]) * x[c]
+                y[i] = y[i] + total if add else total
+
     else:
 
         def multiply(matrix, first, x, y, add):
@@ -353,6 +365,12 @@ def _read_row_of(matrix, r, out):
         def read_row(matrix, r, out):
             for c in range(len(out)):
                 out[c] = matrix[1][r, c // GROUP] * matrix[0][r, c]
+
+    elif matrix.dtype in HALVES:
+
+        def read_row(matrix, r, out):
+            for c in range(len(out)):
+                out[c] = widen(matrix[r, c])
 
     else:
 

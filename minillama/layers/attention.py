@@ -37,6 +37,13 @@ def attention_layer_backward(op, config, p, grad, dy, shard, saved):
     return op.linear_backward(dqkv, x, p.qkv.weight, *grad.qkv)
 
 
+def attention_maps(op, shard, saved):
+    """Of what the forward saved: yield each job of the shard and its probabilities (sequences, heads, T, S)."""
+    _, _, attended, _ = saved
+    for job, (q, k, _, _, log_denominator, *rules) in zip(shard.jobs, attended, strict=True):
+        yield job, op.attention_map(q, k, log_denominator, *rules)
+
+
 def _normalise_heads(op, config, p, qkv):
     """Norm of each head's query and key, in place, one weight (D,) for all queries and one for all keys
 

@@ -49,8 +49,8 @@ def attention_backward(do, q, k, v, o, log_denominator, causal=True, slopes=None
     """
     B, T, H, D = q.shape
     K = k.shape[2]
+    p = attention_map(q, k, log_denominator, causal, slopes, lengths)  # (B, H, T, T)
     q, k, v, do, o = _by_head(q, k, v, do, o)
-    p = np.exp(_scores(q, k, causal, slopes, lengths) - log_denominator[..., None])  # (B, H, T, T)
     dv = p.swapaxes(2, 3) @ do
     dp = do @ v.swapaxes(2, 3)
     row_sum = np.sum(do * o, axis=-1, keepdims=True)
@@ -59,6 +59,17 @@ def attention_backward(do, q, k, v, o, log_denominator, causal=True, slopes=None
     dk = ds.swapaxes(2, 3) @ q
     dk, dv = (grad.reshape(B, K, H // K, T, D).sum(axis=2) for grad in (dk, dv))
     return np.concatenate([dq, dk, dv], axis=1).swapaxes(1, 2)
+
+
+def attention_map(q, k, log_denominator, causal=True, slopes=None, lengths=None):
+    """p_ij = exp(q_i . k_j / sqrt(D) - slope |i - j| - log denominator_i),   0 where query i does not read key j
+
+    The probabilities of `attention`, from its inputs and the denominators that it returned: a kernel never holds them,
+    and whoever wants to see them computes them anew, as the backward does.
+    q (B, T, H, D), k (B, S, K, D), log_denominator (B, H, T); causal, slopes and lengths as there -> p (B, H, T, S).
+    """
+    q, k = _by_head(q, k)
+    return np.exp(_scores(q, k, causal, slopes, lengths) - log_denominator[..., None])
 
 
 def _scores(q, k, causal, slopes, lengths):

@@ -11,6 +11,7 @@ from minillama import IGNORED, Config, Model, load
 from minillama.checkpoint.huggingface import model_type
 from minillama.config import BIASES
 from minillama.gradcheck import relative_error
+from minillama.narrow import HalfModel
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -210,6 +211,46 @@ def test_the_state_dict_goes_both_ways(case, tmp_path, rng):
     loaded, _ = load(tmp_path / "ours")
     assert loaded.config == ours.config
     np.testing.assert_array_equal(loaded.parameters.flat, ours.parameters.flat)
+
+
+@pytest.mark.parametrize("name", ["Llama grouped", "GPT-2"])
+def test_padding_of_a_causal_model(name, tmp_path, rng):
+    theirs = make(CASES[name])
+    theirs.save_pretrained(tmp_path / "weights")
+    ours, _ = load(tmp_path / "weights")
+    lengths = np.array([24, 9, 17])
+    ids, targets = rng.integers(0, 61, (3, 24)), rng.integers(0, 61, (3, 24))
+    text = text_of(ids, lengths)
+    targets[~text] = IGNORED
+    logits = theirs(torch.tensor(ids), attention_mask=torch.tensor(text).long()).logits
+    assert relative_error(ours.logits(ids, lengths=lengths)[text], logits.detach().numpy()[text]) < 1e-5
+    loss = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), torch.tensor(targets).flatten(), ignore_index=IGNORED
+    )
+    _, gradients = ours.loss_and_gradients(ids, targets, lengths=lengths)
+    for name, expected in their_gradients(theirs, loss, tmp_path / "gradients").items():
+        if not name.endswith("b_k"):  # adds the same to all scores of a query: noise around 0
+            assert relative_error(gradients[name], expected) < 1e-4, name
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_halves_in_several_files(case, dtype, tmp_path, rng):
+    theirs = make(case).to(getattr(torch, dtype))
+    theirs.save_pretrained(tmp_path / "theirs", max_shard_size="20KB")
+    assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 1
+    ours, _ = load(tmp_path / "theirs")
+    assert isinstance(ours, HalfModel)
+    ours.save(tmp_path / "ours")
+    again = case.auto.from_pretrained(tmp_path / "ours", attn_implementation="eager", dtype="auto")
+    assert again.dtype == theirs.dtype
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    theirs = case.auto.from_pretrained(tmp_path / "theirs", attn_implementation="eager", dtype=torch.float32)
+    ids, _, inputs = inputs_for(ours, case.lengths[0], rng)
+    text = text_of(ids, inputs.get("lengths"))
+    with torch.no_grad():
+        expected = their_logits(theirs, ids, **inputs).numpy()
+    assert relative_error(ours.logits(ids, **inputs)[text], expected[text]) < 1e-5
 
 
 @pytest.mark.parametrize("key", ["rope_type", "type"])  # "type" before version 4.43

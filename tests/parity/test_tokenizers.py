@@ -1,19 +1,29 @@
 """The same vocabulary, ids and text as Hugging Face's tokenizers and transformers."""
 
 import json
+import os
 import random
+import struct
 import sys
 import unicodedata
+from itertools import islice
+from pathlib import Path
 
 import pytest
 
+from minillama import stories
 from minillama.tokenizers import (
+    DIGITS_PATTERN,
     END_OF_TEXT,
+    LLAMA3_PATTERN,
     PATTERNS,
     BPETokenizer,
     CharTokenizer,
+    SentencePieceTokenizer,
+    WordPieceTokenizer,
     compile_pattern,
     load_tokenizer,
+    wordpiece,
 )
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -164,11 +174,11 @@ def test_training_on_tinyshakespeare(shakespeare, vocab_size):
 # Words
 
 
-def test_character_classes():
+@pytest.mark.parametrize("pattern", [DIGITS_PATTERN, LLAMA3_PATTERN])
+def test_character_classes(pattern):
     r"""\p{L}, \p{N} and \s for every character that this Python knows."""
     known = [chr(i) for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i)) not in ("Cs", "Cn")]
     assert len(known) > 270_000
-    pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
     split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
     text = "|".join(f"a{character}.{character}  {character}" for character in known)
     assert compile_pattern(pattern).findall(text) == [word for word, _ in split.pre_tokenize_str(text)]
@@ -301,3 +311,300 @@ def test_transformers_refuses_unknown_characters_too(chars, tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
     with pytest.raises(Exception, match="WordLevel error"):
         theirs("a☃")
+
+
+# Open checkpoints
+
+
+TEXTS = int(os.environ.get("MINILLAMA_FUZZ", 300))  # random texts for each kind of tokenizer
+FRAGMENTS = [
+    *("'s", "'LL", "'ſ", "n't", " the", " and", "  ", "    "),
+    *("\r\n", "\n\n", "12345", "\t", "\x00", "<0x0A>", "▁", "▁▁"),
+    *("<s>", "</s>", "<unk>", "[MASK]", "[CLS]", END_OF_TEXT, "<|begin_of_text|>", "<|x|>"),
+    *("猫が", "\u0301", "\x85", "\x1c"),
+]  # fmt: skip
+COMMON = [*" " * 8, *"abcdefghistTSLDVEREM0189.,!?'’-_()éüßſK😀"]
+CHARACTERS = [
+    chr(i) for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i)) not in ("Cs", "Cn")
+]  # those that this Python knows; the library may know younger ones
+
+
+def fuzzed(count, characters=CHARACTERS):
+    """Random texts, the same at every run: common characters, rare ones, awkward fragments, words, special tokens."""
+    rng = random.Random(0)
+    words = MULTILINGUAL.split(" ")
+    sources = [COMMON] * 5 + [characters] + [FRAGMENTS] * 2 + [words] * 3
+    for _ in range(count):
+        yield "".join(rng.choice(rng.choice(sources)) for _ in range(rng.randrange(1, 25)))
+
+
+def assert_same(ours, library, texts, decoding=True):
+    """The same ids and text from ours, from the library, and from the library with the file that ours writes."""
+    written = tokenizers.Tokenizer.from_str(json.dumps(ours.to_json()))
+    for text in texts:
+        for special in (True, False):
+            ids = ours.encode(text, special).tolist()
+            for other in (library, written):
+                other.encode_special_tokens = not special
+                assert ids == other.encode(text, add_special_tokens=False).ids, (text, special)
+            if decoding:
+                assert ours.decode(ids) == library.decode(ids, skip_special_tokens=False), (text, special)
+
+
+def trained_bpe(pre_tokenizer, special, every_byte=True, **model):
+    """A byte-level BPE with this cutting into words."""
+    library = tokenizers.Tokenizer(tokenizers.models.BPE(**model))
+    library.pre_tokenizer, library.decoder = pre_tokenizer, tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=900,
+        special_tokens=special,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet() if every_byte else [],
+        show_progress=False,
+    )
+    library.train_from_iterator([MULTILINGUAL * 3], trainer)
+    return library
+
+
+def template(library, single, names):
+    ids = [(name, library.token_to_id(name)) for name in names]
+    return tokenizers.processors.TemplateProcessing(single=single, special_tokens=ids)
+
+
+def like_gpt2(add_prefix_space=False):
+    library = trained_bpe(tokenizers.pre_tokenizers.ByteLevel(add_prefix_space), [END_OF_TEXT])
+    library.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+    return library
+
+
+def like_smollm(individual_digits=True):
+    digits = tokenizers.pre_tokenizers.Digits(individual_digits)
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    steps = tokenizers.pre_tokenizers.Sequence([digits, byte_level])
+    return trained_bpe(steps, [END_OF_TEXT, "<|im_start|>"], every_byte=False)
+
+
+def like_llama3():
+    """With words that are tokens though no merge leads to them."""
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(LLAMA3_PATTERN), "isolated")
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    steps = tokenizers.pre_tokenizers.Sequence([split, byte_level])
+    library = trained_bpe(steps, ["<|begin_of_text|>", "<|end_of_text|>"], ignore_merges=True)
+    begin = template(library, "<|begin_of_text|> $A", ["<|begin_of_text|>"])
+    offsets = tokenizers.processors.ByteLevel(trim_offsets=False)
+    library.post_processor = tokenizers.processors.Sequence([offsets, begin])
+    data = json.loads(library.to_str())
+    merges = data["model"]["merges"]
+    data["model"]["merges"] = [merge for i, merge in enumerate(merges) if i < 200 or i % 3]
+    made = {"".join(merge) for merge in data["model"]["merges"]} | set(data["model"]["vocab"])
+    data["model"]["merges"] = [merge for merge in data["model"]["merges"] if {*merge} <= made]
+    return tokenizers.Tokenizer.from_str(json.dumps(data))
+
+
+def with_added_tokens():
+    """Added tokens of each setting."""
+    library = like_gpt2()
+    token = tokenizers.AddedToken
+    library.add_special_tokens([token("<|x|>", lstrip=True, rstrip=True), token("<s>", normalized=True)])
+    library.add_tokens([token("    ", normalized=False), token(" of", lstrip=True), token("[MASK]", rstrip=True)])
+    return library
+
+
+@pytest.mark.parametrize(
+    "make, begin, end",
+    [
+        (like_gpt2, END_OF_TEXT, END_OF_TEXT),
+        (lambda: like_gpt2(add_prefix_space=True), END_OF_TEXT, END_OF_TEXT),
+        (like_smollm, END_OF_TEXT, END_OF_TEXT),
+        (lambda: like_smollm(individual_digits=False), END_OF_TEXT, END_OF_TEXT),
+        (like_llama3, "<|begin_of_text|>", "<|end_of_text|>"),
+        (with_added_tokens, "<s>", END_OF_TEXT),
+    ],
+    ids=["gpt2", "gpt2-prefix", "smollm", "digits", "llama3", "added"],
+)
+def test_byte_level(make, begin, end, tmp_path):
+    library = make()
+    library.save(str(tmp_path / "tokenizer.json"))
+    ours = load_tokenizer(tmp_path)
+    assert (ours.begin_of_text, ours.end_of_text) == (library.token_to_id(begin), library.token_to_id(end))
+    assert_same(ours, library, [*fuzzed(TEXTS), *AWKWARD])
+
+
+def library_llama(pieces):
+    """The library's tokenizer of (piece, score), as checkpoints' converters make it from a SentencePiece model."""
+    vocab = {piece: i for i, (piece, _) in enumerate(pieces)}
+    merges = []
+    for piece, score in pieces[259:]:
+        halves = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
+        merges += [(left, right, score) for left, right in halves if left in vocab and right in vocab]
+    merges.sort(key=lambda merge: (merge[2], len(merge[0]), len(merge[1])), reverse=True)
+    model = tokenizers.models.BPE(
+        vocab, [merge[:2] for merge in merges], unk_token="<unk>", fuse_unk=True, byte_fallback=True
+    )
+    library = tokenizers.Tokenizer(model)
+    library.add_special_tokens([tokenizers.AddedToken(text, normalized=False) for text in ("<unk>", "<s>", "</s>")])
+    library.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend("▁"), tokenizers.normalizers.Replace(" ", "▁")]
+    )
+    decoders = tokenizers.decoders
+    library.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    library.post_processor = template(library, "<s> $A", ["<s>"])
+    return library
+
+
+def read_bin(path):
+    data, place, pieces = path.read_bytes(), 4, []
+    while place < len(data):
+        score, size = struct.unpack_from("<fi", data, place)
+        pieces.append((data[place + 8 : place + 8 + size].decode().replace(" ", "▁").strip("\n"), score))
+        place += 8 + size
+    return pieces
+
+
+@pytest.fixture(scope="module", params=["llama2-tokenizer.bin", "stories260K/tok512.bin"])
+def llama(request, assets):
+    """A SentencePiece tokenizer from its file, and what the library makes of the same pieces."""
+    path = assets / "models" / request.param
+    model = path.with_suffix(".model")
+    return load_tokenizer(model if model.is_file() else path), library_llama(read_bin(path))
+
+
+@pytest.fixture
+def small_llama(assets):
+    """What the library makes of a small SentencePiece tokenizer."""
+    return library_llama(read_bin(assets / "models" / "stories260K" / "tok512.bin"))
+
+
+def test_sentencepiece(llama):
+    ours, library = llama
+    texts = [*fuzzed(TEXTS), *AWKWARD, *(" " * i + "the" + " " * i for i in range(40))]
+    assert_same(ours, library, texts, decoding=False)
+    for text in texts:
+        ids = ours.encode(text, special=False).tolist()
+        assert ours.decode(ids) == library.decode(ids, skip_special_tokens=False) == text.replace("▁", " ")
+
+
+def test_sentencepiece_on_real_text(llama, shakespeare):
+    ours, library = llama
+    made = " ".join(islice((d for d in stories.generate(100_000, 0).train), 200))
+    code = Path(stories.__file__).read_text(encoding="utf-8")
+    for text in (shakespeare, code, made, MULTILINGUAL):
+        assert ours.encode(text).tolist() == library.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+@pytest.mark.parametrize("split", [True, False])
+def test_sentencepiece_from_json(small_llama, scheme, split, tmp_path):
+    """The newer form, in which the pre-tokenizer writes the spaces, and the older one."""
+    library = small_llama
+    for form in ("normalizer", "Metaspace"):
+        if form == "Metaspace":
+            library.normalizer = tokenizers.normalizers.Sequence([])
+            library.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace("▁", scheme, split)
+        data = json.loads(library.to_str())
+        data["normalizer"] = data["normalizer"] if form == "normalizer" else None
+        (tmp_path / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+        ours = load_tokenizer(tmp_path)
+        assert (ours.begin_of_text, ours.end_of_text) == (1, 2)
+        assert_same(ours, library, fuzzed(TEXTS // 3), decoding=False)
+
+
+@pytest.mark.parametrize("prefix", ["always", "never"])
+def test_sentencepiece_that_squeezes_spaces(small_llama, prefix):
+    ours = SentencePieceTokenizer.from_json(json.loads(small_llama.to_str()))
+    ours.squeeze, ours.prefix = True, prefix
+    library = tokenizers.Tokenizer.from_str(json.dumps(ours.to_json()))
+    ours = SentencePieceTokenizer.from_json(ours.to_json())
+    assert (ours.squeeze, ours.prefix) == (True, prefix)
+    assert ours.decode(ours.encode("  a   b ")) == "a b"
+    assert_same(ours, library, fuzzed(TEXTS), decoding=False)
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("scheme", [None, "first"])
+def test_sentencepiece_with_added_tokens(small_llama, normalized, scheme):
+    library = small_llama
+    if scheme is not None:
+        library.normalizer = None
+        library.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace("▁", scheme, False)
+    token = tokenizers.AddedToken
+    library.add_special_tokens([token("<|x|>", normalized=normalized, lstrip=True)])
+    library.add_tokens([token("[MASK]", normalized=normalized), token("the ", normalized=normalized)])
+    ours = SentencePieceTokenizer.from_json(json.loads(library.to_str()))
+    assert_same(ours, library, fuzzed(TEXTS // 3), decoding=False)
+
+
+@pytest.fixture(scope="module", params=[(True, None), (False, None), (True, False), (False, True)])
+def bert(request, tmp_path_factory):
+    """A WordPiece tokenizer of the library and ours from its file."""
+    lowercase, strip_accents = request.param
+    made = tokenizers.BertWordPieceTokenizer(lowercase=lowercase, strip_accents=strip_accents)
+    made.train_from_iterator([MULTILINGUAL * 3], vocab_size=500, show_progress=False)
+    library = made._tokenizer
+    library.post_processor = template(library, "[CLS] $A [SEP]", ["[CLS]", "[SEP]"])
+    path = tmp_path_factory.mktemp("bert") / "tokenizer.json"
+    library.save(str(path))
+    return load_tokenizer(path), library
+
+
+def test_wordpiece(bert):
+    ours, library = bert
+    assert (ours.begin_of_text, ours.end_of_text, ours.mask_token) == tuple(
+        map(library.token_to_id, ("[CLS]", "[SEP]", "[MASK]"))
+    )
+    assert_same(ours, library, [*fuzzed(TEXTS, sorted(agreed(library))), *AWKWARD, "\n" + "word " * 50])
+
+
+def agreed(library):
+    """The characters that the library normalises and cuts as ours does."""
+    ours = WordPieceTokenizer.from_json(json.loads(library.to_str()))
+
+    def same(character):
+        text = f"a{character}b"
+        words = [word for word, _ in library.pre_tokenizer.pre_tokenize_str(text)]
+        mine = [word for word in text.translate(wordpiece._APART).split(" ") if word]
+        return library.normalizer.normalize_str(text) == ours._normalize(text) and words == mine
+
+    return {character for character in CHARACTERS if same(character)}
+
+
+def test_wordpiece_differs_only_in_young_characters(bert):
+    """Marks, signs and controls that came after Unicode 8, which the library does not know and BERT's own code does."""
+    ours, library = bert
+    differing = set(CHARACTERS) - agreed(library)
+    assert len(differing) < 800  # 505 with Unicode 14
+    assert {unicodedata.category(character) for character in differing} <= {
+        "Mn",
+        "Mc",
+        "Cf",
+        "Po",
+        "Ps",
+        "Pe",
+        "Pd",
+        "So",
+    }
+    assert min(differing) >= "\u061d"
+
+
+def test_wordpiece_from_vocab_txt(bert, tmp_path):
+    ours, library = bert
+    by_id = sorted(library.get_vocab().items(), key=lambda item: item[1])
+    (tmp_path / "vocab.txt").write_text("\n".join(token for token, _ in by_id) + "\n", encoding="utf-8")
+    config = {"do_lower_case": ours.lowercase, "strip_accents": ours.strip_accents}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert load_tokenizer(tmp_path).to_json() == ours.to_json()
+
+
+@pytest.mark.parametrize("kind", ["llama", "wordpiece", "llama3"])
+def test_transformers_opens_what_is_saved(kind, llama, bert, tmp_path):
+    made = {"llama": llama, "wordpiece": bert}
+    ours = made[kind][0] if kind in made else BPETokenizer.from_json(json.loads(like_llama3().to_str()))
+    ours.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
+    ends = {"llama": 0, "wordpiece": 1, "llama3": 0}[kind]
+    for text in ("Hello world", "The cat's 1984\n"):
+        ids = ours.encode(text).tolist()
+        ids = [ours.begin_of_text, *ids, *[ours.end_of_text] * ends]
+        assert theirs(text)["input_ids"] == ids
+    assert theirs.eos_token_id == ours.end_of_text and theirs.bos_token_id == ours.begin_of_text

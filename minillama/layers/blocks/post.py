@@ -28,3 +28,8 @@ def post_block_backward(op, config, p, grad, dx, shard, noise, site, saved):
     dx[:] = dsum
     dx += attention_layer_backward(op, config, p, grad, dy, shard, saved_attention)
     return dx
+
+
+def post_block_inside(saved):
+    saved_attention, _, _, (h, *_), _, _ = saved  # what the feed-forward layer reads is the stream itself
+    return saved_attention, h

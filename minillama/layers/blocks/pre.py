@@ -27,3 +27,8 @@ def pre_block_backward(op, config, p, grad, dx, shard, noise, site, saved):
     dy = noise.drop(op, dx, site)
     dh = attention_layer_backward(op, config, p, grad, dy, shard, saved_attention)
     return op.norm_backward(dh, x, p.attention_norm.weight, saved_norm_1, *grad.attention_norm, dx)
+
+
+def pre_block_inside(saved):
+    _, _, saved_attention, y, _, _ = saved
+    return saved_attention, y

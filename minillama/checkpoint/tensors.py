@@ -1,0 +1,139 @@
+"""The tensors of safetensors files: their names and shapes at once, their numbers when they are asked for
+
+The safetensors library opens each file and so checks its header: every tensor inside the file, none over another. The
+numbers are read here, because NumPy has no bfloat16 and the library gives it none. A bfloat16 is the upper half of a
+float32, so that 16 zero bits make it one.
+"""
+
+import json
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+# As they lie in the file; of bfloat16 the bits.
+KINDS = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_AT_A_TIME = 2**24  # bytes that are read from a file in one piece
+
+
+class TensorFiles(Mapping):
+    """{name: shape} of the tensors of one or several safetensors files, and their numbers
+
+    ValueError where a file is damaged or two of them have a tensor of the same name.
+    """
+
+    def __init__(self, paths):
+        self._places = {}  # {name: (file, kind, shape, its first byte)}
+        for path in map(Path, paths):
+            for name, place in _read_header(path).items():
+                if name in self._places:
+                    raise ValueError(f"{path} and {self._places[name][0]} both hold {name}; one of them is too much")
+                self._places[name] = path, *place
+
+    def __getitem__(self, name):
+        return self._places[name][2]
+
+    def __iter__(self):
+        return iter(self._places)
+
+    def __len__(self):
+        return len(self._places)
+
+    def kind(self, name):
+        """How the tensor's numbers are written: "F32", "BF16" ..."""
+        return self._places[name][1]
+
+    def raw(self, name):
+        """The tensor as it lies in the file: a memory map, of bfloat16 the bits as uint16."""
+        path, kind, shape, start = self._supported(name)
+        if 0 in shape:
+            return np.empty(shape, KINDS[kind])
+        return np.memmap(path, KINDS[kind], "r", start, shape)
+
+    def read(self, name, rows=slice(None)):
+        """Some rows of the tensor, or all, as float32, or float64 where it is that."""
+        return widened(np.array(self.raw(name)[rows]), self.kind(name))
+
+    def read_into(self, target, name, transposed=False):
+        """target[:] = the tensor, converted to target's type, or its bits where that is a type of whole numbers
+
+        A piece at a time, so that next to no memory is needed besides target.
+        """
+        path, kind, shape, start = self._supported(name)
+        bits = target.dtype.kind in "iu"
+        row = prod(shape[1:]) * KINDS[kind].itemsize
+        rows = max(1, _AT_A_TIME // max(row, 1))
+        with open(path, "rb") as file:
+            file.seek(start)
+            for first in range(0, shape[0] if shape else 1, rows):
+                count = min(rows, shape[0] - first) if shape else 1
+                part = np.fromfile(file, KINDS[kind], count * prod(shape[1:])).reshape(count, *shape[1:])
+                part = part.view(target.dtype) if bits else widened(part, kind)
+                if transposed:
+                    target[:, first : first + count] = part.T
+                else:
+                    target[first : first + count] = part
+
+    def _supported(self, name):
+        path, kind, shape, start = self._places[name]
+        if kind not in KINDS:
+            raise ValueError(f"{path}: {name} holds {kind}; minillama reads {', '.join(KINDS)}")
+        return path, kind, shape, start
+
+
+def widened(raw, kind):
+    """The numbers of a kind of KINDS as float32, or float64 where they are that."""
+    if kind == "BF16":
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    return raw.astype(np.float32) if kind == "F16" else raw
+
+
+def narrowed(array, kind):
+    """A float32 array in the bits of the kind "BF16" or "F16" where these hold it exactly, else the array itself."""
+    with np.errstate(over="ignore"):
+        bits = (array.view(np.uint32) >> 16).astype(np.uint16) if kind == "BF16" else array.astype(np.float16)
+    same = np.array_equal(widened(bits, kind), array)
+    return bits.view(np.uint16 if kind == "BF16" else np.int16) if same else array
+
+
+def _read_header(path):
+    """{name: (kind, shape, first byte)} of a file that the library finds whole."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}; is the copy complete?")
+    try:
+        with safe_open(path, "np"):
+            pass
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from error
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length).decode("utf-8"))
+    header.pop("__metadata__", None)
+    return {
+        name: (tensor["dtype"], tuple(tensor["shape"]), 8 + length + tensor["data_offsets"][0])
+        for name, tensor in header.items()
+    }
+
+
+def write_tensors(path, tensors):
+    """Write {name: (kind, array)} as a safetensors file; array has the type KINDS[kind], and any strides
+
+    The format: 8 bytes with the length of the header; the header, JSON, filled up with blanks to a multiple of 8 bytes;
+    the numbers of each tensor, the widest kinds first, so that all are aligned. Written here because the library's
+    NumPy side cannot write bfloat16; of other kinds it writes the same bytes.
+    """
+    order = sorted(tensors, key=lambda name: (-KINDS[tensors[name][0]].itemsize, name))
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name in order:
+        kind, array = tensors[name]
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            kind, array = tensors[name]
+            np.ascontiguousarray(array.view(KINDS[kind])).tofile(file)
