@@ -156,7 +156,7 @@ def sample(options):
 
     model, tokenizer = _load_writer(options)
     prompt, end = list(tokenizer.encode(options.prompt, special=False)), tokenizer.end_of_text
-    begin = getattr(tokenizer, "begin_of_text", end)
+    begin = tokenizer.begin_of_text
     if begin is not None:
         prompt = [begin, *prompt]
     elif not prompt:

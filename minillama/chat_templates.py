@@ -24,8 +24,8 @@ class Token(str):
     """A special token, by its text."""
 
 
-# Of Llama 1 and 2, and of Llama 3; in a tokenizer without them, what begins and ends a text there.
-BEGIN, END, BEGIN3 = Token("<s>"), Token("</s>"), Token("<|begin_of_text|>")
+# Whatever begins and ends a text in the tokenizer: these in Llama 1 and 2, others in Llama 3.
+BEGIN, END = Token("<s>"), Token("</s>")
 
 
 class Template(NamedTuple):
@@ -33,7 +33,7 @@ class Template(NamedTuple):
 
     pieces: Callable  # (system prompt or None, [(what the user says, answer or None)]) -> str and Token, in order
     marks: tuple[str, ...]  # all of them stand in a chat_template, of Hugging Face's folders, of this format
-    stop: tuple[str, ...]  # special tokens that end an answer, as does the tokenizer's own that ends a text
+    stop: tuple[str, ...] = ()  # special tokens that end an answer, as does the one that ends a text
     tokens: tuple[str, ...] = ()  # special tokens by which a tokenizer without a chat_template is known
     reserved: tuple[str, ...] = ()  # plain text that has a meaning in the format, so that no message may have it
     system: str | None = None  # the system prompt that the models know, where none is given
@@ -59,7 +59,7 @@ def llama3(system, turns):
 
     Source: Meta's llama3 repository, llama/tokenizer.py, ChatFormat.
     """
-    yield BEGIN3
+    yield BEGIN
     for role, text in _messages(system, turns):
         yield Token("<|start_header_id|>")
         yield role
@@ -125,35 +125,30 @@ TEMPLATES = {
     "llama2": Template(
         llama2,
         marks=("[INST]", "<<SYS>>"),
-        stop=("</s>",),
         reserved=("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"),
     ),
     "llama3": Template(
         llama3,
         marks=("<|start_header_id|>", "<|eot_id|>"),
-        stop=("<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"),
+        stop=("<|eot_id|>", "<|eom_id|>"),
         tokens=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     ),
     "vicuna": Template(
         vicuna,
         marks=("USER:", "ASSISTANT:"),
-        stop=("</s>",),
         system="A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
         "detailed, and polite answers to the user's questions.",
     ),
     "zephyr": Template(
         zephyr,
         marks=("<|user|>", "message['content'] + eos_token"),
-        stop=("</s>",),
         reserved=("<|system|>", "<|user|>", "<|assistant|>"),
     ),
-    "chatml": Template(
-        chatml, marks=("<|im_start|>",), stop=("<|im_end|>", "<|endoftext|>"), tokens=("<|im_start|>", "<|im_end|>")
-    ),
+    "chatml": Template(chatml, marks=("<|im_start|>",), stop=("<|im_end|>",), tokens=("<|im_start|>", "<|im_end|>")),
     "smollm": Template(
         chatml,
         marks=("<|im_start|>", "named SmolLM"),
-        stop=("<|im_end|>", "<|endoftext|>"),
+        stop=("<|im_end|>",),
         system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
     ),
 }
@@ -188,8 +183,8 @@ def stop_tokens(template, tokenizer):
     stop = {tokenizer.special_tokens.get(name) for name in TEMPLATES[template].stop} | {tokenizer.end_of_text}
     if stop == {None}:
         raise ValueError(
-            f"the tokenizer has no special token that ends an answer, neither one that ends a text nor any of "
-            f"{', '.join(TEMPLATES[template].stop)}; train or fetch one that has"
+            f"the tokenizer has no special token that ends an answer: none that ends a text, and none of those of the "
+            f"format {template} ({', '.join(TEMPLATES[template].stop) or 'it has no others'})"
         )
     return stop - {None}
 
@@ -235,12 +230,9 @@ def _published_template(folder):
 
 
 def _special(tokenizer, template, token):
-    """The id of a special token: by its text, or what begins or ends a text in this tokenizer where the format's do."""
-    found = tokenizer.special_tokens.get(token)
-    if found is None and token in (BEGIN, BEGIN3):
-        found = getattr(tokenizer, "begin_of_text", tokenizer.end_of_text)
-    elif found is None and token == END:
-        found = tokenizer.end_of_text
+    """The id of a special token."""
+    roles = {BEGIN: tokenizer.begin_of_text, END: tokenizer.end_of_text}
+    found = roles[token] if token in roles else tokenizer.special_tokens.get(token)
     if found is None:
         raise ValueError(
             f"the chat format {template} needs the special token {token}, which the tokenizer of this model does not "

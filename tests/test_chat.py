@@ -15,7 +15,7 @@ from minillama import Config, Model
 from minillama.__main__ import main
 from minillama.chat import Conversation, converse
 from minillama.chat_templates import TEMPLATES, encode_chat, recognise, stop_tokens
-from minillama.tokenizers import BPETokenizer, CharTokenizer
+from minillama.tokenizers import BPETokenizer, CharTokenizer, load_tokenizer
 
 SAMPLE = "Hello, what is a llama? A llama is a kind animal. Be brief. USER: ASSISTANT: [INST] [/INST] system user\n"
 LLAMA2 = ("<s>", "</s>")
@@ -103,6 +103,15 @@ def test_without_a_system_prompt_there_is_none_or_the_one_that_the_models_know()
     tokenizer = make_tokenizer("smollm")
     expected = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>"
     assert tokenizer.decode(encode_chat("smollm", tokenizer, hello)).startswith(expected)
+
+
+def test_the_ids_of_llama_2(assets):
+    tokenizer = load_tokenizer(assets / "models" / "llama2-tokenizer.model")
+    ids = encode_chat("llama2", tokenizer, [*TALK[:3], {"role": "user", "content": "</s>"}])
+    first = tokenizer.encode("[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n Hello [/INST] Hi! ").tolist()  # as one text
+    assert first[:3] == [518, 25580, 29962]
+    assert ids.tolist() == [1, *first, 2, 1, 518, 25580, 29962, 1533, 29879, 29958, 518, 29914, 25580, 29962]
+    assert stop_tokens("llama2", tokenizer) == {2}
 
 
 @each_template

@@ -29,6 +29,7 @@ class Server:
     breaks_after = None  # bytes of the body
     silence = 0.0  # seconds before the body
     wrong_range = False
+    moved = False  # whether it sends on to another address, as Hugging Face does
 
     def __init__(self):
         self.asked, self.paths, self.stopped = [], [], threading.Event()
@@ -48,6 +49,11 @@ class Server:
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def answer(self, request):
+        if self.moved and not request.path.startswith("/moved"):
+            request.send_response(302)
+            request.send_header("Location", "/moved" + request.path)
+            request.end_headers()
+            return
         if self.status != 200:
             request.send_error(self.status)
             return
@@ -122,6 +128,16 @@ def test_what_broke_off_goes_on_where_it_was(etag, file, server, tmp_path):
     assert get(file, tmp_path) == CONTENT and names(tmp_path) == ["model.bin"]
     assert [headers.get("Range") for headers in server.asked] == [None, "bytes=300000-", "bytes=600000-"]
     assert [headers.get("If-Range") for headers in server.asked[1:]] == [etag if etag == '"v1"' else None] * 2
+
+
+def test_a_server_that_sends_on_is_followed(file, server, tmp_path):
+    server.moved, server.breaks_after = True, 300_000
+    with pytest.raises(ConnectionError, match="goes on from there"):
+        get(file, tmp_path)
+    del server.breaks_after
+    assert get(file, tmp_path) == CONTENT
+    assert server.paths == ["/model.bin", "/moved/model.bin"] * 2
+    assert server.asked[3]["Range"] == "bytes=300000-" and server.asked[3]["If-Range"] == '"v1"'
 
 
 def test_a_file_that_changed_meanwhile_begins_anew(file, server, tmp_path):
