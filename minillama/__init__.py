@@ -10,16 +10,14 @@ __version__ = "0.1.0"
 
 
 def load(path, threads=None, dtype=None):
-    """The model and the tokenizer of a folder that `Model.save` or `minillama train` wrote: (Model, tokenizer)
+    """The model and the tokenizer of what lies at a path: (Model, tokenizer)
 
-    The tokenizer is None where the folder has no tokenizer.json. A checkpoint of bfloat16 or half precision keeps its
-    bytes and does not train, unless dtype asks for "float32".
+    path: a folder that `Model.save` or `minillama train` wrote, or another Hugging Face folder; a folder in Meta's
+    layout; a file of llama2.c. The tokenizer is None where there is none in the folder or beside the file. A checkpoint
+    of bfloat16 or half precision keeps its bytes and does not train, unless dtype asks for "float32".
     """
-    from pathlib import Path
-
-    from .checkpoint.huggingface import load as load_model
-    from .tokenizers import load_tokenizer
+    from .checkpoint.open import load as load_model
+    from .checkpoint.open import load_tokenizer
 
     model = load_model(path, threads, dtype)
-    has_tokenizer = (Path(path) / "tokenizer.json").is_file()
-    return model, load_tokenizer(path) if has_tokenizer else None
+    return model, load_tokenizer(path, model.config.vocab_size)

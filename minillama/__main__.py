@@ -354,17 +354,23 @@ def decode(options):
     print(load_tokenizer(options.tokenizer).decode(ids))
 
 
+def convert(options):
+    from .checkpoint.open import convert
+
+    print(convert(options.source, options.target, options.format, options.tokenizer, options.int8))
+
+
 def info(options):
-    from .checkpoint.huggingface import config_from_json, read_json
+    from .checkpoint.open import read_config
     from .parameters import parameter_shapes
     from .sizes import BYTES, cache_bytes_per_token, flops_per_token, parameters
 
     if options.model in PRESETS:
         config = PRESETS[options.model]
-    elif Path(options.model).is_dir():
-        config = config_from_json(read_json(Path(options.model) / "config.json"))
+    elif Path(options.model).exists():
+        config = read_config(options.model)
     else:
-        raise ValueError(f"{options.model!r} is neither a folder nor one of the models {', '.join(PRESETS)}")
+        raise ValueError(f"{options.model!r} is neither the path of a model nor one of {', '.join(PRESETS)}")
     counts = parameters(config)
     for name, value in _described_fields(config):
         print(f"{name:<24}{value}")
@@ -538,7 +544,7 @@ def _parser():
     writer(made)
 
     made = command("fill", fill, "fill the gaps of a text with a bidirectional model")
-    made.add_argument("model", metavar="DIR", help="folder of a run, or another Hugging Face directory")
+    made.add_argument("model", metavar="MODEL", help="folder of a run, or another model in a format that convert reads")
     made.add_argument("text", help="the text, with a mark for each token that is missing")
     made.add_argument("--gap", default="___", metavar="MARK", help=_help("the mark", "___"))
     threads(made)
@@ -600,6 +606,18 @@ def _parser():
     made = command("decode", decode, "turn token ids into text", group)
     made.add_argument("tokenizer", metavar="PATH", help="a tokenizer's file, or a folder that has one")
     made.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from standard input)")
+
+    from .checkpoint.open import FILE_FORMATS, WRITTEN
+
+    made = command("convert", convert, "write a model in another format, with its tokenizer")
+    kinds = "; ".join(row.describes for row in FILE_FORMATS.values())
+    made.add_argument("source", metavar="SRC", help=f"the model: {kinds}")
+    made.add_argument("target", metavar="DST", help="where to write it: a folder, or a file that ends in .bin")
+    text = "of what is written (default: llama2c where DST ends in .bin, else huggingface)"
+    made.add_argument("--format", choices=WRITTEN, help=text)
+    text = "file or folder of the tokenizer (default: what lies in the folder SRC, or beside the file)"
+    made.add_argument("--tokenizer", metavar="PATH", help=text)
+    made.add_argument("--int8", action="store_true", help="round the weights to 8 bits, in a file of llama2.c")
 
     made = command(
         "bench", bench, "measure speed and memory, in turn with PyTorch where it is installed, and the machine's limits"

@@ -194,6 +194,8 @@ class Config:
         value = getattr(self, name)
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}; received {value!r}")
+        if value >= 2**63:  # more than any array holds; far more overflows where it meets a float
+            raise ValueError(f"{name} must be below 2^63; received {value}")
         object.__setattr__(self, name, int(value))
 
     @property

@@ -97,6 +97,7 @@ def test_a_model_without_a_tokenizer(tmp_path):
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor = 0.5; minillama computes None"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "truncate": False}}, "truncate = False"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "attention_factor": 1.0}}, "the published 1.069"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "attention_factor": 10**400}}, "the published 1.06"),
         ({"max_sequence_length": "8"}, "context must be a whole number"),
         ({"head_dim": 64}, "head_dim = 64"),
         ({"num_key_value_heads": 3}, "kv_heads must divide heads"),
@@ -337,7 +338,9 @@ def test_truncated_files_are_refused(tmp_path, name, share):
 
 
 def test_foreign_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no .*config.json; expected the folder of a run"):
+    with pytest.raises(
+        FileNotFoundError, match="there is no model at .*; expected the folder of a run, or another with config.json"
+    ):
         minillama.load(tmp_path)
     saved(tmp_path)
     save_file({"a": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")

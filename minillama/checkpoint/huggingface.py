@@ -19,6 +19,7 @@ from ..model import Model
 from ..narrow import HALVES, HalfModel
 from ..parameters import parameter_shapes
 from . import FORMATS
+from .limits import check_context
 from .tensors import TensorFiles, narrowed, write_tensors
 
 
@@ -49,7 +50,7 @@ def model_type(config):
     return next(name for name, row in FORMATS.items() if row.expresses(config))
 
 
-def config_to_json(config, dtype="float32", end_of_text=None):
+def config_to_json(config, dtype="float32", end_of_text=None, begin_of_text=None):
     """The dictionary of config.json, for transformers 4 and 5; dtype is the name of the number type of the weights."""
     name = model_type(config)
     row = FORMATS[name]
@@ -58,7 +59,7 @@ def config_to_json(config, dtype="float32", end_of_text=None):
         "model_type": name,
         **{key: getattr(config, field) for field, key in row.fields.items()},
         **{key: allowed[0] for key, allowed in row.required.items()},
-        "bos_token_id": end_of_text,
+        "bos_token_id": end_of_text if begin_of_text is None else begin_of_text,
         "eos_token_id": end_of_text,
         "torch_dtype": dtype,
         **row.to_json(config),
@@ -119,8 +120,8 @@ def save(path, model, tokenizer=None):
     with replacing(path / _WEIGHTS) as new:
         write_tensors(new, tensors)
     (path / _INDEX).unlink(missing_ok=True)  # of an older model in several files, which are not read any more
-    end_of_text = getattr(tokenizer, "end_of_text", None)
-    write_text(path / "config.json", json.dumps(config_to_json(config, dtype, end_of_text), indent=2) + "\n")
+    ends = [getattr(tokenizer, name, None) for name in ("end_of_text", "begin_of_text")]
+    write_text(path / "config.json", json.dumps(config_to_json(config, dtype, *ends), indent=2) + "\n")
     if tokenizer is not None:
         tokenizer.save(path)
 
@@ -136,13 +137,17 @@ def load(path, threads=None, dtype=None):
         raise ValueError(f"dtype must be float32, float64 or None; received {dtype!r}")
     values = read_json(path / "config.json")
     config, (row, _) = config_from_json(values), _format(values)
-    names, tensors, weights = row.names(config), *_open(path)
+    tensors, weights = _open(path)
+    if config.layers > max(1000, len(tensors)):  # before names are made for a billion
+        raise ValueError(f"{weights} holds {len(tensors)} tensors, and config.json asks for {config.layers:,} layers")
+    check_context(config, tensors.nbytes, f"{path / 'config.json'}")
+    names = row.names(config)
     in_file = _names_in_file(row, names, tensors)
     copies = {name: in_file.pop(name) for name in row.copies if name in in_file and name not in names}
     found = {name: tensors[key] for name, key in in_file.items()}
     _compare_shapes(weights, found, _file_shapes(row, config, names), values.get("architectures"))
     _compare_copies(weights, tensors, row, in_file, copies)
-    model = _empty_model(
+    model = empty_model(
         weights, config, [(tensors.kind(key), tensors[key]) for key in in_file.values()], dtype, threads
     )
     for name, parts in names.items():
@@ -157,7 +162,8 @@ def _open(path):
         if not (path / _WEIGHTS).is_file():
             raise FileNotFoundError(f"{path} has a config.json but no {_WEIGHTS}; is the copy complete?")
         return TensorFiles([path / _WEIGHTS]), path / _WEIGHTS
-    places = read_json(index).get("weight_map")
+    values = read_json(index)
+    places = values.get("weight_map") if isinstance(values, dict) else None
     files = places.values() if isinstance(places, dict) else [None]
     if not all(isinstance(file, str) and Path(file).name == file for file in files):
         raise ValueError(f"{index} must have a weight_map of tensors and names of files beside it; copy it again")
@@ -170,7 +176,7 @@ def _open(path):
     return tensors, index
 
 
-def _empty_model(path, config, tensors, dtype, threads):
+def empty_model(path, config, tensors, dtype, threads):
     """A model whose weights may have any values, for tensors of these kinds and shapes."""
     kinds = {kind for kind, _ in tensors}
     unknown = sorted(kinds - {"F32", "F64", *HALVES})

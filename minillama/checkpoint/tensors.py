@@ -41,6 +41,11 @@ class TensorFiles(Mapping):
     def __len__(self):
         return len(self._places)
 
+    @property
+    def nbytes(self):
+        """The size of the files."""
+        return sum(path.stat().st_size for path in {place[0] for place in self._places.values()})
+
     def kind(self, name):
         """How the tensor's numbers are written: "F32", "BF16" ..."""
         return self._places[name][1]

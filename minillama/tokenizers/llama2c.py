@@ -5,6 +5,10 @@ import struct
 from .added import AddedToken
 from .sentencepiece import SPACE, SentencePieceTokenizer, add_piece
 
+# The texts of the first ids in llama2.c's files; the bytes come after them.
+_SPECIAL = {0: b"<unk>", 1: b"\n<s>\n", 2: b"\n</s>\n"}
+_FIRST = len(_SPECIAL) + 256  # the first ordinary piece
+
 
 def read_llama2c(data: bytes) -> SentencePieceTokenizer:
     """The tokenizer of llama2.c's tokenizer.bin
@@ -43,3 +47,62 @@ def read_llama2c(data: bytes) -> SentencePieceTokenizer:
         raise ValueError(f"it has {i} tokens, expected at least {3 + 256}: three of their own meaning and the bytes")
     added = [AddedToken(text, i) for i, text in enumerate(("<unk>", "<s>", "</s>"))]
     return SentencePieceTokenizer.from_scores(pieces, scores, added, unknown="<unk>", template=("<s>", None))
+
+
+def write_llama2c(tokenizer) -> bytes:
+    """The tokenizer.bin of llama2.c for a tokenizer; ValueError, with the reason, for one that would give other ids
+
+    llama2.c merges the pair whose joined piece has the highest score. As in SentencePiece's own files the scores are
+    0, -1, -2 ... in the order of the merges, and go on with the pieces that no merge makes.
+    """
+    if not isinstance(tokenizer, SentencePieceTokenizer):
+        raise ValueError(
+            f"llama2.c has SentencePiece's kind of tokenizer only, and this is a {type(tokenizer).__name__}"
+        )
+    _check_expressible(tokenizer)
+    levels = _levels(tokenizer)
+    merged = {i for level in levels for i in level}
+    levels += [{i} for i in range(_FIRST, tokenizer.vocab_size) if i not in merged]
+    scores = {i: -float(k) for k, level in enumerate(levels) for i in level}
+    texts = {i: piece.replace(SPACE, " ").encode() for piece, i in tokenizer.pieces.items()} | _SPECIAL
+    rows = [struct.pack("<fi", scores.get(i, 0.0), len(text)) + text for i, text in sorted(texts.items())]
+    return struct.pack("<i", max(map(len, texts.values()))) + b"".join(rows)
+
+
+def _levels(tokenizer: SentencePieceTokenizer) -> list[set[int]]:
+    """Sets of the pieces that merges make, from those that are made first; those of a set are made by equal right
+
+    A tokenizer.json has an order of all merges. SentencePiece gives one score to all pieces of several spaces, so that
+    the merges that make them lie in any order there; other pieces have each a place of their own.
+    """
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for rank, joined in sorted(tokenizer._merges.values()):
+        first.setdefault(joined, rank)
+        last[joined] = rank
+    spaces = {i for piece, i in tokenizer.pieces.items() if not piece.strip(SPACE)}
+    levels: list[set[int]] = []
+    end = -1
+    for joined in sorted(first, key=first.__getitem__):
+        if levels and (first[joined] == last[joined] == end or {joined, *levels[-1]} <= spaces):
+            levels[-1].add(joined)
+        elif first[joined] > end:
+            levels.append({joined})
+        else:
+            raise ValueError(
+                "llama2.c has one score for each piece, and merges that make the same piece lie apart here"
+            )
+        end = max(end, last[joined])
+    return levels
+
+
+def _check_expressible(tokenizer: SentencePieceTokenizer) -> None:
+    special = {token.id for token in tokenizer.added_tokens}
+    if special != set(_SPECIAL):
+        raise ValueError(
+            f"llama2.c has the special tokens 0, 1 and 2, unknown, begin and end; here they are {sorted(special)[:9]}"
+        )
+    if any(tokenizer.pieces.get(f"<0x{byte:02X}>") != len(_SPECIAL) + byte for byte in range(256)):
+        raise ValueError("llama2.c has the tokens of the bytes after three special tokens, which is not so here")
+    if tokenizer.prefix != "always" or tokenizer.cut or tokenizer.squeeze:
+        raise ValueError("llama2.c puts a space before every text and leaves all others; this tokenizer does not")

@@ -1,0 +1,117 @@
+"""Opening whatever lies at a path, and writing it in another format.
+
+A format is a row of FILE_FORMATS; what lies at a path says which: a folder with config.json is Hugging Face's, one with
+params.json Meta's, a file llama2.c's. Formats that can be written are told apart by the name too: what ends in .bin is
+a file of llama2.c, anything else a folder.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ..tokenizers import load_tokenizer as read_tokenizer
+from . import huggingface, llama2c, meta
+
+
+class FileFormat(NamedTuple):
+    """A row of FILE_FORMATS."""
+
+    describes: str  # what lies at a path of this format
+    found: Callable  # found(path) -> whether it does
+    config: Callable  # config(path) -> Config
+    load: Callable  # load(path, threads, dtype) -> Model
+    save: Callable | None = None  # save(path, model, tokenizer)
+    suffix: str | None = None  # of the names of files in this format; None: a folder
+
+
+def _huggingface_config(path):
+    return huggingface.config_from_json(huggingface.read_json(path / "config.json"))
+
+
+FILE_FORMATS = {
+    "huggingface": FileFormat(
+        "the folder of a run, or another with config.json",
+        lambda path: (path / "config.json").is_file(),
+        _huggingface_config,
+        huggingface.load,
+        huggingface.save,
+    ),
+    "meta": FileFormat(
+        f"a folder with {meta.PARAMS}", lambda path: (path / meta.PARAMS).is_file(), meta.read_config, meta.load
+    ),
+    "llama2c": FileFormat(
+        "a file of llama2.c (.bin)",
+        lambda path: path.is_file() and path.suffix not in (".safetensors", ".json"),  # which lie in a folder
+        lambda path: llama2c.read_header(path).config,
+        llama2c.load,
+        llama2c.save,
+        ".bin",
+    ),
+}
+WRITTEN = [name for name, row in FILE_FORMATS.items() if row.save]
+
+
+def format_at(path):
+    """The name of the format of what lies at a path, and its row; FileNotFoundError where that is no model."""
+    path = Path(path)
+    for name, row in FILE_FORMATS.items():
+        if row.found(path):
+            return name, row
+    known = "; ".join(row.describes for row in FILE_FORMATS.values())
+    raise FileNotFoundError(f"there is no model at {path}; expected {known}")
+
+
+def read_config(path):
+    """The Config of the model at a path."""
+    return format_at(path)[1].config(Path(path))
+
+
+def load(path, threads=None, dtype=None):
+    """The Model at a path; dtype as for minillama.load."""
+    return format_at(path)[1].load(Path(path), threads, dtype)
+
+
+def load_tokenizer(path, vocab_size):
+    """The tokenizer in the folder of a model, or beside its file; None where there is none."""
+    path = Path(path)
+    if path.is_dir():
+        try:
+            return read_tokenizer(path)
+        except FileNotFoundError:
+            return None
+    for name in (f"tok{vocab_size}.bin", "tokenizer.bin", "tokenizer.model", "tokenizer.json"):
+        if path.with_name(name).is_file():
+            tokenizer = read_tokenizer(path.with_name(name))
+            if tokenizer.vocab_size == vocab_size:  # else it is that of another model in the same folder
+                return tokenizer
+    return None
+
+
+def convert(source, target, format=None, tokenizer=None, int8=False):
+    """Write the model at source, and its tokenizer, to target: a text that says what was done
+
+    format: one of WRITTEN; None: llama2c where target ends in .bin, else huggingface. tokenizer: where the tokenizer
+    lies, if not with the model. int8: round the weights to 8 bits, in a file of llama2.c. A tokenizer that llama2.c
+    does not have is left out, and the text says why.
+    """
+    target = Path(target)
+    if format is None:
+        format = next((name for name in WRITTEN if FILE_FORMATS[name].suffix == target.suffix), "huggingface")
+    if format not in WRITTEN:
+        raise ValueError(f"minillama writes the formats {', '.join(WRITTEN)}; received {format!r}")
+    if int8 and format != "llama2c":
+        raise ValueError(f"int8 weights are written to files of llama2.c (.bin) only; {target} would be {format}")
+    found, row = format_at(source)
+    words = None if tokenizer is None else read_tokenizer(tokenizer)
+    model = row.load(Path(source))
+    if words is None:
+        words = load_tokenizer(source, model.config.vocab_size)
+    note = "with its tokenizer" if words is not None else "without a tokenizer, as there is none"
+    if words is not None and format == "llama2c":
+        try:
+            llama2c.tokenizer_bytes(words, model.config)
+        except ValueError as error:
+            words, note = None, f"without its tokenizer: {error}"
+    options = {"int8": True} if int8 else {}
+    FILE_FORMATS[format].save(target, model, words, **options)
+    return f"{source} ({found}) is now in {target} ({format}), {note}"

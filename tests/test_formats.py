@@ -1,0 +1,522 @@
+"""Formats besides Hugging Face's: files of llama2.c, Meta's layout, and what opens and converts them all."""
+
+import copy
+import json
+import struct
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import minillama
+from minillama import PRESETS, Config, Model, __main__
+from minillama.checkpoint import llama2c
+from minillama.checkpoint.meta import config_from_params
+from minillama.checkpoint.open import convert, format_at, read_config
+from minillama.checkpoint.tensors import write_tensors
+from minillama.config import ffn_width
+from minillama.generate import generate
+from minillama.gradcheck import relative_error
+from minillama.ops.positions.rope import swap_rope_layout
+from minillama.quantize import quantize
+from minillama.tokenizers import CharTokenizer, load_tokenizer
+from minillama.tokenizers.llama2c import write_llama2c
+
+SHAPE = dict(vocab_size=50, dim=32, layers=3, heads=4, ffn=24, context=12)
+HEADS = {"multi-head": {}, "grouped": {"kv_heads": 2}, "multi-query": {"kv_heads": 1}}
+each_heads = pytest.mark.parametrize("heads", HEADS.values(), ids=list(HEADS))
+each_tied = pytest.mark.parametrize("tied", [False, True])
+each_layout = pytest.mark.parametrize("layout", ["rotate_half", "interleaved"])
+
+
+def random_model(**changes):
+    """Weights large enough that every path matters, and norms that are not all 1."""
+    model = Model(Config(**{**SHAPE, **changes}), seed=3, threads=1)
+    model.parameters.matrices[:] *= 8
+    rng = np.random.default_rng(4)
+    model.parameters.vectors[:] = rng.uniform(0.5, 1.5, model.parameters.vectors.shape)
+    return model
+
+
+def logits(model):
+    ids = np.random.default_rng(5).integers(0, model.config.vocab_size, (2, min(12, model.config.context)))
+    return model.logits(ids)
+
+
+def same(a, b, tolerance=1e-5):
+    return relative_error(logits(a), logits(b)) < tolerance
+
+
+@pytest.fixture
+def stories(assets):
+    return assets / "models" / "stories260K" / "stories260K.bin"
+
+
+# llama2.c
+
+
+def test_stories260K_tells_its_story(stories):
+    model, tokenizer = minillama.load(stories)
+    assert model.config == Config(512, 64, 5, 8, 4, 172, 512, rope_layout="interleaved", tied=True)
+    ids = generate(model, [tokenizer.begin_of_text], 60, temperature=1.0, top_k=1)
+    assert tokenizer.decode(list(ids)).startswith(
+        "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw "
+        "a big, red ball."
+    )
+
+
+@pytest.mark.parametrize("through", ["file", "folder"])
+def test_stories260K_comes_back_byte_for_byte(stories, tmp_path, through):
+    source = stories
+    if through == "folder":
+        source = tmp_path / "folder"
+        convert(stories, source)
+        values = json.loads((source / "config.json").read_text())
+        assert (values["bos_token_id"], values["eos_token_id"]) == (1, 2)
+    convert(source, tmp_path / "back.bin")
+    assert (tmp_path / "back.bin").read_bytes() == stories.read_bytes()
+    assert (tmp_path / "tok512.bin").read_bytes() == stories.with_name("tok512.bin").read_bytes()
+
+
+@each_heads
+@each_tied
+@each_layout
+def test_a_float_file_holds_the_model(tmp_path, heads, tied, layout):
+    model = random_model(**heads, tied=tied, rope_layout=layout)
+    llama2c.save(tmp_path / "a.bin", model)
+    loaded = minillama.load(tmp_path / "a.bin")[0]
+    assert loaded.config == replace(model.config, rope_layout="interleaved")
+    assert same(model, loaded)
+    llama2c.save(tmp_path / "b.bin", loaded)
+    assert (tmp_path / "a.bin").read_bytes() == (tmp_path / "b.bin").read_bytes()
+
+
+def file_of_version(version, model, group=8):
+    """The bytes of a file of version 1 or 2, by export.py of llama2.c; and the weights that it holds, by name."""
+    c, p = model.config, {name: array.astype(np.float32) for name, array in model.parameters.items()}
+    head = struct.pack("I", 0x616B3432) + struct.pack("i", version)
+    head += struct.pack("iiiiiii", c.dim, c.ffn, c.layers, c.heads, c.kv_heads, c.vocab_size, c.context)
+    head += struct.pack("B", c.tied) + (struct.pack("i", group) if version == 2 else b"")
+    data = head + bytes(256 - len(head))
+    blocks = range(c.layers)
+    norms = [f"blocks.{i}.attention_norm" for i in blocks] + [f"blocks.{i}.ffn_norm" for i in blocks] + ["final_norm"]
+    kinds = ("w_q", "w_k", "w_v", "w_o", "w_gate", "w_down", "w_up")
+    names = ["embedding", *[f"blocks.{i}.{kind}" for kind in kinds for i in blocks], *([] if c.tied else ["output"])]
+    data += b"".join(p[name].tobytes() for name in norms)
+    for name in names:
+        if version == 1:
+            data += p[name].tobytes()
+            continue
+        groups = p[name].reshape(-1, group)
+        scales = np.abs(groups).max(axis=1) / np.float32(127)
+        q = np.round(groups / scales[:, None]).astype(np.int8)
+        data += q.tobytes() + scales.tobytes()
+        p[name] = (q * scales[:, None]).reshape(p[name].shape)
+    return data, p
+
+
+@each_heads
+@each_tied
+@pytest.mark.parametrize("version, group", [(1, None), (2, 8), (2, 32)])
+def test_later_versions_are_read(tmp_path, heads, tied, version, group):
+    if group == 32:  # groups that go beyond the rows of w_down, which are 24 wide
+        heads = {**heads, "layers": 1}
+    model = random_model(**heads, tied=tied, rope_layout="interleaved")
+    data, weights = file_of_version(version, model, group)
+    (tmp_path / "a.bin").write_bytes(data)
+    loaded = minillama.load(tmp_path / "a.bin")[0]
+    assert loaded.config == model.config
+    before = logits(model)
+    for name, array in model.parameters.items():
+        array[:] = weights[name]
+    assert same(model, loaded, 1e-6)
+    assert relative_error(before, logits(loaded)) < (1e-6 if version == 1 else 0.1)
+
+
+@each_tied
+def test_an_int8_file_is_what_export_py_writes(tmp_path, tied):
+    model = random_model(tied=tied, kv_heads=2, rope_layout="interleaved")
+    llama2c.save(tmp_path / "a.bin", model, int8=True)
+    assert (tmp_path / "a.bin").read_bytes() == file_of_version(2, model, 8)[0]  # 8 divides both 32 and 24
+    half = random_model(tied=tied, kv_heads=2)
+    llama2c.save(tmp_path / "b.bin", half, int8=True)
+    assert relative_error(logits(half), logits(llama2c.load(tmp_path / "b.bin"))) < 0.1
+
+
+def test_int8_weights_are_found_again(tmp_path):
+    model = random_model(dim=128, ffn=192, rope_layout="interleaved")
+    llama2c.save(tmp_path / "a.bin", model, int8=True)
+    loaded, direct = llama2c.load(tmp_path / "a.bin"), quantize(model)
+    for name in model.matrices:
+        np.testing.assert_allclose(quantize(loaded).matrices[name][:], direct.matrices[name][:], rtol=1e-6)
+
+
+def test_float64_weights_are_read_and_rounded(tmp_path):
+    model = Model(Config(**SHAPE), dtype=np.float64, threads=1)
+    llama2c.save(tmp_path / "a.bin", model)
+    loaded = llama2c.load(tmp_path / "a.bin", dtype="float64")
+    assert loaded.dtype == np.float64
+    np.testing.assert_array_equal(loaded.parameters["embedding"], model.parameters["embedding"].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"rope_theta": 5e5}, "fixed rope_theta, 10000.0, and this model has 500000.0"),
+        ({"norm_eps": 1e-6}, "fixed norm_eps, 1e-05, and this model has 1e-06"),
+        ({"bias": ("qkv",)}, r"fixed bias, \(\), and this model has \('qkv',\)"),
+        ({"feed_forward": "geglu"}, "fixed feed_forward, 'swiglu'"),
+        ({"norm": "layernorm"}, "fixed norm"),
+        ({"position": "alibi"}, "fixed position"),
+        ({"mask": "bidirectional"}, "fixed mask"),
+        ({"qk_norm": True}, "fixed qk_norm"),
+        ({"rope_scaling": "linear", "rope_factor": 2.0}, "fixed rope_scaling"),
+    ],
+)
+def test_what_llama2c_does_not_compute_is_not_written(tmp_path, change, words):
+    with pytest.raises(ValueError, match=words + ".*Hugging Face"):
+        llama2c.save(tmp_path / "a.bin", Model(Config(**SHAPE, **change), threads=1))
+    assert not (tmp_path / "a.bin").exists()
+
+
+def header(**changes):
+    values = dict(dim=32, ffn=24, layers=3, heads=4, kv_heads=4, vocab_size=50, context=12)
+    return struct.pack("<7i", *{**values, **changes}.values())
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda data: b"", "ends within its header, after 0 bytes"),
+        (lambda data: data[:27], "ends within its header, after 27 bytes"),
+        (lambda data: data[:-1], "has .* bytes, but its header, .*'dim': 32.*, asks for"),
+        (lambda data: data + b"\0", "bytes, but its header"),
+        (lambda data: header(layers=2**31 - 1) + data[28:], "'layers': 2147483647.*, asks for"),
+        (lambda data: header(vocab_size=-(2**31)) + data[28:], "'vocab_size': 2147483648.*, asks for"),
+        (lambda data: header(vocab_size=-50) + data[28:], "asks for"),
+        (lambda data: header(heads=5) + data[28:], "its header says .*heads must divide dim"),
+        (lambda data: header(layers=0) + data[28:], "layers must be a whole number of at least 1"),
+        (lambda data: header(kv_heads=-4) + data[28:], "kv_heads must be a whole number"),
+        (lambda data: header(context=-12) + data[28:], "context must be a whole number"),
+        (lambda data: b"PK\x03\x04" + data[4:], "a pickle of PyTorch, which can run any code.*model.safetensors"),
+        (lambda data: b"\x80\x02\x8a\x0a" + data[4:], "a pickle of PyTorch"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path, damage, words):
+    path = tmp_path / "a.bin"
+    llama2c.save(path, random_model(tied=True))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=words):
+        minillama.load(path)
+
+
+@pytest.mark.parametrize(
+    "place, change, words",
+    [
+        (4, struct.pack("<i", 3), "version 3; minillama reads 0, 1 and 2"),
+        (4, struct.pack("<i", 0), "version 0; minillama"),
+        (36, b"\2", "must be 0 or 1; it is 2"),
+        (37, struct.pack("<i", 0), "0 int8 weights share a scale"),
+        (37, struct.pack("<i", -8), "-8 int8 weights share a scale"),
+        (37, struct.pack("<i", 7), "7 int8 weights share a scale, which does not divide every matrix"),
+        (37, struct.pack("<i", 4), "asks for"),
+        (32, struct.pack("<i", 2**31 - 1), "seq_len says 2,147,483,647 positions, whose tables would take"),
+    ],
+)
+def test_a_damaged_int8_header_is_refused(tmp_path, place, change, words):
+    data = bytearray(file_of_version(2, random_model(tied=True))[0])
+    data[place : place + len(change)] = change
+    (tmp_path / "a.bin").write_bytes(data)
+    with pytest.raises(ValueError, match=words):
+        minillama.load(tmp_path / "a.bin")
+
+
+def test_a_table_of_another_theta_is_refused(tmp_path):
+    path = tmp_path / "a.bin"
+    llama2c.save(path, random_model(tied=True))
+    data = bytearray(path.read_bytes())
+    sines = np.frombuffer(data, np.float32, offset=len(data) - 12 * 4 * 4).reshape(12, 4)
+    np.testing.assert_allclose(sines[1], np.sin(10000.0 ** (-np.arange(4) / 4)), rtol=1e-6)
+    sines[:] = np.sin(np.outer(np.arange(12), 1e6 ** (-np.arange(4) / 4)))
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="not RoPE's with theta 10000"):
+        minillama.load(path)
+
+
+# Meta's layout
+
+PARAMS = {"dim": 32, "n_layers": 2, "n_heads": 4, "multiple_of": 8, "norm_eps": 1e-5, "vocab_size": -1}
+ROWS = ("wq", "wk", "wv", "w1", "w3", "output")
+OURS = {
+    "attention_norm": "attention_norm", "attention.wq": "w_q", "attention.wk": "w_k", "attention.wv": "w_v",
+    "attention.wo": "w_o", "ffn_norm": "ffn_norm", "feed_forward.w1": "w_gate", "feed_forward.w2": "w_down",
+    "feed_forward.w3": "w_up",
+}  # fmt: skip
+
+
+def meta_model(**changes):
+    shape = dict(vocab_size=50, dim=32, layers=2, heads=4, ffn=ffn_width(32, 8), context=2048)
+    return random_model(**{**shape, "rope_layout": "interleaved", **changes})
+
+
+def meta_tensors(model):
+    p = model.parameters
+    tensors = {"tok_embeddings.weight": p["embedding"], "norm.weight": p["final_norm"]}
+    tensors["output.weight"] = p["embedding" if model.config.tied else "output"]
+    for i in range(model.config.layers):
+        tensors |= {f"layers.{i}.{name}.weight": p[f"blocks.{i}.{ours}"] for name, ours in OURS.items()}
+    return tensors
+
+
+def write_meta(folder, model, shards=1, embedding_axis=1, params=(), kind=None):
+    """The model as Meta would write it for so many processors."""
+    folder.mkdir(exist_ok=True)
+    config = model.config
+    values = PARAMS | ({"n_kv_heads": config.kv_heads} if config.kv_heads != config.heads else {}) | dict(params)
+    (folder / "params.json").write_text(json.dumps(values))
+    for k in range(shards):
+        part = {}
+        for name, array in meta_tensors(model).items():
+            role = name.split(".")[-2]
+            if array.ndim == 1:
+                part[name] = array
+            else:
+                axis = embedding_axis if role == "tok_embeddings" else 0 if role in ROWS else 1
+                part[name] = np.ascontiguousarray(np.split(array, shards, axis)[k])
+        part["rope.freqs"] = np.ones(4, np.float32)
+        path = folder / f"consolidated.{k:02d}.safetensors"
+        if kind == "BF16":
+            write_tensors(path, {n: ("BF16", (a.view(np.uint32) >> 16).astype(np.uint16)) for n, a in part.items()})
+        else:
+            save_file(part, path)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("embedding_axis", [0, 1])
+@pytest.mark.parametrize("heads", [{}, {"kv_heads": 2}], ids=["multi-head", "grouped"])
+def test_metas_layout_in_pieces(tmp_path, shards, embedding_axis, heads):
+    model = meta_model(**heads)
+    write_meta(tmp_path, model, shards, embedding_axis)
+    loaded, tokenizer = minillama.load(tmp_path)
+    assert loaded.config == model.config and tokenizer is None
+    np.testing.assert_array_equal(loaded.parameters.flat, model.parameters.flat)
+
+
+def test_a_matrix_that_is_held_twice_is_tied(tmp_path):
+    model = meta_model(tied=True)
+    write_meta(tmp_path, model, 2, 0)
+    loaded = minillama.load(tmp_path)[0]
+    assert loaded.config.tied
+    np.testing.assert_array_equal(loaded.parameters.flat, model.parameters.flat)
+    for path in tmp_path.glob("*.safetensors"):
+        save_file({name: array for name, array in load_file(path).items() if name != "output.weight"}, path)
+    assert minillama.load(tmp_path)[0].config == loaded.config
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_metas_bfloat16_is_kept(tmp_path, shards):
+    model = meta_model(kv_heads=2)
+    model.parameters.flat.view(np.uint32)[:] &= 0xFFFF0000
+    write_meta(tmp_path, model, shards, kind="BF16")
+    loaded = minillama.load(tmp_path)[0]
+    assert loaded.kind == "BF16"
+    assert same(model, loaded)
+    convert(tmp_path, tmp_path / "folder")
+    convert(tmp_path / "folder", tmp_path / "a.bin")
+    assert minillama.load(tmp_path / "folder")[0].kind == "BF16"
+    np.testing.assert_array_equal(minillama.load(tmp_path / "a.bin")[0].parameters.flat, model.parameters.flat)
+    wide = minillama.load(tmp_path, dtype="float32")[0]
+    np.testing.assert_array_equal(wide.parameters.flat, model.parameters.flat)
+
+
+@pytest.mark.parametrize(
+    "name, dim, layers, multiplier, multiple, scaled",
+    [
+        ("llama-3.2-1b", 2048, 16, 1.5, 256, True),
+        ("llama-3.1-8b", 4096, 32, 1.3, 1024, True),
+        ("llama-3-8b", 4096, 32, 1.3, 1024, False),
+    ],
+)
+def test_published_models_are_recognised(name, dim, layers, multiplier, multiple, scaled):
+    values = {
+        "dim": dim, "n_layers": layers, "n_heads": 32, "n_kv_heads": 8, "vocab_size": 128256, "norm_eps": 1e-5,
+        "rope_theta": 500000.0, "ffn_dim_multiplier": multiplier, "multiple_of": multiple,
+    }  # fmt: skip
+    weights = SimpleNamespace(layers=layers, tied=PRESETS[name].tied)  # the real ones are too large for a test
+    values |= {"use_scaled_rope": True} if scaled else {}
+    assert config_from_params(values, weights) == replace(PRESETS[name], rope_layout="interleaved")
+
+
+def test_what_params_json_leaves_open(tmp_path):
+    model = meta_model()
+    write_meta(tmp_path, model, params={"use_scaled_rope": True})
+    config = read_config(tmp_path)
+    assert (config.context, config.rope_scaling, config.rope_factor) == (131072, "llama3", 8)
+    assert config.rope_original_context == 8192
+    write_meta(tmp_path, model, params={"use_scaled_rope": True, "rope_scaling_factor": 32, "max_seq_len": 4096})
+    assert (read_config(tmp_path).context, read_config(tmp_path).rope_factor) == (4096, 32)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"hidden_dim": 64}, "params.json: unknown key 'hidden_dim'"),
+        ({"n_layer": 2}, "did you mean 'n_layers'"),
+        ({"n_layers": 10**9}, "n_layers = 1000000000, and the weights have 2"),
+        ({"dim": "32"}, "says dim = '32', and tok_embeddings.weight has the shape"),
+        ({"dim": 64}, "says dim = 64, and tok_embeddings.weight has the shape"),
+        ({"vocab_size": 51}, r"tok_embeddings.weight has shape \(50, 32\); params.json asks for \(51, 32\)|output"),
+        ({"vocab_size": 50, "dim": 10**30}, "dim must be a whole number from 1"),
+        ({"multiple_of": 0}, "multiple_of must be a whole number from 1"),
+        ({"multiple_of": 64}, r"w1.weight has shape \(88, 32\); params.json asks for \(128, 32\)"),
+        ({"ffn_dim_multiplier": -1}, "ffn_dim_multiplier must be a number above 0"),
+        ({"ffn_dim_multiplier": float("nan")}, "ffn_dim_multiplier must be a number above 0"),
+        ({"n_heads": 5}, "heads must divide dim"),
+        ({"n_heads": None}, "heads must be a whole number"),
+        ({"norm_eps": "small"}, "norm_eps must be a finite number"),
+        ({"use_scaled_rope": "yes"}, "use_scaled_rope must be true or false"),
+        ({"rope_scaling_factor": 8}, "changes nothing without use_scaled_rope"),
+        ({"max_seq_len": 10**12}, "says 1,000,000,000,000 positions, whose tables would take"),
+        ({"quantization_args": {"group_size": 256}}, "unknown key 'quantization_args'"),
+    ],
+)
+def test_params_that_ask_for_something_else_are_refused(tmp_path, change, words):
+    write_meta(tmp_path, meta_model(), params=change)
+    with pytest.raises(ValueError, match=words):
+        minillama.load(tmp_path)
+
+
+def test_pieces_that_do_not_belong_together_are_refused(tmp_path):
+    model = meta_model()
+    write_meta(tmp_path, model, 2)
+    second = tmp_path / "consolidated.01.safetensors"
+    tensors = load_file(second)
+    save_file({**tensors, "layers.0.attention.wq.weight": np.zeros((4, 32), np.float32)}, second)
+    with pytest.raises(ValueError, match="do not hold pieces of the same tensors"):
+        minillama.load(tmp_path)
+    save_file({**tensors, "norm.weight": np.zeros(32, np.float64)}, second)
+    with pytest.raises(ValueError, match="different number types of norm.weight"):
+        minillama.load(tmp_path)
+    second.unlink()
+    with pytest.raises(ValueError, match=r"dim = 32, and tok_embeddings.weight has the shape \(50, 16\) in each of 1"):
+        minillama.load(tmp_path)
+    write_meta(tmp_path, model, 1)
+    tensors = load_file(tmp_path / "consolidated.00.safetensors")
+    save_file({**tensors, "layers.0.feed_forward.gate.weight": np.zeros(3)}, tmp_path / "consolidated.00.safetensors")
+    with pytest.raises(ValueError, match="0 tensors missing .* 1 unexpected .*gate"):
+        minillama.load(tmp_path)
+
+
+def test_a_folder_without_weights_says_so(tmp_path):
+    (tmp_path / "params.json").write_text(json.dumps(PARAMS))
+    with pytest.raises(FileNotFoundError, match="no consolidated"):
+        minillama.load(tmp_path)
+    (tmp_path / "consolidated.00.pth").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="(?s)is a pickle, which can run any code.*weights_only=True"):
+        minillama.load(tmp_path)
+
+
+# One load, one convert
+
+
+def test_the_format_is_what_lies_there(tmp_path):
+    model = meta_model()
+    write_meta(tmp_path / "meta", model)
+    model.save(tmp_path / "folder")
+    llama2c.save(tmp_path / "a.bin", model)
+    found = [format_at(tmp_path / name)[0] for name in ("folder", "meta", "a.bin")]
+    assert found == ["huggingface", "meta", "llama2c"]
+    for name in ("folder", "meta", "a.bin"):
+        assert read_config(tmp_path / name).vocab_size == 50 and same(model, minillama.load(tmp_path / name)[0])
+    for nothing in (tmp_path / "nothing", tmp_path, tmp_path / "folder" / "model.safetensors"):
+        with pytest.raises(FileNotFoundError, match="no model at .*config.json; .*params.json; a file of llama2.c"):
+            minillama.load(nothing)
+
+
+@pytest.mark.parametrize("source", ["folder", "meta", "a.bin"])
+@pytest.mark.parametrize("target", ["folder2", "b.bin"])
+def test_convert_between_any_two(tmp_path, capsys, source, target):
+    model = meta_model(kv_heads=2)
+    write_meta(tmp_path / "meta", model)
+    swapped = Model(replace(model.config, rope_layout="rotate_half"), threads=1)
+    for name, array in model.parameters.items():
+        heads = {"w_q": 4, "w_k": 2}.get(name.split(".")[-1])
+        swapped.parameters[name][:] = swap_rope_layout(array, heads, "interleaved") if heads else array
+    swapped.save(tmp_path / "folder")
+    llama2c.save(tmp_path / "a.bin", swapped)
+    assert __main__.main(["convert", str(tmp_path / source), str(tmp_path / target)]) == 0
+    format = "huggingface" if target == "folder2" else "llama2c"
+    assert f"{target} ({format}), without a tokenizer" in capsys.readouterr().out
+    converted = minillama.load(tmp_path / target)[0]
+    assert same(model, converted)
+    assert converted.config.rope_layout == ("rotate_half" if target == "folder2" else "interleaved")
+    assert __main__.main(["info", str(tmp_path / target)]) == 0
+
+
+def test_convert_says_what_it_cannot_do(tmp_path, capsys):
+    model = random_model(rope_theta=5e5)
+    model.save(tmp_path / "folder")
+
+    def error(*options):
+        assert __main__.main(["convert", str(tmp_path / "folder"), *map(str, options)]) == 1
+        return capsys.readouterr().err
+
+    assert "fixed rope_theta" in error(tmp_path / "a.bin")
+    assert "int8 weights are written to files of llama2.c" in error(tmp_path / "b", "--int8")
+    assert "no file" in error(tmp_path / "b", "--tokenizer", tmp_path / "none.json")
+    assert {path.name for path in tmp_path.iterdir()} == {"folder"}
+
+
+def test_convert_int8(tmp_path):
+    model = random_model()
+    model.save(tmp_path / "folder")
+    assert "(llama2c)" in convert(tmp_path / "folder", tmp_path / "model", format="llama2c", int8=True)
+    assert llama2c.read_header(tmp_path / "model").group == 8
+    assert relative_error(logits(model), logits(minillama.load(tmp_path / "model")[0])) < 0.1
+
+
+def test_a_tokenizer_that_llama2c_does_not_have_is_left_out(tmp_path):
+    model = random_model(vocab_size=9)
+    model.save(tmp_path / "folder", CharTokenizer.train("abcdefghi"))
+    note = convert(tmp_path / "folder", tmp_path / "a.bin")
+    assert note.endswith(
+        "without its tokenizer: llama2.c has SentencePiece's kind of tokenizer only, and this is a CharTokenizer"
+    )
+    assert convert(tmp_path / "folder", tmp_path / "b").endswith("with its tokenizer")
+    assert minillama.load(tmp_path / "b")[1].vocab_size == 9 and minillama.load(tmp_path / "a.bin")[1] is None
+
+
+def test_llama2s_tokenizer_goes_along(assets, tmp_path):
+    """From a tokenizer.model through tokenizer.json to llama2.c's file, which gives the ids of the published one."""
+    model, texts = random_model(vocab_size=32000), ["  a  red ball\n\n   x", "naïve ☕ 日本", " " * 37 + "}", ""]
+    model.save(tmp_path / "folder")
+    convert(tmp_path / "folder", tmp_path / "with", tokenizer=assets / "models" / "llama2-tokenizer.model")
+    assert convert(tmp_path / "with", tmp_path / "a.bin").endswith("with its tokenizer")
+    expected = load_tokenizer(assets / "models" / "llama2-tokenizer.bin")
+    for place in ("with", "a.bin"):
+        tokenizer = minillama.load(tmp_path / place)[1]
+        assert all(tokenizer.encode(text).tolist() == expected.encode(text).tolist() for text in texts)
+    Model(Config(**SHAPE), threads=1).save(tmp_path / "small")
+    convert(tmp_path / "small", tmp_path / "b.bin")
+    assert minillama.load(tmp_path / "b.bin")[1] is None  # tokenizer.bin lies beside it, and has more tokens
+
+
+def test_what_a_tokenizer_of_llama2c_cannot_say(assets):
+    tokenizer = load_tokenizer(assets / "models" / "stories260K" / "tok512.bin")
+    for change, words in (
+        ({"prefix": "first"}, "a space before every text"),
+        ({"cut": True}, "a space before every text"),
+        ({"added_tokens": tokenizer.added_tokens[:2]}, "the special tokens 0, 1 and 2"),
+        ({"pieces": {}}, "tokens of the bytes"),
+    ):
+        other = copy.copy(tokenizer)
+        vars(other).update(change)
+        with pytest.raises(ValueError, match=words):
+            write_llama2c(other)
+    rank, joined = next(made for made in tokenizer._merges.values() if made[1] == 300)
+    other = copy.copy(tokenizer)
+    other._merges = {**tokenizer._merges, (3, 3): (rank + 9, joined)}
+    with pytest.raises(ValueError, match="merges that make the same piece lie apart"):
+        write_llama2c(other)
