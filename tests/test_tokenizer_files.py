@@ -23,6 +23,7 @@ from minillama.tokenizers import (
     WordPieceTokenizer,
     compile_pattern,
     load_tokenizer,
+    protobuf,
 )
 from minillama.tokenizers.merging import LONGEST_TOKEN, merge, merges_by_token
 from minillama.tokenizers.tiktoken import LLAMA3_SPECIAL_TOKENS
@@ -498,6 +499,30 @@ def test_a_stream_gives_what_decode_gives(files, kind):
         assert "".join(map(stream.feed, ids)) + stream.finish() == tokenizer.decode(ids)
 
 
+def test_protocol_buffers():
+    fields = protobuf.read_message(
+        proto((1, 300), (1, -1), (2, "é"), (3, 0.5), (40, proto((1, 7)))) + b"\x21" + bytes(8)
+    )
+    assert fields == {1: [300, 2**64 - 1], 2: ["é".encode()], 3: [b"\0\0\0?"], 40: [b"\x08\x07"], 4: [bytes(8)]}
+    assert protobuf.integer(fields, 1, 5) == -1 and protobuf.integer(fields, 9, 5) == 5  # the last one counts
+    assert protobuf.string(fields, 2, "") == "é" and protobuf.real(fields, 3, 0.0) == 0.5
+    assert protobuf.message(fields, 40) == {1: [7]} and protobuf.message(fields, 41) == {}
+
+
+def test_the_template_that_is_written(files):
+    bert = load_tokenizer(files["vocab"]).to_json()["post_processor"]
+    llama = load_tokenizer(files["model"]).to_json()["post_processor"]
+
+    def spelled(row):
+        return [tuple(part.values()) for item in row for part in item.values()]
+
+    assert spelled(bert["single"]) == [("[CLS]", 0), ("A", 0), ("[SEP]", 0)]
+    assert spelled(bert["pair"]) == [("[CLS]", 0), ("A", 0), ("[SEP]", 0), ("B", 1), ("[SEP]", 1)]
+    assert bert["special_tokens"]["[SEP]"] == {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}
+    assert spelled(llama["single"]) == [("<s>", 0), ("A", 0)]
+    assert spelled(llama["pair"]) == [("<s>", 0), ("A", 0), ("<s>", 1), ("B", 1)]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_and_loaded_it_is_the_same(files, kind, tmp_path):
     tokenizer = load_tokenizer(files[kind])
@@ -540,6 +565,7 @@ def changed_pieces(**changes):
         ("a.model", b"\n\xff", "has an integer without an end at byte 1"),
         ("a.model", b"\n" + b"\xff" * 11, "has an integer without an end at byte 1"),
         ("a.model", b"\n\x05ab", "ends within a field of 5 bytes that begins at byte 2"),
+        ("a.model", b"\n\x03ab", "ends within a field of 3 bytes that begins at byte 2"),
         ("a.model", b"\n" + varint((1 << 64) - 1) + b"ab", "ends within a field of 18446744073709551615 bytes"),
         ("a.model", b"\x0b", "a field of the wire type 3 before byte 1"),
         ("a.model", b"\x00\x00", "the field number 0"),
@@ -596,6 +622,9 @@ def test_what_is_not_supported_is_refused(tmp_path, name, data, message):
     assert message in str(error.value) and str(path) in str(error.value)
 
 
+END = [{"SpecialToken": {"id": "[SEP]", "type_id": 0}}]
+
+
 @pytest.mark.parametrize(
     "kind, path, value, message",
     [
@@ -615,11 +644,20 @@ def test_what_is_not_supported_is_refused(tmp_path, name, data, message):
         ("wordpiece", "pre_tokenizer.type", "Whitespace", "pre_tokenizer.type is 'Whitespace'"),
         ("wordpiece", "model.unk_token", "[X]", "the unknown token '[X]' is not among the special tokens"),
         ("wordpiece", "model.max_input_chars_per_word", None, "per_word is None, expected: int"),
+        ("wordpiece", "post_processor.single", lambda data: data["post_processor"]["single"] * 2, "has a text 2 times"),
+        (
+            "wordpiece",
+            "post_processor.single",
+            lambda data: data["post_processor"]["single"] + END,
+            "supported: one token",
+        ),
         ("wordpiece", "post_processor", {"type": "BertProcessing", "sep": ["[SEP]", 9], "cls": ["[CLS]", 2]}, "[SEP]"),
     ],
 )
 def test_settings_that_are_not_supported_are_refused(files, tmp_path, kind, path, value, message):
     data = json.loads(files[kind].read_bytes())
+    if callable(value):
+        value = value(data)
     *parents, last = path.split(".")
     node = data
     for key in parents:
