@@ -53,7 +53,7 @@ _TRAINING_OPTIONS = {
     "init_std": "standard deviation of the initial weights",
     "eval_every": "steps between evaluations, samples and checkpoints",
 }
-_MODEL = "folder of a run, or of another model"
+_MODEL = "folder of a run, or another model that convert reads"
 _ABLATION_SHAPE = ("dim", "layers", "heads", "context")
 _ABLATION_SETTINGS = ("steps", "batch_size", "lr", "warmup", "lr_floor", "weight_decay", "clip", "init_std")
 _COMPARISON_SETTINGS = ("steps", "batch_size", "lr", "init_std")
@@ -544,7 +544,7 @@ def _parser():
     writer(made)
 
     made = command("fill", fill, "fill the gaps of a text with a bidirectional model")
-    made.add_argument("model", metavar="MODEL", help="folder of a run, or another model in a format that convert reads")
+    made.add_argument("model", metavar="MODEL", help=_MODEL)
     made.add_argument("text", help="the text, with a mark for each token that is missing")
     made.add_argument("--gap", default="___", metavar="MARK", help=_help("the mark", "___"))
     threads(made)
