@@ -57,14 +57,21 @@ def stories(assets):
 # llama2.c
 
 
+# What llama2.c prints in 200 steps at temperature 0, as its test_all.py has it.
+STORY = (
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a "
+    "big, red ball. She wanted to play with it, but it was too high.\nLily's mom said, \"Lily, let's go to the park.\" "
+    "Lily was sad and didn't know what to do. She said, \"I want to play with your ball, but I can't find it.\"\n"
+    "Lily was sad and didn't know what to do. She said, \"I'm sorry, Lily. I didn't know what to do.\"\n"
+    "Lily didn't want to help her mom, so she"
+)
+
+
 def test_stories260K_tells_its_story(stories):
     model, tokenizer = minillama.load(stories)
     assert model.config == Config(512, 64, 5, 8, 4, 172, 512, rope_layout="interleaved", tied=True)
-    ids = generate(model, [tokenizer.begin_of_text], 60, temperature=1.0, top_k=1)
-    assert tokenizer.decode(list(ids)).startswith(
-        "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw "
-        "a big, red ball."
-    )
+    ids = list(generate(model, [tokenizer.begin_of_text], 200, temperature=1.0, top_k=1))
+    assert tokenizer.decode(ids) == STORY
 
 
 @pytest.mark.parametrize("through", ["file", "folder"])

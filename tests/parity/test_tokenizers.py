@@ -494,6 +494,21 @@ def test_sentencepiece_on_real_text(llama, shakespeare):
         assert ours.encode(text).tolist() == library.encode(text, add_special_tokens=False).ids
 
 
+@pytest.mark.parametrize("ending", ["model", "bin"])
+def test_llama_2_against_sentencepiece_itself(ending, assets, shakespeare):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    path = assets / "models" / "llama2-tokenizer.model"
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    ours = load_tokenizer(path.with_suffix(f".{ending}"))
+    code = Path(stories.__file__).read_text(encoding="utf-8")
+    spaces = (" " * i + "the" + " " * i for i in range(40))
+    for text in (*fuzzed(TEXTS), *AWKWARD, *spaces, shakespeare, code):
+        text = text.replace("\0", "")  # where theirs ends a text
+        ids = theirs.encode(text)
+        assert ours.encode(text, special=False).tolist() == ids, text[:200]
+        assert ours.decode(ids) == theirs.decode(ids), text[:200]
+
+
 @pytest.mark.parametrize("scheme", ["first", "always", "never"])
 @pytest.mark.parametrize("split", [True, False])
 def test_sentencepiece_from_json(small_llama, scheme, split, tmp_path):
