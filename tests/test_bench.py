@@ -1,5 +1,6 @@
 """The benchmark measures what it says; the numbers themselves are the machine's."""
 
+import importlib
 import json
 import sys
 from contextlib import closing
@@ -31,11 +32,34 @@ def test_the_command_prints_tables_and_writes_json_and_figures(tmp_path, capsys,
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"bench.png", "roofline.png"}
 
 
+class InThisProcess:
+    """A contestant without a process of its own, which takes a second to begin; its steps are made, and run once."""
+
+    def __init__(self, name, module, maker, *arguments):
+        self.name, self._make = name, (module, maker, arguments)
+
+    def await_ready(self):
+        module, maker, arguments = self._make
+        jobs = getattr(importlib.import_module(module, parts.__package__), maker)(*arguments)
+        for job in jobs.values():
+            job()
+        self.first, self.jobs = dict.fromkeys(jobs, 3.0), tuple(jobs)
+
+    def turn(self, job, seconds=0):
+        return [1.0, 2.0, 4.0]
+
+    def memory(self):
+        return 10**6
+
+    def close(self):
+        pass
+
+
 def test_every_part_has_a_table_and_runs(monkeypatch):
     monkeypatch.setattr(parts, "LENGTHS", (8,))
     monkeypatch.setattr(parts, "CHECKPOINT", TINY)
     monkeypatch.setattr(parts, "matmul_shapes", lambda _: {"tiny": (8, 8, 8)})
-    monkeypatch.setattr(Contestant, "turn", lambda self, job, seconds=0: [1.0, 2.0, 4.0])
+    monkeypatch.setattr(parts, "Contestant", InThisProcess)
     bench = parts.Bench({"tiny": TINY}, threads=2, rounds=1, torch=False)
     assert set(report._TABLES) == set(parts.PARTS)
     rows = bench.run(parts.PARTS)

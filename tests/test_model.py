@@ -58,8 +58,12 @@ def test_every_parameter_has_its_own_gradient(variant, each_backend, rng):
     seed = 5 if model.config.dropout else None
     gradients = model.loss_and_gradients(ids, targets, noise_seed=seed)[1]
     gradients = {name: g.copy() for name, g in gradients.items()}
+
+    def loss():  # the forward alone is three times as fast, and has no dropout
+        return model.loss(ids, targets) if seed is None else model.loss_and_gradients(ids, targets, noise_seed=seed)[0]
+
     for name, x in model.parameters.items():
-        numerical = numerical_gradient(lambda: model.loss_and_gradients(ids, targets, noise_seed=seed)[0], x)
+        numerical = numerical_gradient(loss, x)
         assert relative_error(gradients[name], numerical) < 1e-7, name
 
 
