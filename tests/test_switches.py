@@ -153,6 +153,21 @@ def test_decoding_with_a_cache_equals_decoding_without(choice, dtype, tolerance,
     assert relative_error(np.concatenate(parts), expected[1:]) < tolerance
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 1e-5)])
+@pytest.mark.parametrize("choice", CAUSAL)
+def test_a_batch_is_decoded_as_each_of_its_texts_alone(choice, dtype, tolerance, each_backend, rng):
+    model, (ids, _), _ = make(rng, dtype, batch=3, **CAUSAL[choice])
+    ids = ids[:, :4]  # as far as a scaling by length lets a cache reach
+
+    def decoded(ids):
+        cache = model.new_cache(len(ids))
+        parts = [model.next_logits(ids[:, :2], cache), *(model.next_logits(ids[:, [t]], cache) for t in range(2, 4))]
+        return np.stack(parts, axis=1)
+
+    together, alone = decoded(ids), np.concatenate([decoded(ids[[b]]) for b in range(3)])
+    assert together.shape == (3, 3, 11) and relative_error(together, alone) < tolerance
+
+
 @pytest.mark.parametrize("choice", ["BERT", "mask bidirectional", "token_types"])
 def test_padding_changes_nothing(choice, each_backend, rng):
     changes = {**ALONE[choice], "mask": "bidirectional", "dropout": 0.0}
