@@ -323,7 +323,7 @@ def table(rows):
         fact("reads", lambda config: "what comes before" if config.causal else "both sides"),
         fact("is trained to predict", lambda config: _PREDICTED[MASKS[config.mask].objective]),
         one("predicted tokens a step", lambda row: f"{row['predicted_tokens_a_step']:,.0f}"),
-        one("learning rate, chosen", lambda row: f"{row['lr']:.2g}"),
+        one("learning rate", lambda row: f"{row['lr']:.2g}"),
         ["trainings that did not diverge", *(f"{len(trained[f])} of {len(columns[f])}" for f in TITLES)],
         measured("next token, nats a character", lambda row: row["loss_per_character"], "{:.4f}"),
         measured("hidden token, nats a token", lambda row: None if writes(row) else row["loss"], "{:.4f}"),
@@ -382,14 +382,22 @@ def _interval(values, form):
     return form.format(found.mean) + spread
 
 
+def _chosen(terms):
+    if "tuning_seed" not in terms:
+        return f"{terms['settings']['lr']:g} for all, not tuned"
+    return (
+        f"the best for each family on the end of the training split, with seed {terms['tuning_seed']}, which is not in "
+        f"the table"
+    )
+
+
 def notes(rows):
     """How to read the table."""
     terms, floor = rows[0]["protocol"], rows[0]["floor_per_character"]
     settings = terms["settings"]
     lines = [
         f"Each model: {settings['steps']} steps of {settings['batch_size']} sequences of {terms['context']} tokens, "
-        f"the same for all. Learning rate: the best for each family on the end of the training split, with seed "
-        f"{terms['tuning_seed']}, which is not in the table.",
+        f"the same for all. Learning rate: {_chosen(terms)}.",
         f"In brackets: Student's {CONFIDENCE:.0%} interval of the mean over seeds. It does not cover the choice of "
         "the learning rate, nor the validation text.",
         f"A missing token: {terms['gaps']:,} gaps with windows of each size, the same for all models, none at a "

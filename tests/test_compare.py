@@ -231,6 +231,15 @@ def test_three_families_side_by_side(small, tmp_path, capsys, monkeypatch):
     assert read_rows(tmp_path) == rows
 
 
+def test_one_learning_rate_for_all(small, tmp_path, capsys):
+    assert small("--seeds", "1", "--untuned", "--lr", "0.002") == 0
+    rows = read_rows(tmp_path)
+    assert [(row["kind"], row["lr"]) for row in rows] == [(jobs.RUN, 0.002)] * 3
+    assert "Learning rate: 0.002 for all, not tuned." in capsys.readouterr().out
+    assert small("--seeds", "1") == 1  # rows of other terms
+    assert "rates [1.0], not [0.5, 1.0, 2.0]" in capsys.readouterr().err
+
+
 def test_what_cannot_be_done_is_said_before_anything_is_trained(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Run, "step", None)
 

@@ -46,6 +46,7 @@ class Protocol:
     context: int = 64
     settings: Settings = Settings(steps=400, batch_size=16, lr=8e-3)
     equal: str = "parameters"
+    tune: bool = True  # choose the learning rate for each variant; else all have that of the settings
 
     def __post_init__(self):
         if self.equal not in EQUAL:
@@ -65,8 +66,10 @@ class Protocol:
         """All of it, for JSON."""
         unused = ("seed", "eval_every", "micro_batches")
         settings = {name: value for name, value in asdict(self.settings).items() if name not in unused}
-        rates = {"rates": list(RATES), "tuning_seed": TUNING_SEED, "tuning_share": TUNING_SHARE}
-        return {**asdict(self), "settings": settings, **rates}
+        values = {**asdict(self), "settings": settings}
+        if values.pop("tune"):
+            return values | {"rates": list(RATES), "tuning_seed": TUNING_SEED, "tuning_share": TUNING_SHARE}
+        return values | {"rates": [1.0]}
 
 
 def equal_parameters(config, base, steps):
@@ -107,11 +110,13 @@ def due(protocol, changes, corpus, seeds, results):
 
     results: {key: result} of what has been done.
     """
-    losses = tuning_losses(results, name_of(changes), corpus)
-    rates = next_rates(protocol.settings.lr, losses)
-    if rates:
-        return [Job(TUNING, changes, corpus, TUNING_SEED, rate) for rate in rates]
-    best = best_rate(losses)
+    best = protocol.settings.lr
+    if protocol.tune:
+        losses = tuning_losses(results, name_of(changes), corpus)
+        rates = next_rates(best, losses)
+        if rates:
+            return [Job(TUNING, changes, corpus, TUNING_SEED, rate) for rate in rates]
+        best = best_rate(losses)
     jobs = [Job(RUN, changes, corpus, seed, best) for seed in seeds]
     return [job for job in jobs if job.key not in results]
 
