@@ -11,10 +11,12 @@ def interruptible(message=None):
     """Inside this block the first Ctrl-C only makes the given function return True; a second one interrupts.
 
     The message, if there is one, is written to stderr at the first. Python delivers signals to the main thread alone;
-    elsewhere nothing changes.
+    elsewhere nothing changes, nor in a process that was started so that it ignores Ctrl-C, as a shell's script does in
+    the background.
     """
     seen = []
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
 

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def each_backend(request):
     """The test runs once with each backend that is installed."""
     with backend.use(request.param):
         yield request.param
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heeds_ctrl_c():
+    """Tests that raise SIGINT pass in a background job of a shell's script too, which is started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from minillama import Config, Model
 from minillama.__main__ import main
 from minillama.chat import Conversation, converse
 from minillama.chat_templates import TEMPLATES, encode_chat, recognise, stop_tokens
+from minillama.interrupts import interruptible
 from minillama.tokenizers import BPETokenizer, CharTokenizer, load_tokenizer
 
 SAMPLE = "Hello, what is a llama? A llama is a kind animal. Be brief. USER: ASSISTANT: [INST] [/INST] system user\n"
@@ -462,6 +463,16 @@ def test_a_second_ctrl_c_leaves(chat, monkeypatch):
     interrupt_at(monkeypatch, 3, 3)
     code, out, err = chat("Hello\nHello\n", "--max-tokens", "9")
     assert code == 130 and out.endswith("\n") and "Traceback" not in err
+
+
+def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible() as stopped:
+            signal.raise_signal(signal.SIGINT)
+            assert not stopped()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_ends_a_sample_with_a_line_end(folder, monkeypatch, capsys):
