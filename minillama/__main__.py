@@ -189,7 +189,7 @@ def chat(options):
     template = options.template or recognise(options.model, tokenizer)
     conversation = Conversation(
         model, tokenizer, template, options.system, options.max_tokens, options.temperature, options.top_k,
-        options.top_p, options.seed,
+        options.top_p, options.seed, options.context,
     )  # fmt: skip
     try:
         converse(conversation)
@@ -223,23 +223,28 @@ def fill(options):
     import numpy as np
 
     from .generate import fill
-    from .tokenizers import MASK, BPETokenizer
+    from .inspect import prompt_ids
+    from .tokenizers import BPETokenizer
 
-    model, tokenizer = load(options.model, options.threads)
-    if tokenizer is None or tokenizer.mask_token is None:
-        raise ValueError(f"{options.model} has no tokenizer with the special token {MASK}, which marks a gap")
+    model, tokenizer = _load_with_tokenizer(options)
+    if model.config.causal:
+        raise ValueError(
+            f"{options.model} reads only what comes before a gap; try minillama sample {options.model} --prompt TEXT"
+        )
+    if tokenizer.mask_token is None:
+        raise ValueError(f"{options.model} has a tokenizer without a special token that marks a gap")
     if not options.gap:
         raise ValueError("--gap must not be empty: it is what marks a missing token in the text")
-    # A token of bpe brings the blank before it along, and so must a gap; a text begins as those of the training do.
-    text = options.text.replace(options.gap, MASK)
-    ids = tokenizer.encode(text.replace(" " + MASK, MASK) if isinstance(tokenizer, BPETokenizer) else text)
-    if tokenizer.end_of_text is not None:
-        ids = np.concatenate([[tokenizer.end_of_text], ids])
+    mask = next(text for text, token in tokenizer.special_tokens.items() if token == tokenizer.mask_token)
+    text = options.text.replace(options.gap, mask)
+    if isinstance(tokenizer, BPETokenizer):  # a token of it brings the blank before it along, and so must a gap
+        text = text.replace(" " + mask, mask)
+    ids = prompt_ids(model, tokenizer, text)
     gaps = np.flatnonzero(ids == tokenizer.mask_token)
     if len(gaps) == 0:
         raise ValueError(f"the text has no gap; write {options.gap} where a token is missing")
     filled, probabilities = fill(model, ids, tokenizer.mask_token)
-    print(tokenizer.decode(filled[filled != tokenizer.end_of_text] if tokenizer.end_of_text is not None else filled))
+    print(tokenizer.decode(filled[~np.isin(filled, [tokenizer.begin_of_text, tokenizer.end_of_text])]))
     for place in gaps:
         print(f"{probabilities[place]:8.1%}  {tokenizer.decode(filled[place : place + 1])!r}", file=sys.stderr)
 
@@ -534,6 +539,7 @@ def _parser():
     )
     writer(made)
 
+    from .chat import CONTEXT
     from .chat_templates import TEMPLATES
 
     made = command("chat", chat, "talk with a model that was taught to answer; a line is a question")
@@ -541,6 +547,8 @@ def _parser():
     text = "how a conversation is written down for the model (default: what its files tell)"
     made.add_argument("--template", choices=TEMPLATES, help=text)
     made.add_argument("--system", metavar="TEXT", help="system prompt (default: the one of the template, if any)")
+    text = _help("tokens of the conversation that are kept, at most", CONTEXT)
+    made.add_argument("--context", type=int, default=CONTEXT, metavar="N", help=text)
     writer(made)
 
     made = command("fill", fill, "fill the gaps of a text with a bidirectional model")

@@ -13,6 +13,7 @@ from .chat_templates import encode_chat, stop_tokens
 from .generate import check_sampling, generate
 from .interrupts import interruptible
 
+CONTEXT = 8192  # tokens of a conversation, at most: its cache is made at once, and models may have a much longer one
 READ_AT_A_TIME = 256  # tokens of a question between two looks at Ctrl-C
 COMMANDS = {
     "/system": "TEXT gives another system prompt from the next answer on, without TEXT none",
@@ -29,18 +30,21 @@ class Conversation:
         for text in conversation.answer():
             print(text, end="")
 
-    An answer takes at most max_tokens tokens (default: what the context leaves); the other settings are those of
-    `generate`. turns are [(what the user said, the answer)]. After an answer, cut says why it is not whole, or is None.
+    An answer takes at most max_tokens tokens (default: what the context leaves). context: tokens of the whole text, at
+    most, not more than the model's. The other settings are those of `generate`. turns are [(what the user said, the
+    answer)]. After an answer, cut says why it is not whole, or is None.
     """
 
     def __init__(
-        self, model, tokenizer, template, system=None, max_tokens=None, temperature=0.8, top_k=None, top_p=0.95, seed=0
-    ):
+        self, model, tokenizer, template, system=None, max_tokens=None, temperature=0.8, top_k=None, top_p=0.95, seed=0,
+        context=CONTEXT,
+    ):  # fmt: skip
         check_sampling(temperature, top_k, top_p, max_tokens, seed)
         self.model, self.tokenizer, self.template, self.system = model, tokenizer, template, system
         self.max_tokens, self.seed = max_tokens, seed
         self._settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        self._cache, self._read = model.new_cache(), []  # _read: the tokens that the cache holds
+        self.context = min(context, model.config.cached_context)
+        self._cache, self._read = model.new_cache(room=self.context), []  # _read: the tokens that the cache holds
         self.turns, self.cut, self._answers = [], None, 0
         self._question = self._prompt = None
         self._encode("", [])  # a tokenizer without the tokens of the format is reported now
@@ -57,7 +61,7 @@ class Conversation:
         as a whole, until it takes at most half of the context: what comes after them has to be read again, and so
         that is seldom. ValueError for a question that does not fit even alone.
         """
-        context, turns = self.model.config.cached_context, list(self.turns)
+        context, turns = self.context, list(self.turns)
         prompt = self._encode(text, turns)
         room = min(self.max_tokens or context // 4, context // 2)
         if len(prompt) + room > context:
@@ -67,7 +71,7 @@ class Conversation:
         if len(prompt) >= context:
             raise ValueError(
                 f"this question takes {len(prompt)} tokens, with the system prompt and the marks of the format, and "
-                f"the model's context is {context}; ask in fewer words"
+                f"the context is {context}; ask in fewer words"
             )
         forgotten = len(self.turns) - len(turns)
         self.turns, self._question, self._prompt = turns, text, prompt
@@ -94,7 +98,7 @@ class Conversation:
 
     def _pieces(self, text, stopped):
         """Read the tokens of a text and yield what is written after it; the tokens are added to the text."""
-        room = self.model.config.cached_context - len(text)
+        room = self.context - len(text)
         limit = min(self.max_tokens or room, room)
         self.cut = "stopped"
         self._read_nearly_all(text, stopped)
@@ -113,7 +117,7 @@ class Conversation:
             if stopped():
                 break
         else:
-            full = f"the context of {self.model.config.cached_context} tokens is full"
+            full = f"the context of {self.context} tokens is full"
             self.cut = full if limit == room else f"ended after {limit} tokens, the most that was asked for"
         yield stream.finish()
 
@@ -168,10 +172,12 @@ def _lines(interactive):
     with suppress(ImportError):
         import readline  # noqa: F401, with it input() has a line editor and a history
     while True:
+        if not sys.stdout.isatty():  # which gets the answers alone then
+            print("> ", end="", file=sys.stderr, flush=True)
         try:
-            yield input("> ")
+            yield input("> " if sys.stdout.isatty() else "")
         except EOFError:
-            print()
+            print(file=sys.stderr)
             return
 
 

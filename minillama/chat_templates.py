@@ -194,7 +194,7 @@ def recognise(path, tokenizer):
 
     path is its folder, whose chat_template is looked at, or a file; the tokenizer's special tokens may tell as well.
     """
-    published = _published_template(Path(path))
+    published = published_template(Path(path))
     if published is not None:
         names = [name for name, row in TEMPLATES.items() if all(mark in published for mark in row.marks)]
     else:
@@ -209,8 +209,8 @@ def recognise(path, tokenizer):
     )
 
 
-def _published_template(folder):
-    """The Jinja text in a Hugging Face folder, or None."""
+def published_template(folder):
+    """The Jinja text of the chat template in a Hugging Face folder, or None."""
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     path = folder / "tokenizer_config.json"

@@ -117,7 +117,7 @@ def generate(
             f"{context} tokens; shorten them, or ask for the sliding window, which forgets the older half of the text"
         )
     if cache is None:
-        cache = model.new_cache()
+        cache = model.new_cache(room=min(len(text) + max_tokens, context))
     elif sliding_window:
         raise ValueError("a cache holds the beginning of a text, which the sliding window forgets; choose one of them")
     elif cache.length >= len(text):
@@ -135,7 +135,7 @@ def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop, cac
     arena = Arena()  # memory given back and asked for again at every token is cleared by the system each time
     for _ in range(max_tokens):
         if cache.length + len(new) > context:
-            cache, new = model.new_cache(), text[-(context // 2) :]
+            cache.length, new = 0, text[-(context // 2) :]
         with arena.active():
             logits = model.next_logits(np.array([new]), cache)[0]
             token = draw(_weights(logits, temperature, top_k, top_p), rng.random())

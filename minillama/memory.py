@@ -148,12 +148,14 @@ class KVCache:
 
     The context is cut into blocks of P positions. Inside a block the positions of a coordinate lie side by side, so
     that a query of any head width meets them in the lanes of vector registers, and a block is read from first to last.
-    Bytes: 2 L context K D times the item size, for each sequence; grouped heads (K < H) save the factor H / K.
+    Bytes: 2 L K D times the item size for each position that there is room for (default: config.context) and each
+    sequence; grouped heads (K < H) save the factor H / K.
     """
 
-    def __init__(self, config, batch_size, dtype=np.float32):
-        blocks = -(-config.context // POSITIONS)
-        positions = -(-config.context // blocks)
+    def __init__(self, config, batch_size, dtype=np.float32, room=None):
+        self.room = config.context if room is None else room
+        blocks = -(-self.room // POSITIONS)
+        positions = -(-self.room // blocks)
         shape = (config.layers, batch_size, config.kv_heads, blocks, config.head_dim, positions)
         self.keys, self.values = np.empty(shape, dtype), np.empty(shape, dtype)
         self.length = 0  # positions that every layer has stored; the model moves it on after a forward

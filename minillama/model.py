@@ -332,10 +332,15 @@ class Model:
         self._map_rows(last_rows, ids, types, None, cache)
         return logits
 
-    def new_cache(self, batch_size=1):
-        """An empty cache for decoding batch_size sequences of up to config.context tokens."""
+    def new_cache(self, batch_size=1, room=None):
+        """An empty cache for decoding batch_size sequences of up to `room` tokens (default: config.context)
+
+        All of its memory is asked for at once, and the context of a published model may want more than there is.
+        """
         self._require_causal()
-        return KVCache(self.config, batch_size, self.dtype)
+        if room is not None and not 1 <= room <= self.config.context:
+            raise ValueError(f"room must lie in [1, {self.config.context}], the context; received {room}")
+        return KVCache(self.config, batch_size, self.dtype, room)
 
     def save(self, path, tokenizer=None):
         """Write a Hugging Face directory: config.json, model.safetensors and, with a tokenizer, tokenizer.json
@@ -416,6 +421,11 @@ class Model:
             raise ValueError(
                 f"{past + ids.shape[1]} positions do not fit the context of {self.config.context} that this model was "
                 f"made for; shorten the sequence, or make the model with a larger context"
+            )
+        if cache is not None and past + ids.shape[1] > cache.room:
+            raise ValueError(
+                f"{past + ids.shape[1]} positions do not fit the cache, which has room for {cache.room}; ask new_cache "
+                f"for more"
             )
         if cache is not None and past + ids.shape[1] > self.config.cached_context:
             raise ValueError(

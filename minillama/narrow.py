@@ -46,7 +46,7 @@ class NarrowMatrix:
 
 
 class NarrowModel(Model):
-    """A model of narrow matrices: `logits`, `next_logits`, `loss`, `new_cache` and `save` of Model
+    """A model of narrow matrices: all of Model but training; of int8 weights it is not saved
 
     stores: the arrays of which its matrices are made, a Store for each array of a NarrowMatrix, or for the only one;
     vectors: a Store of norms and biases in float32.
@@ -91,7 +91,10 @@ class NarrowModel(Model):
         return self._matrices
 
     def kept(self, names):
-        raise TypeError("these weights follow from others; change the model that they were made from")
+        raise TypeError(
+            "int8 weights follow from others and are not saved: save the model that they were made from, or write a "
+            "file of llama2.c with minillama convert --int8"
+        )
 
     def loss_and_gradients(self, *_, **__):
         raise TypeError(

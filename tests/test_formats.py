@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import struct
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import minillama
 from minillama import PRESETS, Config, Model, __main__
+from minillama.chat_templates import published_template
 from minillama.checkpoint import llama2c
 from minillama.checkpoint.meta import config_from_params
 from minillama.checkpoint.open import convert, format_at, read_config
@@ -489,7 +491,8 @@ def test_a_tokenizer_that_llama2c_does_not_have_is_left_out(tmp_path):
     model.save(tmp_path / "folder", CharTokenizer.train("abcdefghi"))
     note = convert(tmp_path / "folder", tmp_path / "a.bin")
     assert note.endswith(
-        "without its tokenizer: llama2.c has SentencePiece's kind of tokenizer only, and this is a CharTokenizer"
+        "without its tokenizer: llama2.c has SentencePiece's kind of tokenizer only, and this is a CharTokenizer. "
+        "To open it here, put tokenizer.json beside it"
     )
     assert convert(tmp_path / "folder", tmp_path / "b").endswith("with its tokenizer")
     assert minillama.load(tmp_path / "b")[1].vocab_size == 9 and minillama.load(tmp_path / "a.bin")[1] is None
@@ -527,3 +530,44 @@ def test_what_a_tokenizer_of_llama2c_cannot_say(assets):
     other._merges = {**tokenizer._merges, (3, 3): (rank + 9, joined)}
     with pytest.raises(ValueError, match="merges that make the same piece lie apart"):
         write_llama2c(other)
+
+
+def test_a_tokenizer_of_another_model_is_refused(stories, tmp_path):
+    model = random_model(vocab_size=9)
+    model.save(tmp_path / "folder")
+    other = stories.with_name("tok512.bin")
+    with pytest.raises(ValueError, match="the tokenizer has 512 tokens and the model 9"):
+        convert(tmp_path / "folder", tmp_path / "new", tokenizer=other)
+    CharTokenizer.train("abcdefghi").save(tmp_path / "old")
+    with pytest.raises(ValueError, match="would get another model's; choose another folder"):
+        convert(tmp_path / "folder", tmp_path / "old")
+    with pytest.raises(ValueError, match="the path to write to is empty"):
+        convert(tmp_path / "folder", "")
+
+
+def test_the_chat_template_goes_along(tmp_path):
+    random_model(vocab_size=9).save(tmp_path / "folder", CharTokenizer.train("abcdefghi"))
+    path = tmp_path / "folder" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": "{{ messages }}"}))
+    convert(tmp_path / "folder", tmp_path / "new")
+    assert published_template(tmp_path / "new") == "{{ messages }}"
+
+
+def test_what_was_meant_is_said(stories, tmp_path):
+    shutil.copy(stories, tmp_path / "stories260K.bin")
+    shutil.copy(stories.with_name("tok512.bin"), tmp_path / "tok512.bin")
+    with pytest.raises(FileNotFoundError, match=r"Did you mean .*stories260K\.bin\?"):
+        minillama.load(tmp_path)
+    random_model(vocab_size=9).save(tmp_path / "folder")
+    with pytest.raises(FileNotFoundError, match="Give the folder of this file, .*folder"):
+        minillama.load(tmp_path / "folder" / "model.safetensors")
+    (tmp_path / "folder" / "model.safetensors").rename(tmp_path / "folder" / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin is a pickle.*copy that into"):
+        minillama.load(tmp_path / "folder")
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "consolidated.00.pth").write_bytes(b"PK")
+    for path in (tmp_path / "meta", tmp_path / "meta" / "consolidated.00.pth"):
+        with pytest.raises(ValueError, match="makes safetensors of it"):
+            minillama.load(path)
+    with pytest.raises(ValueError, match="dtype must be 'float32'.*received 'bfloat16'"):
+        minillama.load(stories, dtype="bfloat16")

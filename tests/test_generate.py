@@ -192,3 +192,16 @@ def test_a_scaling_by_length_writes_as_far_as_a_cache_of_keys_reaches(model):
     with pytest.raises(ValueError, match="do not fit this model's context of 7 tokens"):
         generate(stretched, [3], 7)
     assert len(list(generate(stretched, [3] * 9, 12, sliding_window=True))) == 12
+
+
+def test_a_cache_has_room_for_what_it_is_asked_for(model):
+    cache = model.new_cache(room=3)
+    assert cache.keys.nbytes < model.new_cache().keys.nbytes
+    expected = model.logits(np.array([[1, 2, 3]]))[0, -1]
+    model.next_logits(np.array([[1, 2]]), cache)
+    np.testing.assert_allclose(model.next_logits(np.array([[3]]), cache)[0], expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="4 positions do not fit the cache, which has room for 3"):
+        model.next_logits(np.array([[4]]), cache)
+    for room in (0, model.config.context + 1):
+        with pytest.raises(ValueError, match=f"room must lie in .* received {room}"):
+            model.new_cache(room=room)

@@ -105,6 +105,42 @@ def test_vectors_that_are_no_halves_stay_as_they_are(tmp_path, rng):
     np.testing.assert_array_equal(again.vectors.flat, half.vectors.flat)
 
 
+@each_kind
+def test_parts_of_a_vector_of_which_one_is_a_half(kind, tmp_path, rng):
+    """GPT-2's files hold the biases of q, k and v as one."""
+    config = minillama.Config(**{"vocab_size": 50, "dim": 24, "layers": 2, "heads": 3, "context": 16, **ALONE["GPT-2"]})
+    half, _ = halved(Model(config, seed=1), kind)
+    half.vectors.flat[:] = rng.standard_normal(half.vectors.flat.size)
+    half.vectors["blocks.0.b_k"][:] = 1.5
+    half.save(tmp_path)
+    np.testing.assert_array_equal(minillama.load(tmp_path)[0].vectors.flat, half.vectors.flat)
+
+
+def test_infinity_in_half_precision_is_reported(tmp_path, rng):
+    half, _ = halved(random_model(rng), "F16")
+    half.bits["blocks.0.w_o"].view(np.float16)[1, 2] = np.inf
+    half.save(tmp_path)
+    with pytest.raises(ValueError, match="o_proj.weight has infinity or NaN in half precision"):
+        minillama.load(tmp_path)
+    wide, _ = minillama.load(tmp_path, dtype="float32")
+    assert np.isinf(wide.parameters["blocks.0.w_o"]).sum() == 1
+
+
+def test_a_copy_of_a_tied_matrix_may_be_of_another_kind(tmp_path, rng):
+    half, wide = halved(random_model(rng, tied=True), "BF16")
+    half.save(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = TensorFiles([path])
+    arrays = {name: (tensors.kind(name), np.array(tensors.raw(name))) for name in tensors}
+    arrays["lm_head.weight"] = "F32", wide.parameters["embedding"].copy()
+    write_tensors(path, arrays)
+    assert minillama.load(tmp_path)[0].config.tied
+    arrays["lm_head.weight"][1][0, 0] += 1
+    write_tensors(path, arrays)
+    with pytest.raises(ValueError, match="differs from"):
+        minillama.load(tmp_path)
+
+
 def test_narrow_weights_do_not_train_and_are_not_changed_by_mistake(rng):
     half, _ = halved(random_model(rng), "F16")
     ids = np.array([[1, 2, 3]])

@@ -80,7 +80,7 @@ def test_int8_weights_do_not_train_and_are_not_saved(rng, tmp_path):
     ids = np.array([[1, 2, 3]])
     with pytest.raises(TypeError, match="cannot be trained"):
         small.loss_and_gradients(ids, ids)
-    with pytest.raises(TypeError, match="follow from others"):
+    with pytest.raises(TypeError, match="save the model that they were made from"):
         small.save(tmp_path)
     with pytest.raises(ValueError, match="read-only"):
         small.parameters["embedding"][:] = 0

@@ -111,11 +111,11 @@ def save(path, model, tokenizer=None):
     row = FORMATS[model_type(config)]
     parameters = {name: model.kept([name]) for name in parameter_shapes(config)}
     kind, dtype = _KINDS[parameters["embedding"].dtype]
-    if kind in HALVES:  # such a model keeps its vectors in float32
-        parameters |= {name: narrowed(array, kind) for name, array in parameters.items() if array.ndim == 1}
     parameters, tensors = row.arrange(config, parameters), {}
     for name, parts in row.names(config).items():
         array = np.concatenate([parameters[part] for part in parts]) if len(parts) > 1 else parameters[parts[0]]
+        if kind in HALVES and array.ndim == 1:  # such a model keeps its vectors in float32
+            array = narrowed(array, kind)
         tensors[name] = _KINDS[array.dtype].kind, array.T if name.endswith(row.transposed) else array
     with replacing(path / _WEIGHTS) as new:
         write_tensors(new, tensors)
@@ -133,8 +133,6 @@ def load(path, threads=None, dtype=None):
     checkpoint of bfloat16 or half precision stays in its own bytes (minillama.narrow) and does not train.
     """
     path = Path(path)
-    if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
-        raise ValueError(f"dtype must be float32, float64 or None; received {dtype!r}")
     values = read_json(path / "config.json")
     config, (row, _) = config_from_json(values), _format(values)
     tensors, weights = _open(path)
@@ -160,6 +158,12 @@ def _open(path):
     index = path / _INDEX
     if not index.is_file():
         if not (path / _WEIGHTS).is_file():
+            pickles = [file.name for file in sorted(path.iterdir()) if file.suffix in (".bin", ".pth", ".pt")]
+            if pickles:
+                raise ValueError(
+                    f"{path / pickles[0]} is a pickle of PyTorch, which can run any code when it is opened, so "
+                    f"minillama does not open it. Most models also come as {_WEIGHTS}: copy that into {path}"
+                )
             raise FileNotFoundError(f"{path} has a config.json but no {_WEIGHTS}; is the copy complete?")
         return TensorFiles([path / _WEIGHTS]), path / _WEIGHTS
     values = read_json(index)
@@ -242,7 +246,7 @@ def _compare_shapes(path, found, expected, architectures):
 def _compare_copies(path, tensors, row, in_file, copies):
     for name, key in copies.items():
         original = in_file[row.copies[name]]
-        if not np.array_equal(tensors.raw(key), tensors.raw(original)):
+        if not tensors.same(key, original):
             raise ValueError(
                 f"{path}: {key} differs from {original}, but config.json says that they are tied; if they are not, it "
                 f"must say tie_word_embeddings = false"

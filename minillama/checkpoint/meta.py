@@ -112,11 +112,18 @@ def _open(path):
 
 
 def _weight_files(path):
-    files, pickles = sorted(path.glob(_WEIGHTS)), sorted(path.glob("consolidated*.pth"))
+    files = sorted(path.glob(_WEIGHTS))
     if files:
         return files
+    refuse_pickles(path)
+    raise FileNotFoundError(f"{path} has a {PARAMS} but no {_WEIGHTS}; is the copy complete?")
+
+
+def refuse_pickles(path):
+    """ValueError with the way round where a folder has the pieces of a model as pickles, or the path is one."""
+    pickles = sorted(path.glob("consolidated*.pth")) if path.is_dir() else [path] if path.suffix == ".pth" else []
     if not pickles:
-        raise FileNotFoundError(f"{path} has a {PARAMS} but no {_WEIGHTS}; is the copy complete?")
+        return
     command = _TO_SAFETENSORS.format(files=" ".join(f"'{file}'" for file in pickles))
     raise ValueError(
         f"{pickles[0]} is a pickle, which can run any code when it is opened, so minillama does not open it. Where "

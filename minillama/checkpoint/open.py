@@ -9,6 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from ..chat_templates import published_template
+from ..files import write_text
 from ..tokenizers import load_tokenizer as read_tokenizer
 from . import huggingface, llama2c, meta
 
@@ -54,11 +58,22 @@ WRITTEN = [name for name, row in FILE_FORMATS.items() if row.save]
 def format_at(path):
     """The name of the format of what lies at a path, and its row; FileNotFoundError where that is no model."""
     path = Path(path)
+    if path.is_file():
+        meta.refuse_pickles(path)
     for name, row in FILE_FORMATS.items():
         if row.found(path):
             return name, row
+    meta.refuse_pickles(path)
     known = "; ".join(row.describes for row in FILE_FORMATS.values())
-    raise FileNotFoundError(f"there is no model at {path}; expected {known}")
+    raise FileNotFoundError(f"there is no model at {path}; expected {known}{_hint(path)}")
+
+
+def _hint(path):
+    """What may have been meant: the file of llama2.c in a folder, or the folder of a file."""
+    if path.is_file():
+        return f". Give the folder of this file, {path.parent}"
+    files = [file for file in sorted(path.glob("*.bin")) if not file.name.startswith("tok")]
+    return f". Did you mean {files[0]}?" if len(files) == 1 else ""
 
 
 def read_config(path):
@@ -68,6 +83,11 @@ def read_config(path):
 
 def load(path, threads=None, dtype=None):
     """The Model at a path; dtype as for minillama.load."""
+    if dtype not in (None, "float32", "float64", np.float32, np.float64):
+        raise ValueError(
+            f"dtype must be 'float32', 'float64', or None, which keeps a checkpoint of half precision as it is; "
+            f"received {dtype!r}"
+        )
     return format_at(path)[1].load(Path(path), threads, dtype)
 
 
@@ -91,9 +111,11 @@ def convert(source, target, format=None, tokenizer=None, int8=False):
     """Write the model at source, and its tokenizer, to target: a text that says what was done
 
     format: one of WRITTEN; None: llama2c where target ends in .bin, else huggingface. tokenizer: where the tokenizer
-    lies, if not with the model. int8: round the weights to 8 bits, in a file of llama2.c. A tokenizer that llama2.c
-    does not have is left out, and the text says why.
+    lies, if not with the model. int8: round the weights to 8 bits, in a file of llama2.c. The model's own tokenizer is
+    left out where llama2.c does not have its kind, and the text says why. A chat template goes from folder to folder.
     """
+    if not str(target):
+        raise ValueError("the path to write to is empty; give the name of a file or folder")
     target = Path(target)
     if format is None:
         format = next((name for name in WRITTEN if FILE_FORMATS[name].suffix == target.suffix), "huggingface")
@@ -106,12 +128,27 @@ def convert(source, target, format=None, tokenizer=None, int8=False):
     model = row.load(Path(source))
     if words is None:
         words = load_tokenizer(source, model.config.vocab_size)
+    if words is None and format == "huggingface" and load_tokenizer(target, model.config.vocab_size) is not None:
+        raise ValueError(
+            f"{target} holds a tokenizer, and this model comes without one, so that it would get another model's; "
+            f"choose another folder"
+        )
+    if words is not None and words.vocab_size > model.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {words.vocab_size:,} tokens and the model {model.config.vocab_size:,}; give the "
+            f"tokenizer that the model was trained with"
+        )
     note = "with its tokenizer" if words is not None else "without a tokenizer, as there is none"
     if words is not None and format == "llama2c":
         try:
             llama2c.tokenizer_bytes(words, model.config)
         except ValueError as error:
-            words, note = None, f"without its tokenizer: {error}"
+            if tokenizer is not None:
+                raise
+            words, note = None, f"without its tokenizer: {error}. To open it here, put tokenizer.json beside it"
     options = {"int8": True} if int8 else {}
     FILE_FORMATS[format].save(target, model, words, **options)
+    template = published_template(Path(source))
+    if template is not None and format == "huggingface":
+        write_text(target / "chat_template.jinja", template)
     return f"{source} ({found}) is now in {target} ({format}), {note}"

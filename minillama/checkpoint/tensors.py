@@ -1,8 +1,7 @@
 """The tensors of safetensors files: their names and shapes at once, their numbers when they are asked for
 
 The safetensors library opens each file and so checks its header: every tensor inside the file, none over another. The
-numbers are read here, because NumPy has no bfloat16 and the library gives it none. A bfloat16 is the upper half of a
-float32, so that 16 zero bits make it one.
+numbers are read here, because NumPy has no bfloat16 and the library gives it none.
 """
 
 import json
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+
+from ..ops.narrow import widen_bfloat16
 
 # As they lie in the file; of bfloat16 the bits.
 KINDS = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
@@ -61,6 +62,12 @@ class TensorFiles(Mapping):
         """Some rows of the tensor, or all, as float32, or float64 where it is that."""
         return widened(np.array(self.raw(name)[rows]), self.kind(name))
 
+    def same(self, name, other):
+        """Whether two tensors of one shape hold the same numbers, a few rows at a time."""
+        rows = max(1, _AT_A_TIME // max(1, prod(self[name][1:]) * 8))
+        parts = (slice(first, first + rows) for first in range(0, self[name][0], rows))
+        return self[name] == self[other] and all(np.array_equal(self.read(name, p), self.read(other, p)) for p in parts)
+
     def read_into(self, target, name, transposed=False):
         """target[:] = the tensor, converted to target's type, or its bits where that is a type of whole numbers
 
@@ -75,6 +82,11 @@ class TensorFiles(Mapping):
             for first in range(0, shape[0] if shape else 1, rows):
                 count = min(rows, shape[0] - first) if shape else 1
                 part = np.fromfile(file, KINDS[kind], count * prod(shape[1:])).reshape(count, *shape[1:])
+                if bits and kind == "F16" and not np.isfinite(part).all():
+                    raise ValueError(
+                        f"{path}: {name} has infinity or NaN in half precision: the weights overflowed when they were "
+                        f"made, or are damaged; copy the file again, or look at it with dtype='float32'"
+                    )
                 part = part.view(target.dtype) if bits else widened(part, kind)
                 if transposed:
                     target[:, first : first + count] = part.T
@@ -91,7 +103,7 @@ class TensorFiles(Mapping):
 def widened(raw, kind):
     """The numbers of a kind of KINDS as float32, or float64 where they are that."""
     if kind == "BF16":
-        return (raw.astype(np.uint32) << 16).view(np.float32)
+        return widen_bfloat16(raw)
     return raw.astype(np.float32) if kind == "F16" else raw
 
 
