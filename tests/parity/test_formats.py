@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -95,7 +96,9 @@ def test_the_way_round_a_pickle(tmp_path, rng):
     torch.save(tensors, tmp_path / "consolidated.00.pth")
     with pytest.raises(ValueError, match="is a pickle") as error:
         load(tmp_path)
-    subprocess.run(str(error.value).split("\n\n", 1)[1], shell=True, check=True)
+    command = str(error.value).split("\n\n", 1)[1]
+    assert command.startswith("python -c ")
+    subprocess.run(command.replace("python", f'"{sys.executable}"', 1), shell=True, check=True)
     loaded = load(tmp_path)[0]
     assert loaded.kind == "BF16"
     expected = tensors["layers.1.attention.wq.weight"].float().numpy()
