@@ -273,24 +273,28 @@ def perplexity(options):
         model = quantize(model)
     for path in options.files:
         next(read_pieces(path))  # a file that cannot be read is reported before another is scored
-    scores = {}
+    scores = []
     for path in options.files:
         size = Path(path).stat().st_size
         with tqdm(total=size, unit="B", unit_scale=True, desc=path, leave=False) as bar:
 
             def report(tokens, bar=bar):
-                bar.update(len(tokenizer.decode_bytes(tokens)))
+                # Tokens can be longer than their text: an unknown one has a name, WordPiece puts blanks between words.
+                bar.update(min(len(tokenizer.decode_bytes(tokens)), bar.total - bar.n))
 
             if options.pseudo:
-                scores[path] = pseudo_perplexity(model, tokenizer, read_pieces(path), context, report)
+                score = pseudo_perplexity(model, tokenizer, read_pieces(path), context, report)
             else:
-                scores[path] = perplexity(model, tokenizer, read_pieces(path), context, stride, report)
+                score = perplexity(model, tokenizer, read_pieces(path), context, stride, report)
+        scores.append((path, score))
     print(table(scores))
     if options.pseudo:
         print(f"\npseudo-perplexity: each token is hidden in turn, and read from the others in its {context} tokens")
         return
-    known = f"{context - stride + 1} to {context}" if stride > 1 else context
-    print(f"\nwindows of {context} tokens, {stride} apart: a token is scored by the {known} tokens before it")
+    print(
+        f"\nwindows of {context} tokens, {stride} apart: a token is scored by up to {context} tokens before it, and by "
+        f"at least {context - stride + 1} after the first window"
+    )
 
 
 def compare(options):
@@ -561,7 +565,11 @@ def _parser():
 
     made = command("perplexity", perplexity, "how well a model predicts text files, by token and by byte")
     made.add_argument("model", metavar="MODEL", help=_MODEL)
-    made.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text files, each scored by itself")
+    text = (
+        "UTF-8 text files, each scored by itself; <|endoftext|> in a file stands between documents, where the "
+        "tokenizer has it"
+    )
+    made.add_argument("files", nargs="+", metavar="FILE", help=text)
     text = "tokens in a window (default: the model's context, at most 2048)"
     made.add_argument("--context", type=int, metavar="N", help=text)
     text = "tokens from window to window; fewer give every token more context and take longer (default: half a window)"
