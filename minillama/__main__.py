@@ -53,7 +53,7 @@ _TRAINING_OPTIONS = {
     "init_std": "standard deviation of the initial weights",
     "eval_every": "steps between evaluations, samples and checkpoints",
 }
-_MODEL = "folder of a run, or another model that convert reads"
+_MODEL = "folder of a run, of Hugging Face or of Meta's layout, or a file of llama2.c"
 _ABLATION_SHAPE = ("dim", "layers", "heads", "context")
 _ABLATION_SETTINGS = ("steps", "batch_size", "lr", "warmup", "lr_floor", "weight_decay", "clip", "init_std")
 _COMPARISON_SETTINGS = ("steps", "batch_size", "lr", "init_std")
@@ -200,6 +200,8 @@ def chat(options):
 
 def _load_writer(options):
     """The model and the tokenizer of a command that writes text; ValueError for a model that cannot."""
+    if options.max_tokens is not None and options.max_tokens < 1:
+        raise ValueError(f"--max-tokens must be at least 1; received {options.max_tokens}")
     model, tokenizer = _load_with_tokenizer(options)
     if not model.config.causal:
         raise ValueError(f"{options.model} fills gaps and writes no text; try minillama fill {options.model} TEXT")
@@ -253,6 +255,10 @@ def inspect(options):
     from .inspect import draw, lens_table, prompt_ids, trace
 
     model, tokenizer = _load_with_tokenizer(options)
+    if not 1 <= options.top <= model.config.vocab_size:
+        raise ValueError(
+            f"--top must lie in [1, {model.config.vocab_size}], the tokens that there are; received {options.top}"
+        )
     ids = prompt_ids(model, tokenizer, options.prompt)
     seen = trace(model, ids, layers=None if options.layer is None else [options.layer])
     gaps = [] if tokenizer.mask_token is None else [i for i, token in enumerate(ids) if token == tokenizer.mask_token]
@@ -278,24 +284,28 @@ def perplexity(options):
         model = quantize(model)
     for path in options.files:
         next(read_pieces(path))  # a file that cannot be read is reported before another is scored
-    scores = {}
+    scores = []
     for path in options.files:
         size = Path(path).stat().st_size
         with tqdm(total=size, unit="B", unit_scale=True, desc=path, leave=False) as bar:
 
             def report(tokens, bar=bar):
-                bar.update(len(tokenizer.decode_bytes(tokens)))
+                # Tokens can be longer than their text: an unknown one has a name, WordPiece puts blanks between words.
+                bar.update(min(len(tokenizer.decode_bytes(tokens)), bar.total - bar.n))
 
             if options.pseudo:
-                scores[path] = pseudo_perplexity(model, tokenizer, read_pieces(path), context, report)
+                score = pseudo_perplexity(model, tokenizer, read_pieces(path), context, report)
             else:
-                scores[path] = perplexity(model, tokenizer, read_pieces(path), context, stride, report)
+                score = perplexity(model, tokenizer, read_pieces(path), context, stride, report)
+        scores.append((path, score))
     print(table(scores))
     if options.pseudo:
         print(f"\npseudo-perplexity: each token is hidden in turn, and read from the others in its {context} tokens")
         return
-    known = f"{context - stride + 1} to {context}" if stride > 1 else context
-    print(f"\nwindows of {context} tokens, {stride} apart: a token is scored by the {known} tokens before it")
+    print(
+        f"\nwindows of {context} tokens, {stride} apart: a token is scored by up to {context} tokens before it, and by "
+        f"at least {context - stride + 1} after the first window"
+    )
 
 
 def compare(options):
@@ -433,7 +443,7 @@ def bench(options):
         if unknown:
             raise ValueError(f"there is no {kind} {unknown[0]!r} to measure; choose among {', '.join(known)}")
     if options.rounds < 1:
-        raise ValueError(f"rounds must be at least 1; received {options.rounds}")
+        raise ValueError(f"--rounds must be at least 1; received {options.rounds}")
     threads = available_threads() if options.threads is None else check_threads(options.threads)
     shapes = {name: SHAPES[name] for name in options.shapes or SHAPES}
     made = Bench(shapes, threads, options.rounds, options.torch)
@@ -513,25 +523,24 @@ def _parser():
 
     _add_fields(made.add_argument_group("training"), Settings, _TRAINING_OPTIONS)
 
-    def writer(made):
+    def writer(made, writes="tokens to write"):
         """The options of a command that writes text with a model."""
-        made.add_argument(
-            "--temperature", type=float, default=0.8, help=_help("above 0; lower is more predictable", 0.8)
-        )
+        text = _help("above 0; lower is more predictable", 0.8)
+        made.add_argument("--temperature", type=float, default=0.8, metavar="X", help=text)
         text = "choose among the K likeliest tokens (default: all)"
         made.add_argument("--top-k", type=int, metavar="K", help=text)
         text = "choose among the likeliest tokens that hold P of the probability"
         made.add_argument("--top-p", type=float, default=0.95, metavar="P", help=_help(text, 0.95))
-        made.add_argument("--seed", type=int, default=0, help=_help("of the random choices", 0))
-        text = "tokens to write (default: what fits the context)"
-        made.add_argument("--max-tokens", type=int, metavar="N", help=text)
+        made.add_argument("--seed", type=int, default=0, metavar="N", help=_help("of the random choices", 0))
+        made.add_argument("--max-tokens", type=int, metavar="N", help=_help(writes, "what fits the context"))
         text = "round the weights to 8 bits: a quarter of the memory, faster"
         made.add_argument("--int8", action="store_true", help=text)
         threads(made)
 
     made = command("sample", sample, "continue a text with a model")
     made.add_argument("model", metavar="MODEL", help=_MODEL)
-    made.add_argument("--prompt", default="", help="the text to continue (default: none, the model begins)")
+    text = "the text to continue (default: none, the model begins)"
+    made.add_argument("--prompt", default="", metavar="TEXT", help=text)
     made.add_argument(
         "--sliding-window",
         action="store_true",
@@ -539,21 +548,22 @@ def _parser():
     )
     writer(made)
 
-    from .chat import CONTEXT
+    from .chat import COMMANDS, CONTEXT
     from .chat_templates import TEMPLATES
 
-    made = command("chat", chat, "talk with a model that was taught to answer; a line is a question")
+    text = f"In the conversation: {'; '.join(map(' '.join, COMMANDS.items()))}."
+    made = command("chat", chat, "talk with a model that was taught to answer; a line is a question", epilog=text)
     made.add_argument("model", metavar="MODEL", help=_MODEL)
     text = "how a conversation is written down for the model (default: what its files tell)"
     made.add_argument("--template", choices=TEMPLATES, help=text)
     made.add_argument("--system", metavar="TEXT", help="system prompt (default: the one of the template, if any)")
     text = _help("tokens of the conversation that are kept, at most", CONTEXT)
     made.add_argument("--context", type=int, default=CONTEXT, metavar="N", help=text)
-    writer(made)
+    writer(made, "tokens of an answer, at most")
 
     made = command("fill", fill, "fill the gaps of a text with a bidirectional model")
     made.add_argument("model", metavar="MODEL", help=_MODEL)
-    made.add_argument("text", help="the text, with a mark for each token that is missing")
+    made.add_argument("text", metavar="TEXT", help="the text, with a mark for each token that is missing")
     made.add_argument("--gap", default="___", metavar="MARK", help=_help("the mark", "___"))
     threads(made)
 
@@ -569,7 +579,11 @@ def _parser():
 
     made = command("perplexity", perplexity, "how well a model predicts text files, by token and by byte")
     made.add_argument("model", metavar="MODEL", help=_MODEL)
-    made.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text files, each scored by itself")
+    text = (
+        "UTF-8 text files, each scored by itself; <|endoftext|> in a file stands between documents, where the "
+        "tokenizer has it"
+    )
+    made.add_argument("files", nargs="+", metavar="FILE", help=text)
     text = "tokens in a window (default: the model's context, at most 2048)"
     made.add_argument("--context", type=int, metavar="N", help=text)
     text = "tokens from window to window; fewer give every token more context and take longer (default: half a window)"
@@ -604,15 +618,17 @@ def _parser():
     text = "address that takes the place of scheme and host (default: Hugging Face and GitHub)"
     made.add_argument("--mirror", metavar="URL", help=text)
 
-    made = commands.add_parser("tokenizer", help="train a tokenizer, encode and decode with one")
+    text = "train a tokenizer, encode and decode with one"
+    made = commands.add_parser("tokenizer", help=text, description=text)
     group = made.add_subparsers(metavar="COMMAND", required=True)
     made = command("train", train_tokenizer, "train a byte-level BPE tokenizer", group)
     made.add_argument("data", metavar="FILE", help="a UTF-8 text file, a folder of text files, or stories")
-    made.add_argument("--vocab-size", type=int, default=1024, help=_help("tokens, at most", 1024))
+    made.add_argument("--vocab-size", type=int, default=1024, metavar="N", help=_help("tokens, at most", 1024))
     made.add_argument("--out", metavar="DIR", required=True, help="folder that receives tokenizer.json")
     made = command("encode", encode, "turn text into token ids", group)
     made.add_argument("tokenizer", metavar="PATH", help="a tokenizer's file, or a folder that has one")
-    made.add_argument("text", nargs="?", help="the text (default: what comes in on standard input)")
+    text = "the text; special tokens in it count (default: what comes in on standard input)"
+    made.add_argument("text", nargs="?", metavar="TEXT", help=text)
     made = command("decode", decode, "turn token ids into text", group)
     made.add_argument("tokenizer", metavar="PATH", help="a tokenizer's file, or a folder that has one")
     made.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from standard input)")
@@ -674,7 +690,7 @@ def _parser():
     )
 
     made = command("info", info, "shape, parameters, memory and arithmetic of a model")
-    made.add_argument("model", metavar="DIR|NAME", help=f"folder of a model, or one of: {', '.join(PRESETS)}")
+    made.add_argument("model", metavar="MODEL|NAME", help=f"a model as for sample, or one of: {', '.join(PRESETS)}")
 
     made = command("table", model_table, "what is stated of the models beside what follows from their shapes")
     text = f"models to show, of {', '.join(PRESETS)}"

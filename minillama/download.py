@@ -134,22 +134,28 @@ def download(name, folder=None, mirror=None, timeout=TIMEOUT, quiet=False):
         made = Download(_repository_files(found[1], folder, mirror, timeout), "minillama info {folder}")
     else:
         made = DOWNLOADS[name]
-    done = []
-    for file in made.files:
-        file = file._replace(address=_mirrored(file.address, mirror))
+    done, files = [], [file._replace(address=_mirrored(file.address, mirror)) for file in made.files]
+    for i, file in enumerate(files):
         there = (folder / file.name).exists()
-        digest = _check_present(file, folder / file.name) if there else fetch(file, folder, timeout, quiet)
+        if there:
+            digest = _check_present(file, folder / file.name)
+        else:
+            others = [other for other in files[i + 1 :] if not (folder / other.name).exists()]
+            digest = fetch(file, folder, timeout, quiet, others)
         done.append((file, digest, there))
     return folder, done, made.then.format(folder=folder)
 
 
-def fetch(file, folder, timeout=TIMEOUT, quiet=False):
-    """Receive a File into a folder and return its digest, which is written to NAME.sha256 if it was not known."""
+def fetch(file, folder, timeout=TIMEOUT, quiet=False, others=()):
+    """Receive a File into a folder and return its digest, which is written to NAME.sha256 if it was not known
+
+    others: Files that are still to come, which a message names too where it says what to put into the folder by hand.
+    The folder is made when there is something to write.
+    """
     path = Path(folder) / file.name
     part, validator = (path.with_name(path.name + ending) for ending in (".part", ".part.etag"))
-    hint = f"By hand: put the file {file.name} at {path}, from {file.address}"
-    with _writing(part):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    wanted = (f"the file {each.name} at {path.with_name(each.name)}, from {each.address}" for each in (file, *others))
+    hint = f"By hand: put {'; and '.join(wanted)}"
     for have, headers in (_resume(file, part, validator), (0, {})):
         if have == file.size:
             break  # it was whole, but not checked yet
@@ -220,6 +226,8 @@ def _save(file, hint, part, validator, response, have, quiet):
     if file.size not in (None, total):
         raise ValueError(_wrong_length(file, total, hint))
     etag = response.headers.get("ETag", "")
+    with _writing(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
     with _writing(part), open(part, "ab" if have else "wb") as out:
         # A weak ETag stands for files that are alike but not the same; a date may stand for two files of one second.
         validator.write_text("" if etag.startswith("W/") else etag, encoding="utf-8")

@@ -15,6 +15,7 @@ import codecs
 import re
 from collections import Counter
 from math import log
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -221,8 +222,12 @@ def read_pieces(path, size=_BYTES_AT_A_TIME):
     """Yield the text of a UTF-8 file in pieces of about `size` bytes, so that a file of any length can be read
 
     As in training data a byte order mark is left out and line ends are \\n. ValueError for an empty file, and for bytes
-    that are not UTF-8.
+    that are not UTF-8; FileNotFoundError or IsADirectoryError where there is no file.
     """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name its files")
     position, undecoded, text, line_end, pieces = 0, b"", "", "", 0
     with open(path, "rb") as file:
         while True:
@@ -283,11 +288,11 @@ def require_causal(model):
 
 
 def table(scores):
-    """The scores {name: Score}, one a line under a head, and the sum where there are several."""
+    """The scores [(name, Score)], one a line under a head, and the sum where there are several."""
     rows = [("", "tokens", "bytes", "perplexity", "a byte", "nats a token", "bits a byte")]
-    named = list(scores.items())
+    named = list(scores)
     if len(named) > 1:
-        named.append(("all", Score(*map(sum, zip(*scores.values(), strict=True)))))
+        named.append(("all", Score(*map(sum, zip(*(score for _, score in scores), strict=True)))))
     for name, score in named:
         numbers = score.perplexity, score.byte_perplexity, score.nats / score.tokens, score.bits_per_byte
         rows.append((name, f"{score.tokens:,}", f"{score.bytes:,}", *(f"{number:,.4f}" for number in numbers)))

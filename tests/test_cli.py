@@ -1,5 +1,6 @@
 """The commands as a user types them: what they print, what they leave, and what they say when something is wrong."""
 
+import argparse
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 from minillama import PRESETS, __main__
+from minillama.chat import COMMANDS as CHAT_COMMANDS
 from minillama.train import read_metrics
 
 TINY = "--tokenizer char --context 16 --dim 16 --layers 1 --heads 2 --batch-size 2 --steps 6 --eval-every 3 --threads 1"
@@ -187,6 +189,7 @@ def test_mistakes_are_explained_and_the_exit_code_is_1(arguments, words, cli, tm
         (["--top-p", "1.1"], "(0, 1]"),
         (["--prompt", "the cat sat on the mat. the cat"], "do not fit this model's context of 16"),
         (["--max-tokens", "100"], "sliding window"),
+        (["--max-tokens", "0"], "--max-tokens must be at least 1; received 0"),
         (["--prompt", "XYZ"], "X"),
     ],
 )
@@ -221,6 +224,52 @@ def test_help_shows_every_default(capsys):
     without = [text.split()[0].strip(",") for text in descriptions if "(default:" not in text]
     switches = ["tied", "qk-norm", "embedding-norm"]  # told with --no-tied and so on
     assert len(descriptions) > 25 and without == ["help", "resume", *switches]
+
+
+def parsers(parser):
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from parsers(inner)
+
+
+def test_every_command_is_described_and_every_value_has_a_name_in_capitals():
+    every = list(parsers(__main__._parser()))
+    assert len(every) > 16 and all(parser.description for parser in every)
+    for action in (action for parser in every for action in parser._actions):
+        if action.nargs != 0 and not action.choices and action.metavar != "i/n":
+            assert action.metavar and action.metavar.isupper(), action
+
+
+@pytest.fixture
+def shown_help(capsys, monkeypatch):
+    """The help of a command, as one line."""
+    monkeypatch.setenv("COLUMNS", "1000")  # so that no word is broken
+
+    def show(*command):
+        with pytest.raises(SystemExit) as stop:
+            __main__.main([*command, "--help"])
+        assert stop.value.code == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    return show
+
+
+@pytest.mark.parametrize("command", ["sample", "chat", "fill", "inspect", "perplexity"])
+def test_help_says_what_a_model_can_be(command, shown_help):
+    known = "MODEL folder of a run, of Hugging Face or of Meta's layout, or a file of llama2.c"
+    assert known in shown_help(command)
+
+
+def test_help_of_some_options(shown_help):
+    assert f"MODEL|NAME a model as for sample, or one of: {next(iter(PRESETS))}, " in shown_help("info")
+    chat = shown_help("chat")
+    assert "--max-tokens N tokens of an answer, at most (default: what fits the context)" in chat
+    assert "--max-tokens N tokens to write (default: what fits the context)" in shown_help("sample")
+    assert all(f"{name} {text}" in chat for name, text in CHAT_COMMANDS.items()) and "/quit" in chat
+    assert "TEXT the text; special tokens in it count (default:" in shown_help("tokenizer", "encode")
+    assert "<|endoftext|> in a file stands between documents, where" in shown_help("perplexity")
 
 
 def test_the_settings_of_a_run_are_the_ones_given(run_folder):

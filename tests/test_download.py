@@ -255,7 +255,8 @@ def test_without_a_network_it_says_where_to_put_the_file(file, server, tmp_path)
     with pytest.raises(
         ConnectionError, match="cannot reach 127.0.0.1:.* By hand: put the file model.bin at .*model.bin"
     ):
-        get(file, tmp_path)
+        get(file, tmp_path / "new" / "folder")
+    assert names(tmp_path) == []  # no folder is left behind
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
@@ -296,6 +297,24 @@ def test_the_command_receives_checks_and_says_how_to_go_on(known, server, tmp_pa
     assert "model.bin: 100%" in err
     assert main(["download", "tiny", "--mirror", server.address]) == 0
     assert capsys.readouterr().out.count("was there already") == 2 and len(server.paths) == 2
+
+
+def test_what_to_do_by_hand_names_every_file_that_is_not_there(known, server, tmp_path, capsys):
+    folder, address = tmp_path / "new" / "tiny", server.address
+    server.close()
+
+    def told():
+        assert main(["download", "tiny", "--out", str(folder), "--mirror", address]) == 1
+        return capsys.readouterr().err.split("By hand: ")[1]
+
+    model = f"the file model.bin at {folder / 'model.bin'}, from {address}/model.bin"
+    other = f"the file tok.bin at {folder / 'tok.bin'}, from {address}/a/tok.bin"
+    assert told() == f"put {model}; and {other}\n" and names(tmp_path) == []
+    folder.mkdir(parents=True)
+    (folder / "model.bin").write_bytes(CONTENT)
+    assert told() == f"put {other}\n"
+    (folder / "model.bin").rename(folder / "tok.bin")
+    assert told() == f"put {model}\n" and names(folder) == ["tok.bin"]
 
 
 def test_another_file_in_the_place_is_not_touched(known, server, tmp_path):

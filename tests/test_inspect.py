@@ -289,6 +289,11 @@ def test_the_command(mask, cli, tmp_path):
     }  # fmt: skip
     code, _, err = cli("inspect", tmp_path / "model", "--prompt", "x", "--out", tmp_path / "one", "--layer", 2)
     assert code == 1 and "layers 0 to 1; received 2" in err
+    V = tokenizer.vocab_size
+    for top in (0, V + 1):
+        code, _, err = cli("inspect", tmp_path / "model", "--prompt", "x", "--out", tmp_path / "two", "--top", top)
+        assert code == 1 and f"--top must lie in [1, {V}], the tokens that there are; received {top}" in err
+    assert not (tmp_path / "two").exists()
     (tmp_path / "model" / "tokenizer.json").unlink()
     code, _, err = cli("inspect", tmp_path / "model", "--prompt", "x", "--out", tmp_path / "one")
     assert code == 1 and "comes without a tokenizer" in err

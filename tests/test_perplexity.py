@@ -5,6 +5,7 @@ from math import exp, log
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from minillama import IGNORED, Config, Model, __main__
 from minillama.gradcheck import relative_error
@@ -19,7 +20,7 @@ from minillama.perplexity import (
     window_batches,
 )
 from minillama.quantize import quantize
-from minillama.tokenizers import END_OF_TEXT, GPT2_PATTERN, MASK, BPETokenizer, CharTokenizer
+from minillama.tokenizers import END_OF_TEXT, GPT2_PATTERN, MASK, BPETokenizer, CharTokenizer, load_tokenizer
 
 TEXT = "The cat sat on the mat, and the dog ran. naïve café ☕\n" * 20
 
@@ -134,13 +135,14 @@ def test_score():
     assert score.perplexity == pytest.approx(8) and score.byte_perplexity == pytest.approx(2)
     assert score.bits_per_byte == pytest.approx(1)
     assert Score(1e6, 2, 3).perplexity == float("inf")
-    lines = table({"a": score, "longer": Score(6 * log(2), 6, 6)}).split("\n")
+    lines = table([("a", score), ("longer", Score(6 * log(2), 6, 6))]).split("\n")
     assert [line.split() for line in lines[1:]] == [
         ["a", "6", "18", "8.0000", "2.0000", "2.0794", "1.0000"],
         ["longer", "6", "6", "2.0000", "2.0000", "0.6931", "1.0000"],
         ["all", "12", "24", "4.0000", "2.0000", "1.3863", "1.0000"],
     ]
-    assert len(table({"a": score}).split("\n")) == 2
+    assert len(table([("a", score)]).split("\n")) == 2
+    assert [line.split()[1] for line in table([("a", score), ("a", score)]).split("\n")[1:]] == ["6", "6", "12"]
 
 
 def test_the_token_before_a_text_makes_every_token_count(bpe):
@@ -313,12 +315,15 @@ def test_the_command(cli, bpe, tmp_path):
     a.write_text(TEXT, encoding="utf-8")
     b.write_text("the cat", encoding="utf-8")
     code, out, _ = cli("perplexity", tmp_path / "model", a, b, "--context", 12, "--stride", 5)
-    scores = {str(path): perplexity(model, bpe, path.read_text(encoding="utf-8"), 12, 5) for path in (a, b)}
+    scores = [(str(path), perplexity(model, bpe, path.read_text(encoding="utf-8"), 12, 5)) for path in (a, b)]
     assert code == 0 and out.startswith(table(scores) + "\n\nwindows of 12 tokens, 5 apart: ")
-    assert out.endswith("scored by the 8 to 12 tokens before it\n") and len(out.split("\n")) == 7
+    assert out.endswith("scored by up to 12 tokens before it, and by at least 8 after the first window\n")
+    assert len(out.split("\n")) == 7
+    code, out, _ = cli("perplexity", tmp_path / "model", b, b, "--context", 12, "--stride", 5)
+    assert code == 0 and out.startswith(table([scores[1], scores[1]]) + "\n\n")  # once for each time it is named
     code, out, _ = cli("perplexity", tmp_path / "model", b, "--int8")
     expected = perplexity(quantize(model), bpe, "the cat", 16, 8)
-    assert code == 0 and out.startswith(table({str(b): expected}))
+    assert code == 0 and out.startswith(table([(str(b), expected)]))
     assert 1e-6 < abs(expected.nats / perplexity(model, bpe, "the cat").nats - 1) < 0.1
 
     b.write_bytes(b"")
@@ -327,9 +332,42 @@ def test_the_command(cli, bpe, tmp_path):
     b.write_bytes(b"abc\xff")
     assert "not UTF-8: byte 0xff at position 3" in cli("perplexity", tmp_path / "model", b)[2]
     code, _, err = cli("perplexity", tmp_path / "model", tmp_path / "missing.txt")
-    assert code == 1 and "missing.txt" in err
+    assert code == 1 and err == f"minillama: error: there is no file {tmp_path / 'missing.txt'}\n"
+    code, _, err = cli("perplexity", tmp_path / "model", tmp_path)
+    assert code == 1 and err == f"minillama: error: {tmp_path} is a folder; name its files\n"
     code, _, err = cli("perplexity", tmp_path / "model", a, "--stride", 17)
     assert code == 1 and "stride must lie in [1, 16]" in err
+
+
+@pytest.mark.parametrize("stride, fewest", [(16, 1), (8, 9), (1, 16)])
+def test_the_command_tells_the_fewest_tokens_before_one(stride, fewest, cli, bpe, tmp_path, rng):
+    Model(Config(bpe.vocab_size, dim=16, layers=1, heads=2, context=16)).save(tmp_path / "model", bpe)
+    (tmp_path / "a.txt").write_text("the cat", encoding="utf-8")
+    _, out, _ = cli("perplexity", tmp_path / "model", tmp_path / "a.txt", "--stride", stride)
+    assert f"up to 16 tokens before it, and by at least {fewest} after the first window" in out
+    windows = [targets[0] for _, targets in window_batches([rng.integers(0, 11, 60)], 16, stride, 1)]
+    first, *others = (np.flatnonzero(targets != IGNORED)[0] + 1 for targets in windows)
+    assert first == 1 and set(others) == {fewest}
+
+
+def test_the_bar_ends_at_the_end_of_the_file(cli, tmp_path, monkeypatch):
+    seen = []
+
+    class Bar(tqdm):
+        def update(self, n=1):
+            super().update(n)
+            seen.append(self.n)
+
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    words = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "a", ","]
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    tokenizer = load_tokenizer(tmp_path / "vocab.txt")
+    Model(Config(tokenizer.vocab_size, dim=16, layers=1, heads=2, context=8)).save(tmp_path / "model", tokenizer)
+    path = tmp_path / "a.txt"
+    path.write_text("a,b," * 2000, encoding="utf-8")
+    assert len(tokenizer.decode_bytes(tokenizer.encode("a,b,"))) > 4
+    assert cli("perplexity", tmp_path / "model", path)[0] == 0
+    assert 1 < len(seen) and seen == sorted(seen) and seen[-1] == path.stat().st_size
 
 
 def test_the_command_for_a_model_that_fills_gaps(cli, tmp_path):
@@ -342,6 +380,6 @@ def test_the_command_for_a_model_that_fills_gaps(cli, tmp_path):
     assert code == 1 and "pseudo-perplexity (--pseudo)" in err
     code, out, _ = cli("perplexity", tmp_path / "model", path, "--pseudo", "--context", 5)
     expected = pseudo_perplexity(model, tokenizer, "the cat sat on the mat", 5)
-    assert code == 0 and out.startswith(table({str(path): expected}) + "\n\npseudo-perplexity")
+    assert code == 0 and out.startswith(table([(str(path), expected)]) + "\n\npseudo-perplexity")
     code, _, err = cli("perplexity", tmp_path / "model", path, "--pseudo", "--stride", 5)
     assert code == 1 and "leave --stride out" in err
