@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minillama
-from minillama import backend
+from minillama import __main__, backend
 from minillama.gradcheck import numerical_gradient, relative_error
 
 # Compiled kernels are kept from one test run to the next, under a name that changes with any kernel's code.
@@ -71,6 +71,18 @@ def heeds_ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def cli(capsys):
+    """cli(*arguments): what the command line gives, (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        code = __main__.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture

@@ -17,16 +17,6 @@ TINY = "--tokenizer char --context 16 --dim 16 --layers 1 --heads 2 --batch-size
 
 
 @pytest.fixture
-def cli(capsys):
-    def run(*arguments):
-        code = __main__.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def text(tmp_path):
     path = tmp_path / "my.txt"
     path.write_text("the cat sat on the mat. naïve café ☕\n" * 60, encoding="utf-8")

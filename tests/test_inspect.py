@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minillama import Config, Model, __main__
+from minillama import Config, Model
 from minillama.gradcheck import relative_error
 from minillama.inspect import draw, lens_table, logit_lens, place_names, prompt_ids, token_labels, top_tokens, trace
 from minillama.layers.attention import attention_maps
@@ -258,16 +258,6 @@ def test_figures(choice, rng, tmp_path):
     model.parameters["embedding"][1] = 0  # its length has no logarithm
     one = trace(model, [1], None if types is None else types[:1])
     assert all(path.read_bytes().startswith(PNG) for path in draw(model, tokenizer, one, tmp_path / "one"))
-
-
-@pytest.fixture
-def cli(capsys):
-    def run(*arguments):
-        code = __main__.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.mark.parametrize("mask", ["causal", "bidirectional"])

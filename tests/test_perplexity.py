@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from minillama import IGNORED, Config, Model, __main__
+from minillama import IGNORED, Config, Model
 from minillama.gradcheck import relative_error
 from minillama.perplexity import (
     Score,
@@ -296,16 +296,6 @@ def test_pseudo_perplexity_is_of_models_that_fill_gaps(bpe):
         pseudo_perplexity(model, masked, "abc", context=1)
     with pytest.raises(ValueError, match="no token to score"):
         pseudo_perplexity(model, masked, "")
-
-
-@pytest.fixture
-def cli(capsys):
-    def run(*arguments):
-        code = __main__.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_the_command(cli, bpe, tmp_path):

@@ -18,8 +18,6 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 
-import numpy as np
-
 from ..config import Config, ffn_width
 from ..parameters import parameter_shapes
 from ..presets import PRESETS
@@ -31,7 +29,6 @@ from .tensors import TensorFiles
 PARAMS = "params.json"
 _WEIGHTS = "consolidated*.safetensors"
 _UNUSED = {"rope.freqs"}  # the frequencies, which Llama 1 and 2 hold
-_ROWS_AT_A_TIME = 4096
 
 _FIELDS = {"dim": "dim", "n_layers": "layers", "n_heads": "heads", "n_kv_heads": "kv_heads"}
 _REQUIRED = ("dim", "n_layers", "n_heads")
@@ -228,7 +225,7 @@ class Pieces:
             return True
         if self._shapes[_OUTPUT] != self._shapes.get(_EMBEDDING):
             return False
-        return all(_equal(file.raw(_EMBEDDING), file.raw(_OUTPUT)) for file in self._files)
+        return all(file.same(_EMBEDDING, _OUTPUT) for file in self._files)
 
     def kind(self, name):
         """How the tensor's numbers are written: "F32", "BF16" ..."""
@@ -269,13 +266,3 @@ class Pieces:
         for i, file in enumerate(self._files):
             part = slice(i * self._shapes[name][axis], (i + 1) * self._shapes[name][axis])
             file.read_into(target[part] if axis == 0 else target[:, part], name)
-
-
-def _equal(a, b):
-    """Whether two matrices hold the same numbers, compared a few rows at a time."""
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    starts = range(0, len(a), _ROWS_AT_A_TIME)
-    return all(
-        np.array_equal(a[start : start + _ROWS_AT_A_TIME], b[start : start + _ROWS_AT_A_TIME]) for start in starts
-    )
