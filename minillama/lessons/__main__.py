@@ -1,0 +1,82 @@
+"""python -m minillama.lessons COMMAND: run the lessons, build the students' set, grade what comes back."""
+
+import argparse
+import sys
+
+from .checks import EXERCISES
+from .grading import grade, write_grades
+from .notebooks import build_student_set, export_figures, faults, paths, read, run
+
+
+def main(arguments=None):
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (ValueError, OSError) as error:
+        print(f"minillama.lessons: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="python -m minillama.lessons", description=__doc__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name, function, text):
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(command=function)
+        return made
+
+    made = command("run", _run, "execute lessons from a new kernel and keep their outputs")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to run (default: all)")
+    made.add_argument("--machine", default="2 cores", help="what the first cell calls this machine")
+    made = command("lint", _lint, "say what lessons lack of the common frame")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to read (default: all)")
+    made = command("student", _student, "write the lessons without solutions and outputs")
+    made.add_argument("folder", help="where to")
+    made = command("figures", _figures, "write the lessons' best figures as PNG files")
+    made.add_argument("folder", help="where to")
+    command("exercises", _exercises, "list the exercises")
+    made = command("grade", _grade, "run notebooks that students handed in, and check their functions")
+    made.add_argument("notebooks", nargs="+", metavar="NOTEBOOK")
+    made.add_argument("--seed", type=int, default=0, help="of the random cases")
+    made.add_argument("--out", metavar="CSV", help="write the results to a file as well")
+    return parser
+
+
+def _run(options):
+    for path in paths(options.lessons):
+        print(f"{path.name}: {run(path, options.machine):.0f} s")
+
+
+def _lint(options):
+    found = [f"{path.name}: {fault}" for path in paths(options.lessons) for fault in faults(read(path))]
+    print("\n".join(found) or "nothing is missing")
+    return bool(found)
+
+
+def _student(options):
+    for path in build_student_set(options.folder):
+        print(path)
+
+
+def _figures(options):
+    for path in export_figures(options.folder):
+        print(path)
+
+
+def _exercises(options):
+    for exercise in EXERCISES.values():
+        stars = "*" * exercise.difficulty
+        print(f"{exercise.lesson}  {exercise.name:28} {stars:4} {exercise.minutes:3} min  {exercise.title}")
+
+
+def _grade(options):
+    rows = [row for path in options.notebooks for row in grade(path, options.seed)]
+    for row in rows:
+        print(f"{row['notebook']:32} {row['exercise']:28} {row['status']:12} {row['hint']}")
+    if options.out:
+        write_grades(rows, options.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""The lessons as files: execute them, keep their outputs, test that these still hold, and build the students' set.
+
+A cell's tags say what it is:
+    predict   a question that the reader answers before going on
+    gradient  text that displays a gradient; the next code cells compare it with finite differences
+    cited     text with numbers that come from the source it links to, not from a cell
+    measured  code that prints times or rounding errors: its numbers differ from run to run
+    exercise  code with a stub and its check; hint and solution follow it
+    hint, solution: of the exercise above; the students' set has no solutions
+"""
+
+import base64
+import re
+import shutil
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+from ..files import write_text
+from .checks import EXERCISES
+from .claims import OUTSIDE
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+CODE_LINES = 25  # of a cell, at most
+SECONDS = 90  # of a lesson, at most
+SECTIONS = ("## Exercises", "## Takeaways", "## Where this is in minillama")
+HEADER = ("**You will be able to**", "**You need**", "**Time**", "**Papers**")
+_NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d,_]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
+_QUANTITY = re.compile(  # in prose: with decimals, with thousands, or before a unit
+    r"(?<![\w.])\d+\.\d+(?!\.?\d)|(?<![\w.,])\d{1,3}(?:,\d{3})+|"
+    r"(?<![\w.])\d+(?=\s?(?:%|per cent|times|nats|bits|bytes|kB|MB|GB|ms|µs|tokens/s|×))"
+)
+_READING, _CODE_LINE = 200 / 60, 5  # words a second, seconds a line
+_FINITE_DIFFERENCES = re.compile(r"numerical_gradient|directional_derivative|central_difference")
+
+
+def paths(lessons=()):
+    """The notebooks in order; of these lessons ("03", "04") if any are named."""
+    found = sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))
+    missing = set(lessons) - {path.name[:2] for path in found}
+    if missing:
+        raise ValueError(f"there is no lesson {', '.join(sorted(missing))} in {FOLDER}")
+    return [path for path in found if not lessons or path.name[:2] in lessons]
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def tags(cell):
+    return set(cell.metadata.get("tags", ()))
+
+
+def execute(notebook, folder=FOLDER, timeout=SECONDS, allow_errors=False):
+    """Run all cells in a new kernel, in place; returns the seconds that it took, the start of the kernel included."""
+    started = time.perf_counter()
+    NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        allow_errors=allow_errors,
+    ).execute()
+    return time.perf_counter() - started
+
+
+def run(path, machine):
+    """Execute a lesson, keep its outputs in the file, and write how long it takes into its first cell."""
+    notebook = read(path)
+    seconds = execute(notebook)
+    first = notebook.cells[0]
+    first.source = re.sub(r"^\*\*Time\*\*.*$", time_line(notebook, seconds, machine), first.source, flags=re.M)
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:03d}"  # the same on every run, so that a diff shows what changed
+        cell.metadata.pop("execution", None)
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    write(notebook, path)
+    return seconds
+
+
+def write(notebook, path):
+    write_text(path, nbformat.writes(notebook) + "\n")
+
+
+def time_line(notebook, seconds, machine):
+    """The line of the first cell about time: reading at 200 words a minute and 5 seconds a line of code."""
+    cells = [cell for cell in notebook.cells if "solution" not in tags(cell)]
+    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    lines = sum(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
+    reading = (words / _READING + lines * _CODE_LINE) / 60
+    lesson = notebook.cells[0].source[2:4]
+    minutes = sum(exercise.minutes for exercise in EXERCISES.values() if exercise.lesson == lesson)
+    return (
+        f"**Time**: {5 * max(1, round(reading / 5))} minutes to read, {minutes} for the exercises, "
+        f"{max(1, round(seconds))} s to run on {machine}."
+    )
+
+
+def text_of(cell):
+    """What a cell printed and returned, as text."""
+    texts = []
+    for output in cell.get("outputs", ()):
+        if output.output_type == "stream" and output.name == "stdout":
+            texts.append(output.text)
+        elif "text/plain" in output.get("data", {}) and "image/png" not in output.data:
+            texts.append(output.data["text/plain"])
+    return "\n".join(texts)
+
+
+def has_figure(cell):
+    return any("image/png" in output.get("data", {}) for output in cell.get("outputs", ()))
+
+
+def differences(kept, fresh):
+    """Where the outputs in a file no longer are what its code gives, a message each; [] if they hold
+
+    The words must be the same. So must numbers, up to one in the last digit shown or a thousandth, unless the cell is
+    tagged `measured`; and no claim may be outside of its band.
+    """
+    found = []
+    for old, new in zip(kept.cells, fresh.cells, strict=True):
+        if old.cell_type != "code":
+            continue
+        before, after = text_of(old), text_of(new)
+        if _words(before) != _words(after):
+            found.append(f"{_name(old)}: the output was\n{before}\nand now is\n{after}")
+        elif "measured" not in tags(old):
+            pairs = zip(_NUMBER.findall(before), _NUMBER.findall(after), strict=True)
+            changed = [f"{a} is now {b}" for a, b in pairs if not _agree(a, b)]
+            if changed:
+                found.append(f"{_name(old)}: {'; '.join(changed)}")
+        if OUTSIDE in after:
+            found.append(f"{_name(old)}: {after}")
+        if has_figure(old) != has_figure(new):
+            found.append(f"{_name(old)}: a figure appeared or went")
+    return found
+
+
+def _words(text):
+    return re.sub(r"[-+−.]", "", _NUMBER.sub("0", text)).split()
+
+
+def _value(text):
+    return float(text.replace(",", "").replace("_", "").replace("−", "-"))
+
+
+def _agree(a, b):
+    decimals = len(a.split(".")[1].lower().split("e")[0]) if "." in a else 0
+    exponent = int(a.lower().split("e")[1]) if "e" in a.lower() else 0
+    unit = 10.0 ** (exponent - decimals) if "." in a or exponent else 0
+    return abs(_value(a) - _value(b)) <= max(1.01 * unit, 1e-3 * abs(_value(a)))
+
+
+def _name(cell):
+    line = next((line for line in cell.source.splitlines() if line.strip()), "")
+    return f"{cell.get('id', 'a cell')} ({line[:60]})"
+
+
+def faults(notebook):
+    """What a lesson lacks of the frame that all have, a message each; see the module for the tags."""
+    cells = notebook.cells
+    found = [f"the first cell has no {part}" for part in HEADER if part not in cells[0].source]
+    if not re.match(r"# \d\d · ", cells[0].source):
+        found.append("the first cell does not begin with '# NN · title'")
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    found += [f"there is no section {section!r}" for section in SECTIONS if section not in text]
+    if not any("predict" in tags(cell) for cell in cells):
+        found.append("no question to predict (tag predict)")
+    for number, cell in enumerate(cells):
+        if cell.cell_type == "code":
+            found += [f"{_name(cell)}: {fault}" for fault in _code_faults(cell)]
+        else:
+            found += [f"{_name(cell)}: {fault}" for fault in _text_faults(cell, cells[:number], cells[number + 1 :])]
+    return found + _exercise_faults(cells)
+
+
+def _code_faults(cell):
+    if len(cell.source.splitlines()) > CODE_LINES:
+        yield f"{len(cell.source.splitlines())} lines, more than {CODE_LINES}"
+    if cell.execution_count is None:
+        yield "was not executed"
+    for output in cell.outputs:
+        if output.output_type == "error" or output.get("name") == "stderr":
+            yield f"an error or a warning is kept: {output.get('text', output.get('evalue', ''))[:200]}"
+    if has_figure(cell) and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt"):
+        yield "a figure without a description for those who cannot see it (metadata mystnb.image.alt)"
+
+
+def _text_faults(cell, before, after):
+    displays = "".join(re.findall(r"\$\$.*?\$\$", cell.source, flags=re.S))
+    if ("\\partial" in displays or "\\mathrm{d}" in displays) and "gradient" not in tags(cell):
+        yield "displays a gradient, but is not tagged gradient"
+    if "gradient" in tags(cell):
+        code = [cell for cell in after if cell.cell_type == "code"][:3]
+        if not any(_FINITE_DIFFERENCES.search(cell.source) for cell in code):
+            yield "none of the next three code cells compares the gradient with finite differences"
+    if tags(cell) & {"cited", "predict", "hint", "solution"} or cell.source.startswith("# "):
+        return
+    code = [cell for cell in before if cell.cell_type == "code"]
+    known = [_value(n) for cell in code for n in _NUMBER.findall(text_of(cell) + "\n" + cell.source)]
+    for quantity in _QUANTITY.findall(_prose(cell.source)):
+        decimals = len(quantity.split(".")[1]) if "." in quantity else 0
+        value, half = _value(quantity), 0.501 * 10.0**-decimals
+        if not any(abs(abs(n) * scale - value) <= half for n in known for scale in (1, 100)):
+            yield f"{quantity} was printed by no cell above"
+
+
+def _prose(source):
+    for pattern in (r"```.*?```", r"\$\$.*?\$\$", r"`[^`]*`", r"\$[^$]*\$", r"\[[^\]]*\]\([^)]*\)", r"^#+ .*$"):
+        source = re.sub(pattern, " ", source, flags=re.S if pattern[0] in "`\\$" else re.M)
+    return source
+
+
+def _exercise_faults(cells):
+    asked = set()
+    for number, cell in enumerate(cells):
+        if "exercise" not in tags(cell):
+            continue
+        name = next((name for name in EXERCISES if re.search(rf"\bcheck\({name}\)", cell.source)), None)
+        if name is None:
+            yield f"{_name(cell)}: checks no known exercise"
+            continue
+        asked.add(name)
+        rest = [tags(cell) for cell in cells[number + 1 :]]
+        until = next((i for i, tagged in enumerate(rest) if "exercise" in tagged), len(rest))
+        for part in ("hint", "solution"):
+            if not any(part in tagged for tagged in rest[:until]):
+                yield f"{name}: no {part} follows"
+        solved = "\n".join(text_of(cell) for cell in cells[number + 1 : number + 1 + until] if cell.cell_type == "code")
+        if f"{name}: not started" not in text_of(cell):
+            yield f"{name}: its stub is not reported as not started"
+        if f"{name}: passed" not in solved:
+            yield f"{name}: its solution did not pass"
+    lesson = cells[0].source[2:4]
+    for name, exercise in EXERCISES.items():
+        if exercise.lesson == lesson and name not in asked:
+            yield f"exercise {name} has a checker and is not in the lesson"
+
+
+def without_solutions(notebook):
+    """The lesson as a student gets it: no solutions, no outputs."""
+    made = nbformat.from_dict(notebook)
+    made.cells = [cell for cell in made.cells if "solution" not in tags(cell)]
+    for cell in made.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return made
+
+
+def build_student_set(folder):
+    """Write the lessons without solutions, and the files that they read, to a folder; returns the notebooks' paths."""
+    folder = Path(folder)
+    made = []
+    for path in paths():
+        write(without_solutions(read(path)), folder / path.name)
+        made.append(folder / path.name)
+    for name in ("data", "results"):
+        if (FOLDER / name).is_dir():
+            shutil.copytree(FOLDER / name, folder / name, dirs_exist_ok=True)
+    return made
+
+
+def export_figures(folder):
+    """Write the figures of cells whose metadata name one ("figure": "rope-pairs") as PNG files; returns their paths."""
+    made = []
+    for path in paths():
+        for cell in read(path).cells:
+            if "figure" in cell.metadata:
+                images = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+                made.append(Path(folder) / f"{cell.metadata['figure']}.png")
+                made[-1].parent.mkdir(parents=True, exist_ok=True)
+                made[-1].write_bytes(base64.b64decode(images[0]))
+    return made

@@ -1,0 +1,4 @@
+"""Right and wrong answers to the exercises of lesson 05."""
+
+RIGHT = {}  # exercise -> list of functions
+WRONG = {}  # exercise -> list of (function, a part of the hint that it must get)
