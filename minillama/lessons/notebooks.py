@@ -176,7 +176,7 @@ def faults(notebook):
             found += [f"{_name(cell)}: {fault}" for fault in _code_faults(cell)]
         else:
             found += [f"{_name(cell)}: {fault}" for fault in _text_faults(cell, cells[:number], cells[number + 1 :])]
-    return found + _exercise_faults(cells)
+    return [*found, *_exercise_faults(cells)]
 
 
 def _code_faults(cell):
