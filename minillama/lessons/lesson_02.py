@@ -13,16 +13,8 @@ def _one_hot(indices, size):
 @exercise("02", "Undoing a broadcast", difficulty=1, minutes=10)
 def unbroadcast(answer, trial):
     """answer(dy, shape) -> dx of that shape, for the x that was broadcast to dy's shape"""
-    fixed = [
-        ((3, 4), (4,)),
-        ((3, 4), (3, 1)),
-        ((2, 3, 4), (1, 4)),
-        ((2, 3, 4), (2, 1, 1)),
-        ((3, 4), (3, 4)),
-        ((5,), (1,)),
-    ]
-    cases = [fixed[i] for i in trial.rng.permutation(len(fixed))]
-    for full, shape in cases:
+    cases = [((3, 4), (4,)), ((3, 4), (3, 1)), ((2, 3, 4), (1, 4)), ((2, 3, 4), (2, 1, 1)), ((3, 4), (3, 4))]
+    for full, shape in [*(cases[i] for i in trial.rng.permutation(len(cases))), ((5,), (1,))]:
         x, weights = trial.rng.standard_normal(shape), trial.rng.standard_normal(full)
         result = trial.call(answer, weights, tuple(shape), returns=[("dx", shape)])
         added = len(full) - len(shape)
@@ -101,12 +93,12 @@ def cross_entropy_gradients(answer, trial):
         N, V = int(trial.rng.integers(3, 7)), int(trial.rng.integers(3, 8))
         logits = trial.rng.standard_normal((N, V)) * 2
         targets = trial.rng.integers(0, V, N)
-        if case != 1:  # one case has all its targets
-            targets[trial.rng.permutation(N)[: int(trial.rng.integers(1, N))]] = IGNORED
+        ignored = 1 if case == 0 else 0 if case == 1 else int(trial.rng.integers(1, N))
+        targets[trial.rng.permutation(N)[:ignored]] = IGNORED
         _cross_entropy_case(answer, trial, logits, targets)
 
     logits, targets = trial.rng.standard_normal((4, 5)), np.array([1, IGNORED, 0, 3])
-    far = logits + trial.rng.choice([-2000.0, 1500.0, 3000.0], (4, 1))  # a shift of a row changes nothing
+    far = logits + trial.rng.permutation([-2000.0, 0.0, 1500.0, 3000.0])[:, None]  # a shift of a row changes nothing
     both = [trial.call(answer, z, targets, returns=[("loss", float), ("dlogits", z.shape)]) for z in (logits, far)]
     trial.that(
         "the loss of large logits is finite",
