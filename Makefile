@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test install clean
+.PHONY: demo test notebooks notebooks-student site install clean
 
 # Train the default model on stories, print one, and keep the loss curve with the entropy floor.
 demo: install
@@ -16,6 +16,19 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
+# The course in JupyterLab.
+notebooks: install
+	$(BIN)/jupyter lab notebooks
+
+# The course without solutions and outputs, for students.
+notebooks-student: install
+	$(BIN)/python -m minillama.lessons student build/student
+
+# The course as a web site that needs no network: build/site/index.html.
+site: install
+	$(BIN)/python -m pip install --quiet --requirement requirements-site.txt
+	$(BIN)/python -m sphinx -q -W --keep-going notebooks build/site
+
 install: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -24,4 +37,4 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs build

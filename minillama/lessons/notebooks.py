@@ -9,6 +9,7 @@ A cell's tags say what it is:
     hint, solution: of the exercise above; the students' set has no solutions
 """
 
+import ast
 import base64
 import re
 import shutil
@@ -176,7 +177,7 @@ def faults(notebook):
             found += [f"{_name(cell)}: {fault}" for fault in _code_faults(cell)]
         else:
             found += [f"{_name(cell)}: {fault}" for fault in _text_faults(cell, cells[:number], cells[number + 1 :])]
-    return found + _exercise_faults(cells)
+    return [*found, *_exercise_faults(cells), *_borrowed_from_solutions(cells)]
 
 
 def _code_faults(cell):
@@ -240,6 +241,37 @@ def _exercise_faults(cells):
     for name, exercise in EXERCISES.items():
         if exercise.lesson == lesson and name not in asked:
             yield f"exercise {name} has a checker and is not in the lesson"
+
+
+def _borrowed_from_solutions(cells):
+    """What a student's notebook would lack: names that a cell reads and that a solution above it has defined."""
+    solved = set()
+    for cell in cells:
+        if cell.cell_type != "code":
+            continue
+        tree = ast.parse(cell.source)
+        if "solution" in tags(cell):
+            solved |= _defined(tree)
+            continue
+        read_here = {
+            node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        }
+        for name in sorted(solved & read_here - (_defined(tree) if "exercise" in tags(cell) else set())):
+            yield f"{_name(cell)}: reads {name}, which a solution above defines; students have no solutions"
+        solved -= _defined(tree)
+
+
+def _defined(tree):
+    """The names that the outermost statements of a cell give a value."""
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        else:
+            names |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return names
 
 
 def without_solutions(notebook):

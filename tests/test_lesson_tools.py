@@ -1,0 +1,257 @@
+"""The tools around the lessons: what the lint finds, which changes of an output count, what students get, grades."""
+
+import csv
+
+import nbformat
+import numpy as np
+import pytest
+
+from minillama.lessons import check, checks, claim, notebooks
+from minillama.lessons.__main__ import main
+from minillama.lessons.grading import grade, write_grades
+
+HEADER = (
+    "# 00 · Doubling\n\n**You will be able to**\n- double\n\n**You need** nothing\n\n**Time**: x\n\n**Papers**: none"
+)
+STUB = '''def doubled(x):
+    """x (N,) -> y (N,)."""
+    ...
+
+
+check(doubled)'''
+PREAMBLE = "import numpy as np\nimport matplotlib.pyplot as plt\nfrom minillama.lessons import check, claim"
+
+
+@pytest.fixture(autouse=True)
+def one_exercise(monkeypatch):
+    """The course has one exercise, `doubled`."""
+    monkeypatch.setattr(checks, "EXERCISES", {})
+    monkeypatch.setattr(notebooks, "EXERCISES", checks.EXERCISES)
+    monkeypatch.setattr("minillama.lessons.grading.EXERCISES", checks.EXERCISES)
+
+    @checks.exercise("00", "Doubling", difficulty=1, minutes=5)
+    def doubled(answer, trial):
+        for _ in range(5):
+            x = trial.rng.standard_normal(trial.rng.integers(2, 6))
+            y = trial.call(answer, x, returns=[("y", x.shape)])
+            trial.same("y is twice x", y, 2 * x, {"it squares": x**2})
+
+
+def text(source, *tags):
+    return nbformat.v4.new_markdown_cell(source, metadata={"tags": list(tags)})
+
+
+def code(source, *tags, printed="", error="", image=False, alt="", count=1):
+    outputs = [nbformat.v4.new_output("stream", name="stdout", text=printed)] if printed else []
+    if error:
+        outputs.append(nbformat.v4.new_output("stream", name="stderr", text=error))
+    if image:
+        outputs.append(nbformat.v4.new_output("display_data", data={"image/png": "aGk=", "text/plain": "<Figure>"}))
+    metadata = {"tags": list(tags), **({"mystnb": {"image": {"alt": alt}}} if alt else {})}
+    return nbformat.v4.new_code_cell(source, metadata=metadata, outputs=outputs, execution_count=count)
+
+
+def lesson(*cells):
+    """A lesson without faults, with more cells before its exercises."""
+    return nbformat.v4.new_notebook(
+        cells=[
+            text(HEADER),
+            code(PREAMBLE),
+            text("> **Predict.** What is 1 + 1?", "predict"),
+            *cells,
+            text("## Exercises"),
+            code(STUB, "exercise", printed="doubled: not started. Write the function"),
+            text("<details><summary>Hint</summary>Add.</details>", "hint"),
+            code("def doubled(x):\n    return x + x\n\n\ncheck(doubled)", "solution", printed="doubled: passed."),
+            text("## Takeaways\n\n## Where this is in minillama"),
+        ]
+    )
+
+
+def found_in(*cells):
+    return notebooks.faults(lesson(*cells))
+
+
+def test_a_lesson_with_the_whole_frame_has_no_faults():
+    assert found_in() == []
+
+
+@pytest.mark.parametrize(
+    "cell, words",
+    [
+        (code("\n".join(["x = 1"] * 26)), "more than 25"),
+        (code("x = 1", count=None), "was not executed"),
+        (code("x = 1", error="RuntimeWarning: overflow"), "an error or a warning is kept"),
+        (code("plt.plot([1])", image=True), "a figure without a description"),
+        (text("$$\\mathrm{d}x = 2 x$$"), "not tagged gradient"),
+        (text("$$\n\\frac{\\partial L}{\\partial x}\n$$"), "not tagged gradient"),
+        (text("$$\\mathrm{d}x = 2 x$$", "gradient"), "none of the next three code cells"),
+        (text("The loss is 2.45."), "2.45 was printed by no cell above"),
+        (text("It keeps 1,024 numbers."), "1,024 was printed by no cell above"),
+        (text("It saves 30 % of them."), "30 was printed by no cell above"),
+        (code("check(doubled)", "exercise", printed="doubled: not started."), "no hint follows"),
+        (code("check(other)", "exercise"), "checks no known exercise"),
+    ],
+)
+def test_the_lint_finds_what_is_missing(cell, words):
+    assert any(words in fault for fault in found_in(cell)), found_in(cell)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [code("f()", printed="loss 2.4512"), text("The loss is 2.45, no less than that.")],
+        [code("f()", printed="share 0.3"), text("It saves 30 % of them.")],
+        [code("n = 1_024"), text("It keeps 1,024 numbers.")],
+        [text("The paper reports 1.24 nats in [table 3](https://example.org).", "cited")],
+        [text("See [2.45](https://example.org) and `2.45` and $2.45$; in version 3.10.2, in 2017, equation 12.")],
+        [code("plt.plot([1])", image=True, alt="a line")],
+        [
+            text("$$\\mathrm{d}x = 2 x$$", "gradient"),
+            code("x = 1"),
+            code("relative_error(dx, numerical_gradient(f, x))"),
+        ],
+    ],
+)
+def test_the_lint_accepts_what_is_there(cells):
+    assert found_in(*cells) == []
+
+
+@pytest.mark.parametrize(
+    "words", ["**Papers**", "# 00 · ", "## Takeaways", "## Exercises", "Predict", "doubled: passed"]
+)
+def test_the_lint_misses_each_part_of_the_frame(words):
+    made = lesson()
+    for cell in made.cells:
+        cell.source = cell.source.replace(words, "gone")
+        for output in cell.get("outputs", ()):
+            output.text = output.text.replace(words, "gone")
+        cell.metadata.tags = [tag for tag in cell.metadata.tags if not (words == "Predict" and tag == "predict")]
+    assert notebooks.faults(made)
+
+
+@pytest.mark.parametrize(
+    "kept, fresh, tags, same",
+    [
+        ("loss 2.4512", "loss 2.4512", (), True),
+        ("loss 2.4512", "loss 2.4513", (), True),  # one in the last digit: another BLAS
+        ("loss 2.4512", "loss 2.4612", (), False),
+        ("loss 2.4512", "loss 2.4612", ("measured",), True),
+        ("took 3.1e-07 s", "took 4.5e-12 s", ("measured",), True),
+        ("took 3.1e-07 s", "took 4.5e-12 s", (), False),
+        ("shape (6, 4)", "shape (6, 5)", (), False),
+        ("shape (6, 4)", "shape (6, 4, 1)", ("measured",), False),
+        ("True", "False", ("measured",), False),
+        ("12 tokens", "12 words", (), False),
+        ("1,024 bytes", "1,024 bytes", (), True),
+        ("1,024 bytes", "1,030 bytes", (), False),
+    ],
+)
+def test_which_changes_of_an_output_count(kept, fresh, tags, same):
+    before, after = (lesson(code("f()", *tags, printed=printed)) for printed in (kept, fresh))
+    assert (notebooks.differences(before, after) == []) is same
+
+
+def test_a_claim_outside_its_band_counts_even_where_numbers_may_differ(capsys):
+    claim("speed-up", 0.5, 2, 10, "x")
+    outside = capsys.readouterr().out
+    claim("speed-up", 3, 2, 10, "x")
+    inside = capsys.readouterr().out
+    assert inside == "speed-up: 3 x (expected 2 to 10)\n"
+    measured = [lesson(code("claim()", "measured", printed=printed)) for printed in (inside, outside)]
+    assert notebooks.differences(measured[0], measured[0]) == []
+    assert any("OUTSIDE" in difference for difference in notebooks.differences(measured[1], measured[1]))
+
+
+def test_a_figure_that_is_gone_counts():
+    assert notebooks.differences(lesson(code("f()", image=True, alt="a")), lesson(code("f()")))
+
+
+def test_students_get_no_solution_and_no_output(tmp_path, monkeypatch):
+    (tmp_path / "course" / "data").mkdir(parents=True)
+    (tmp_path / "course" / "data" / "text.txt").write_text("To be", encoding="utf-8")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path / "course")
+    notebooks.write(lesson(), tmp_path / "course" / "00-doubling.ipynb")
+    assert main(["student", str(tmp_path / "student")]) is None
+    made = notebooks.read(tmp_path / "student" / "00-doubling.ipynb")
+    assert len(made.cells) == len(lesson().cells) - 1
+    assert "x + x" not in nbformat.writes(made) and STUB in [cell.source for cell in made.cells]
+    assert all(cell.outputs == [] for cell in made.cells if cell.cell_type == "code")
+    assert (tmp_path / "student" / "data" / "text.txt").read_text(encoding="utf-8") == "To be"
+
+
+def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    path = tmp_path / "00-doubling.ipynb"
+    bare = nbformat.v4.new_notebook(cells=[text(HEADER), code("print(6 * 7)", count=None)])
+    notebooks.write(bare, path)
+    assert main(["run", "--machine", "a slow one"]) is None
+    made = notebooks.read(path)
+    assert notebooks.text_of(made.cells[1]) == "42\n"
+    assert "**Time**: 5 minutes to read, 5 for the exercises, " in made.cells[0].source
+    assert made.cells[0].source.count("on a slow one.") == 1
+    with pytest.raises(ValueError, match="no lesson 07"):
+        notebooks.paths(["07"])
+
+
+def test_grades_of_what_students_hand_in(tmp_path):
+    """Run in its own kernel, where the course's real exercises are: of lesson 99 there are none but those it brings."""
+    asks = (
+        "from minillama.lessons import checks\n\n\n"
+        "@checks.exercise('99', 'Doubling', 1, 5)\n"
+        "def doubled(answer, trial):\n"
+        "    trial.same('y is twice x', trial.call(answer, 3.0, returns=[('y', float)]), 6.0, {'it squares': 9.0})"
+    )
+    checks.EXERCISES["tripled"] = checks.Exercise("99", "tripled", "", 1, 5, None)
+    rows = []
+    for name, answer in {
+        "right": "def doubled(x):\n    return x + x",
+        "wrong": "def doubled(x):\n    return x * x",
+        "fails": "1 / 0",
+    }.items():
+        cells = [text("# 99 · Doubling"), code(asks), code("del doubled"), code(answer)]
+        notebooks.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+        rows += grade(tmp_path / f"{name}.ipynb")
+    assert [row["status"] for row in rows] == ["passed", "wrong", "missing"]
+    assert rows[1]["hint"] == "it squares"
+    write_grades(rows, tmp_path / "grades.csv")
+    with open(tmp_path / "grades.csv", encoding="utf-8", newline="") as file:
+        assert [row["notebook"] for row in csv.DictReader(file)] == ["right.ipynb", "wrong.ipynb", "fails.ipynb"]
+    notebooks.write(nbformat.v4.new_notebook(cells=[text("# Something else")]), tmp_path / "other.ipynb")
+    with pytest.raises(ValueError, match="does not begin with the lesson's title"):
+        grade(tmp_path / "other.ipynb")
+
+
+def _named(name, function):
+    function.__name__ = name
+    return function
+
+
+@pytest.mark.parametrize(
+    "answer, words",
+    [
+        (lambda x: x**2, "it squares"),
+        (lambda x: x + 1, "y is twice x does not hold"),
+        (lambda x: (2 * x).tolist(), "must be a NumPy array"),
+        (lambda x: (2 * x)[:1], "must have shape"),
+        (lambda x: (2 * x).astype(np.float32), "must have the dtype of the input"),
+        (lambda x: x / 0, "not finite"),
+        (lambda x: np.multiply(x, 2, out=x), "changed an array"),
+        (lambda x: x @ x.nothing, "stopped with AttributeError"),
+        (lambda x: (x, x), "must be a NumPy array"),
+        (lambda x: np.float64(0) + 2, "must be"),
+    ],
+)
+def test_what_is_wrong_with_any_answer_is_said(answer, words):
+    report = check(_named("doubled", answer))
+    assert report.status == "wrong" and words in report.hint, report
+
+
+def test_reports_in_words_and_colour():
+    passed, stub = check(_named("doubled", lambda x: 2 * x)), check(_named("doubled", lambda x: None))
+    assert repr(passed) == "doubled: passed. Tested: y is twice x: 5."
+    assert stub.status == "not started" and "run this cell again" in repr(stub)
+    assert "✓" in passed._repr_html_() and "#009E73" in passed._repr_html_()
+    assert check(_named("doubled", lambda x: x.missing))._repr_html_().count("<br>") == 1
+    with pytest.raises(ValueError, match="there is no exercise 'trebled'.*doubled"):
+        check(_named("trebled", lambda x: 3 * x))
