@@ -64,6 +64,7 @@ WRONG["rmsnorm_as_llama"] = [
     (_llama(lambda x, w, e: w * x / np.linalg.norm(x, axis=1, keepdims=True)), "does not hold"),  # not in the table
     (lambda x, w, e: (w * x / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + e)).astype(x.dtype), "float32 first"),
     (lambda x, w, e: w * x / np.sqrt(_mean2(x.astype(np.float64)) + e), "dtype of the input"),
+    (lambda x, w, e: llama_order(x.astype(np.float32), w.astype(np.float32), e).astype(x.dtype), "promote_types"),
 ]
 
 
