@@ -89,10 +89,13 @@ def write(notebook, path):
 
 
 def time_line(notebook, seconds, machine):
-    """The line of the first cell about time: reading at 200 words a minute and 5 seconds a line of code."""
+    """The line of the first cell about time: reading at 200 words a minute and 5 seconds a line of code
+
+    The code that draws a figure is not counted: the figure is read.
+    """
     cells = [cell for cell in notebook.cells if "solution" not in tags(cell)]
     words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
-    lines = sum(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
+    lines = sum(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code" and not has_figure(cell))
     reading = (words / _READING + lines * _CODE_LINE) / 60
     lesson = notebook.cells[0].source[2:4]
     minutes = sum(exercise.minutes for exercise in EXERCISES.values() if exercise.lesson == lesson)
