@@ -243,7 +243,6 @@ def _shift_by_loop(k, C):
 
 
 def _shift_by_least_squares(k, C):
-    t = np.arange(3 * C)[:, None] * 10000.0 ** (-np.arange(0, C, 2) / C)
     blocks = np.zeros((C, C))
     for i in range(C // 2):
         w = 10000.0 ** (-2 * i / C)
