@@ -8,8 +8,8 @@ from .checks import exercise
 
 _LEAK = "a query's weights change when a key of its future changes"
 _NOT_WEIGHTS = (
-    "p is not the softmax of q k^T / sqrt(D) over the keys 0 to S - T + t: print which entries are 0, and the sums of the "
-    "rows"
+    "p is not the softmax of q k^T / sqrt(D) over the keys 0 to S - T + t: which entries are 0 in yours, and what does "
+    "each row sum to?"
 )
 _CORNER = (
     "the mask is anchored at the wrong corner: the T queries are the last T of the S positions, so query t reads the "
