@@ -7,6 +7,10 @@ import numpy as np
 from .checks import exercise
 
 _LEAK = "a query's weights change when a key of its future changes"
+_NOT_WEIGHTS = (
+    "p is not the softmax of q k^T / sqrt(D) over the keys 0 to S - T + t: which entries are 0 in yours, and what does "
+    "each row sum to?"
+)
 _CORNER = (
     "the mask is anchored at the wrong corner: the T queries are the last T of the S positions, so query t reads the "
     "keys 0 to S - T + t"
@@ -37,13 +41,14 @@ def causal_weights(answer, trial):
         mistakes |= {
             "the scores are not divided by sqrt(D)": _weights(q * D**0.5, k)[0],
             "the scores are divided by D; divide by its square root": _weights(q / D**0.5, k)[0],
-            "the scores are divided by the square root of the number of keys; D is the width of a head": _weights(
+            "the scores are divided by the square root of the number of tokens; D is the width of a head": _weights(
                 q * (D / S) ** 0.5, k
             )[0],
+            "a row is not divided by its own sum: the weights of a row must sum to 1": _exponentials(q, k),
             "the softmax runs over the queries: each row, over the keys, must sum to 1": _weights(q, k, axis=0)[0],
             "one softmax over the whole array: each row has its own denominator": _weights(q, k, axis=None)[0],
         }
-        trial.same("weights over the visible keys", p, expected, mistakes)
+        trial.same("weights over the visible keys", p, expected, mistakes, otherwise=_NOT_WEIGHTS)
         trial.same("each row sums to 1", p.sum(axis=1), np.ones(T))
         trial.that("hidden weights are exactly 0", np.all(p[~visible] == 0), "what is hidden must be 0, not only small")
         t = int(rng.integers(T - 1))  # the future of query t changes, and has a very large score with it
@@ -74,6 +79,11 @@ def _weights(q, k, mask="causal", axis=1):
     return np.where(visible, p, 0) if mask == "after" else p, visible
 
 
+def _exponentials(q, k):
+    scores = q @ k.T / q.shape[1] ** 0.5
+    return np.where(_weights(q, k)[1], np.exp(scores), 0)
+
+
 @exercise("05", "Back through a softmax without its Jacobian", difficulty=2, minutes=15)
 def scores_gradient(answer, trial):
     """answer(dp, p, temperature) -> ds: p = softmax(s / temperature) over the last axis; all of one shape (..., S)"""
@@ -91,6 +101,7 @@ def scores_gradient(answer, trial):
                 right
             ),
             "multiplied by the temperature: the derivative of s / temperature is 1 / temperature": right * temperature,
+            "divided by the temperature twice: s is divided by it once": right / temperature**2,
             "the row sum is missing: raising one score lowers all other weights of its row too": p * dp / temperature,
             "only the diagonal of the Jacobian, p (1 - p): the terms -p_i p_j couple the scores of a row": (
                 p * (1 - p) * dp / temperature
@@ -150,7 +161,7 @@ def causal_attention_backward(answer, trial):
     rng = trial.rng
     for more in (0, 2, 0, 1):
         T = int(rng.integers(3, 5))
-        D, S = int(rng.integers(2, 4)), T + more
+        D, S = int(rng.integers(3, 5)), T + more  # never D * D = S, nor D = S throughout: 1 / sqrt(S) must not pass
         E = D if more == 0 else D + 1
         q, k, v, do = (rng.normal(size=shape) for shape in ((T, D), (S, D), (S, E), (T, E)))
         returns = [("dq", (T, D)), ("dk", (S, D)), ("dv", (S, E))]
@@ -197,6 +208,8 @@ def _wrong_backward(do, q, k, v):
 
     wrong = {hint: _backward_with(do, q, k, v, mask) for mask, hint in _MASKS.items() if mask != "own"}
     wrong |= {
+        "the scores are not divided by sqrt(D) before the softmax": {"dv": _weights(q * D**0.5, k)[0].T @ do},
+        "the sign of ds is wrong": from_ds(-ds),
         "the factor 1 / sqrt(D) is missing: it stands in the scores, so the chain rule puts it here": from_ds(ds, 1),
         "divided by D: 1 / sqrt(D) belongs here once, not twice": from_ds(ds, 1 / D),
         "the row sum is missing: ds = p * (dp - rowsum(dp * p))": from_ds(p * dp),
@@ -209,6 +222,8 @@ def _wrong_backward(do, q, k, v):
             p * (dp - np.sum(dp * p, axis=0, keepdims=True))
         ),
     }
+    if v.shape[1] == D:
+        wrong["dk and dv are in each other's place: the order is dq, dk, dv"] = {"dv": ds.T @ q * scale}
     if S == T:
         wrong["a transpose is missing: what query t gives to key j stands in row t, column j, so sum over rows"] = {
             "dk": ds @ q * scale,
@@ -229,10 +244,11 @@ def _backward_with(do, q, k, v, mask):
 def merge_attention(answer, trial):
     """answer(o1, L1, o2, L2) -> o, L: o1, o2 (T, D) attention over two sets of keys, L1, L2 (T,) log denominators"""
     rng = trial.rng
-    for large in (0, 0, 0, 1000, -1000, 800):
+    for large, apart in ((0, 0), (0, 0), (0, 0), (1000, 0), (-1000, 0), (-1000, 2000)):
         T, D, S = (int(n) for n in rng.integers(2, 7, size=3))
         s, v = rng.normal(size=(T, S + 2)) * 2 + large, rng.normal(size=(S + 2, D))
         cut = int(rng.integers(1, S + 2))
+        s[:, cut:] += apart
         first, second, whole = _part(s[:, :cut], v[:cut]), _part(s[:, cut:], v[cut:]), _part(s, v)
         returns = [("o", (T, D)), ("L", (T,))]
         o, L = trial.call(answer, *first, *second, returns=returns)
@@ -269,11 +285,13 @@ def merge_attention(answer, trial):
         o, L = trial.call(answer, *second, *first, returns=returns)
         trial.same("the order of the halves does not matter", o, whole[0])
         nothing = rng.normal(size=(T, D)), np.full(T, -np.inf)
-        o, L = trial.call(answer, *first, *nothing, returns=returns)
-        trial.same("an empty half, L = -inf, changes nothing", o, o1)
-        trial.same("an empty half leaves L", L, L1)
-    o, L = trial.call(answer, *(part.astype(np.float32) for part in (*first, *second)), returns=returns)
-    trial.same("in float32", o, whole[0], tolerance=1e-3)
+        for halves in ((*first, *nothing), (*nothing, *first)):
+            o, L = trial.call(answer, *halves, returns=returns)
+            trial.same("an empty half, L = -inf, changes nothing", o, o1)
+            trial.same("an empty half leaves L", L, L1)
+        if apart == 0:
+            o, L = trial.call(answer, *(part.astype(np.float32) for part in (*first, *second)), returns=returns)
+            trial.same("in float32", o, whole[0], tolerance=1e-3)
 
 
 def _part(s, v):

@@ -67,6 +67,41 @@ def _weights_small_not_minus_infinity(q, k):
     return _soft(np.where(_right_mask(len(q), len(k)), q @ k.T / q.shape[1] ** 0.5, -20.0))
 
 
+def _weights_not_normalised(q, k):
+    return np.exp(q @ k.T / q.shape[1] ** 0.5) * _right_mask(len(q), len(k))
+
+
+def _weights_softmax_twice(q, k):
+    return _soft(_weights_tri(q, k)) * _right_mask(len(q), len(k))
+
+
+def _weights_window(q, k):
+    """Only the last T keys, as if there were no cache before them."""
+    p = np.zeros((len(q), len(k)))
+    p[:, -len(q) :] = _weights_tri(q, k[-len(q) :])
+    return p
+
+
+def _weights_online(q, k):
+    T, S = len(q), len(k)
+    p = np.zeros((T, S))
+    for t in range(T):
+        m, total = -np.inf, 0.0
+        for j in range(S - T + t + 1):
+            score = q[t] @ k[j] / np.sqrt(q.shape[1])
+            higher = max(m, score)
+            p[t, :j] *= np.exp(m - higher)
+            p[t, j] = np.exp(score - higher)
+            total = total * np.exp(m - higher) + p[t, j]
+            m = higher
+        p[t] /= total
+    return p
+
+
+def _weights_minus_a_billion(q, k):
+    return _soft((q / np.sqrt(q.shape[1])) @ k.T - 1e9 * ~_right_mask(len(q), len(k)))
+
+
 def _weights_maximum_before_mask(q, k):
     scores = q @ k.T / q.shape[1] ** 0.5
     e = np.exp(scores - scores.max(axis=1, keepdims=True)) * _right_mask(len(q), len(k))
@@ -118,6 +153,13 @@ def _backward_flash(do, q, k, v):
     return np.einsum("ts,sd->td", ds, k), np.einsum("ts,td->sd", ds, q), np.einsum("ts,te->se", p, do)
 
 
+def _backward_centred_keys(do, q, k, v):
+    """The rows of ds sum to 0, so that the mean of the keys may be taken out of dq; a list, and Fortran order"""
+    p, dp, root = _weights_tri(q, k), do @ v.T, np.sqrt(q.shape[1])
+    ds = p * (dp - np.average(dp, axis=1, weights=p)[:, None])
+    return [ds @ (k - k.mean(axis=0)) / root, np.asfortranarray(ds.T @ q / root), p.T @ do]
+
+
 def _backward_loop(do, q, k, v):
     dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
     p, D = _weights_loop(q, k), q.shape[1]
@@ -154,6 +196,11 @@ def _backward_ds_not_transposed(do, q, k, v):
     return ds @ k, ds @ q if len(q) == len(k) else ds.T @ q, p.T @ do
 
 
+def _backward_scaled_by_tokens(do, q, k, v):
+    dq, dk, dv = _backward_atomic(do, q, k, v)
+    return dq * (q.shape[1] / len(k)) ** 0.5, dk * (q.shape[1] / len(k)) ** 0.5, dv
+
+
 def _backward_first_key_gets_all(do, q, k, v):
     dq, dk, dv = _backward_atomic(do, q, k, v)
     dk[0] *= 2
@@ -188,6 +235,21 @@ def _merge_loop(o1, L1, o2, L2):
     return o, L
 
 
+def _merge_stacked(o1, L1, o2, L2):
+    L = np.stack([L1, L2])
+    e = np.exp(L - L.max(axis=0))
+    return np.einsum("it,itd->td", e / e.sum(axis=0), np.stack([o1, o2])), L.max(axis=0) + np.log(e.sum(axis=0))
+
+
+def _merge_first_is_never_smaller(o1, L1, o2, L2):
+    share = (1 / (1 + np.exp(L2 - L1)))[:, None]
+    return share * o1 + (1 - share) * o2, L1 + np.log1p(np.exp(L2 - L1))
+
+
+def _merge_larger_half_only(o1, L1, o2, L2):
+    return np.where((L1 > L2)[:, None], o1, o2), np.logaddexp(L1, L2)
+
+
 def _merge_by(o, L=np.logaddexp):
     def answer(o1, L1, o2, L2):
         return o(o1, L1[:, None], o2, L2[:, None]), L(L1, L2)
@@ -210,10 +272,17 @@ def _merge_one_share_for_all(o1, L1, o2, L2):
 
 
 RIGHT = {
-    "causal_weights": [_weights_loop, _weights_tri, _weights_added, _weights_in_place],
+    "causal_weights": [
+        _weights_loop,
+        _weights_tri,
+        _weights_added,
+        _weights_in_place,
+        _weights_online,
+        _weights_minus_a_billion,
+    ],
     "scores_gradient": [_ds_fused, _ds_einsum, _ds_rows],
-    "causal_attention_backward": [_backward_atomic, _backward_flash, _backward_loop],
-    "merge_attention": [_merge_logaddexp, _merge_maximum, _merge_loop],
+    "causal_attention_backward": [_backward_atomic, _backward_flash, _backward_loop, _backward_centred_keys],
+    "merge_attention": [_merge_logaddexp, _merge_maximum, _merge_loop, _merge_stacked],
 }
 
 WRONG = {
@@ -228,6 +297,10 @@ WRONG = {
         (_weights_with(_right_mask, scale=lambda D: 1.0), "not divided by sqrt(D)"),
         (_weights_with(_right_mask, scale=lambda D: D), "divide by its square root"),
         (_weights_with(_right_mask, axis=0), "over the queries"),
+        (_weights_with(_right_mask, scale=lambda D: 2.5), "not the softmax of"),
+        (_weights_not_normalised, "not divided by its own sum"),
+        (_weights_softmax_twice, "not the softmax of"),
+        (_weights_window, "not the softmax of"),
         (_weights_small_not_minus_infinity, ""),
         (_weights_unstable, "not finite"),
         (_weights_maximum_before_mask, "not finite"),
@@ -235,6 +308,8 @@ WRONG = {
     "scores_gradient": [
         (lambda dp, p, t: p * (dp - np.sum(dp * p, axis=-1, keepdims=True)), "temperature is missing"),
         (lambda dp, p, t: p * (dp - np.sum(dp * p, axis=-1, keepdims=True)) * t, "multiplied by the temperature"),
+        (lambda dp, p, t: p * (dp - np.sum(dp * p, axis=-1, keepdims=True)) / t**2, "temperature twice"),
+        (lambda dp, p, t: p * (dp - np.mean(dp * p, axis=-1, keepdims=True)) / t, "not the gradient"),
         (lambda dp, p, t: p * dp / t, "row sum is missing"),
         (lambda dp, p, t: p * (1 - p) * dp / t, "only the diagonal"),
         (lambda dp, p, t: p * (dp - dp.sum(axis=-1, keepdims=True)) / t, "weighted by p"),
@@ -255,6 +330,10 @@ WRONG = {
         (_backward_by(_weights_with(lambda T, S: np.tri(T, S, dtype=bool))), "wrong corner"),
         (_backward_by(_weights_with(_right_mask, hidden=0.0)), "set to 0"),
         (_backward_by(_weights_masked_after), "after the softmax"),
+        (_backward_by(_weights_with(_right_mask, scale=lambda D: 1.0)), "before the softmax"),
+        (_backward_by(after=lambda dq, dk, dv, D: (-dq, -dk, dv)), "sign of ds"),
+        (_backward_by(after=lambda dq, dk, dv, D: (dq, dv, dk)), "each other's place"),
+        (_backward_scaled_by_tokens, "dq is wrong"),
         (_backward_transposed, "transpose is missing"),
         (_backward_ds_not_transposed, "transpose is missing"),
         (_backward_first_key_gets_all, "dk is wrong"),
@@ -271,5 +350,7 @@ WRONG = {
         (_merge_by(_merged_o, np.add), "not the sum of the two"),
         (_merge_one_share_for_all, "o of all keys does not hold"),
         (_merge_unstable, "not finite"),
+        (_merge_first_is_never_smaller, "not finite"),
+        (_merge_larger_half_only, "o of all keys does not hold"),
     ],
 }
