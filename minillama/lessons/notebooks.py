@@ -63,6 +63,7 @@ def execute(notebook, folder=FOLDER, timeout=SECONDS, allow_errors=False):
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         allow_errors=allow_errors,
+        coalesce_streams=True,
     ).execute()
     return time.perf_counter() - started
 
