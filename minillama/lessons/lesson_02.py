@@ -93,6 +93,7 @@ def cross_entropy_gradients(answer, trial):
         N, V = int(trial.rng.integers(3, 7)), int(trial.rng.integers(3, 8))
         logits = trial.rng.standard_normal((N, V)) * 2
         targets = trial.rng.integers(0, V, N)
+        targets[0] = 0  # which must not be mistaken for "no target"; in case 1 it is certain to count
         ignored = 1 if case == 0 else 0 if case == 1 else int(trial.rng.integers(1, N))
         targets[trial.rng.permutation(N)[:ignored]] = IGNORED
         _cross_entropy_case(answer, trial, logits, targets)
@@ -107,6 +108,24 @@ def cross_entropy_gradients(answer, trial):
     )
     trial.same("loss, every row's logits shifted", both[1][0], both[0][0])
     trial.same("dlogits, every row's logits shifted", both[1][1], both[0][1])
+    wide = logits.copy()
+    wide[0, 0], wide[2, 4] = 3000, 2000  # the probability of these rows' targets is 0 in floating point, its log is not
+    loss, dlogits = trial.call(answer, wide, targets, returns=[("loss", float), ("dlogits", wide.shape)])
+    trial.that(
+        "the loss of logits far apart is finite",
+        np.isfinite(loss),
+        "the target's probability is 0 in floating point, and its logarithm is infinite: do not take the log of a "
+        "softmax; subtract, z - max - log(sum(exp(z - max)))",
+    )
+    shifted = wide - wide.max(axis=1, keepdims=True)
+    exact = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(4), np.where(targets == IGNORED, 0, targets)]
+    trial.same(
+        "the loss of logits far apart",
+        loss,
+        exact[targets != IGNORED].mean(),
+        otherwise="a very improbable target has a very large loss: a small number added to the probability, or a clip, "
+        "puts a ceiling on it",
+    )
     loss, dlogits = trial.call(
         answer, logits, np.full(4, IGNORED), returns=[("loss", float), ("dlogits", logits.shape)]
     )
@@ -141,6 +160,8 @@ def _cross_entropy_case(answer, trial, logits, targets):
         {
             "the loss is divided by all N rows: the mean is over the targets that are not ignored": total / N,
             "the loss is a sum: divide it by the number of targets that are not ignored": total,
+            "targets that are token 0 are left out: only -100 is ignored": losses()[targets > 0].sum()
+            / max(1, (targets > 0).sum()),
             "the ignored targets are in the loss, as if they were token 0": losses().mean(),
             "the sign of the loss: it is minus the log of the target's probability": -expected(),
         },
@@ -189,9 +210,12 @@ def tied_backward(answer, trial):
         trial.gradient("dh", dh, loss, h)
         head = np.einsum("btv,btc->vc", dlogits, h)
         looked_up = np.einsum("btv,btc->vc", ids[..., None] == np.arange(V), dx)
-        plus, over = head.copy(), head.copy()
+        times = np.maximum(1, np.bincount(ids.ravel(), minlength=V))[:, None]
+        plus, over, in_turn = head.copy(), head.copy(), head.copy()
         over[ids] = dx
         plus[ids] += dx
+        for row, share in zip(ids, dx, strict=True):
+            in_turn[row] += share
         repeated = "a token that occurs twice must collect two gradients: "
         trial.gradient(
             "dweight",
@@ -200,6 +224,8 @@ def tied_backward(answer, trial):
             weight,
             {
                 f"{repeated}with dweight[ids] += dx it keeps only the last of them (see np.add.at)": plus,
+                f"{repeated}within one sequence, too, += keeps only the last of them (see np.add.at)": in_turn,
+                f"{repeated}they add up, they are not averaged": head + looked_up / times,
                 "dweight[ids] = dx overwrites what the head has put there; both uses add up": over,
                 "the embedding's share is missing: the matrix is used twice, and both gradients add up": head,
                 "the head's share is missing: the matrix is used twice, and both gradients add up": looked_up,
@@ -246,15 +272,18 @@ _NETWORK_MISTAKES = {  # in _network_gradients -> what it looks like
     "slope sigmoid": _SLOPE + "s (1 - s) is the derivative of the sigmoid alone, and h = z s is a product",
     "slope product": _SLOPE + "differentiate z s by parts: the derivative of s is s (1 - s), not 1 - s",
     "slope half": _SLOPE + "h = z s is a product, and its derivative has two terms",
+    "slope rest": _SLOPE + "h = z s is a product, and its derivative has two terms: s itself is one",
     "slope one": _SLOPE + "the derivative of SiLU is missing",
     "skip": _SKIP,
     "skip repeated": _SKIP + "; and a token that occurs twice collects both of its gradients",
+    "layer": "dw_in is right, so the error comes after it: x also went through w_in, and that gradient adds up as well",
     "repeated": "dx is right, but a token that occurs twice does not collect both of its gradients",
 }
 _SLOPES = {
     "slope sigmoid": lambda z, s: s * (1 - s),
     "slope product": lambda z, s: s + z * (1 - s),
     "slope half": lambda z, s: s,
+    "slope rest": lambda z, s: z * s * (1 - s),
     "slope one": lambda z, s: np.ones_like(s),
 }
 
@@ -278,7 +307,7 @@ def _network_gradients(ids, targets, embedding, w_in, w_out, w_head, mistake):
     dy = dlogits @ w_head
     dh = dy @ w_out
     dz = dh * _SLOPES.get(mistake, lambda z, s: s + z * s * (1 - s))(z, s)
-    dx = dz @ w_in if mistake.startswith("skip") else dy + dz @ w_in
+    dx = (0 if mistake.startswith("skip") else dy) + (0 if mistake == "layer" else dz @ w_in)
     dembedding = np.zeros_like(embedding)
     if mistake.endswith("repeated"):
         dembedding[ids] = dx

@@ -113,6 +113,16 @@ def _linear_bias_over_batch(dy, x, weight):
     return dx, dweight, dy.sum(axis=0)
 
 
+def _linear_reshaped(dy, x, weight):
+    dx, _, dbias = _linear_flat(dy, x, weight)
+    return dx, x.reshape(x.shape[-1], -1) @ dy.reshape(-1, dy.shape[-1]), dbias  # a reshape is not a transpose
+
+
+def _linear_tensordot(dy, x, weight):  # a list, and arrays that are not contiguous
+    dx = np.moveaxis(np.einsum("cf,btf->cbt", weight, dy), 0, -1)
+    return [dx, np.tensordot(dy, x, ((0, 1), (0, 1))).T, dy.sum(1).sum(0)]
+
+
 def _linear_float64(dy, x, weight):
     return tuple(a.astype(np.float64) for a in _linear_flat(dy, x, weight))
 
@@ -190,6 +200,44 @@ def _entropy_empty_mean(logits, targets):
     return losses[kept].sum() / kept.sum(), _entropy_select(logits, targets)[1]
 
 
+def _entropy_with(log_p, logits, targets, kept=None):
+    kept = targets != -100 if kept is None else kept
+    rows, safe, count = np.arange(len(targets)), np.maximum(targets, 0), max(1, kept.sum())
+    dlogits = np.exp(log_p)
+    dlogits[rows, safe] -= 1
+    return -np.sum(log_p[rows, safe] * kept) / count, dlogits * kept[:, None] / count
+
+
+def _entropy_global_maximum(logits, targets):
+    e = np.exp(logits - logits.max())
+    return _entropy_with(np.log(e / e.sum(axis=1, keepdims=True)), logits, targets)
+
+
+def _entropy_log_of_softmax(logits, targets):
+    kept = targets != -100
+    picked = softmax(logits, axis=1)[np.arange(len(targets)), np.maximum(targets, 0)]
+    return -np.sum(np.log(picked[kept])) / max(1, kept.sum()), _entropy_select(logits, targets)[1]
+
+
+def _entropy_padded_logarithm(logits, targets):
+    return _entropy_with(np.log(softmax(logits, axis=1) + 1e-9), logits, targets)
+
+
+def _entropy_drops_token_zero(logits, targets):
+    return _entropy_with(log_softmax(logits, axis=1), logits, targets, targets > 0)
+
+
+def _entropy_bits(logits, targets):
+    loss, dlogits = _entropy_select(logits, targets)
+    return loss / np.log(2), dlogits
+
+
+def _entropy_logaddexp(logits, targets):
+    kept = targets != -100
+    log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    return _entropy_with(log_p, logits, targets, kept)
+
+
 def _entropy_half(logits, targets):
     loss, dlogits = _entropy_select(logits, targets)
     return loss, dlogits / 2
@@ -225,6 +273,28 @@ def _tied_plus_equals(dx, dlogits, h, ids, weight):
     dh, dweight = _tied(dx, dlogits, h, ids, weight)
     dweight[ids] += dx
     return dh, dweight
+
+
+def _tied_in_turn(dx, dlogits, h, ids, weight):
+    dh, dweight = _tied(dx, dlogits, h, ids, weight)
+    for b in range(len(ids)):
+        dweight[ids[b]] += dx[b]
+    return dh, dweight
+
+
+def _tied_mean_of_repeated(dx, dlogits, h, ids, weight):
+    dh, dweight = _tied(dx, dlogits, h, ids, weight)
+    for v in np.unique(ids):
+        dweight[v] += dx[ids == v].mean(axis=0)
+    return dh, dweight
+
+
+def _tied_sorted(dx, dlogits, h, ids, weight):
+    dh, dweight = _tied(dx, dlogits, h, ids, weight)
+    order = np.argsort(ids, axis=None, kind="stable")
+    used, starts = np.unique(ids.ravel()[order], return_index=True)
+    dweight[used] += np.add.reduceat(dx.reshape(-1, dx.shape[-1])[order], starts)
+    return [dh, dweight]
 
 
 def _tied_overwrites(dx, dlogits, h, ids, weight):
@@ -298,15 +368,25 @@ def _repaired_loop(ids, targets, embedding, w_in, w_out, w_head):
     return tuple(grads)
 
 
+def _repaired_without_layer(ids, targets, embedding, w_in, w_out, w_head):
+    _, *others = _repaired(ids, targets, embedding, w_in, w_out, w_head)
+    x = embedding[ids]
+    z = x @ w_in.T
+    dlogits = softmax((x + (z / (1 + np.exp(-z))) @ w_out.T) @ w_head.T) - np.eye(len(w_head))[targets]
+    dembedding = np.zeros_like(embedding)
+    np.add.at(dembedding, ids, dlogits @ w_head / len(ids))
+    return dembedding, *others
+
+
 def _with(function, **settings):
     return lambda *arguments: function(*arguments, **settings)
 
 
 RIGHT = {  # exercise -> list of functions
     "unbroadcast": [_unbroadcast_axes, _unbroadcast_loop, _unbroadcast_while],
-    "gpt2_linear_backward": [_linear_flat, _linear_einsum, _linear_loop],
-    "cross_entropy_gradients": [_entropy_select, _entropy_loop, _entropy_masked],
-    "tied_backward": [_tied_add_at, _tied_one_hot, _tied_loop],
+    "gpt2_linear_backward": [_linear_flat, _linear_einsum, _linear_loop, _linear_tensordot],
+    "cross_entropy_gradients": [_entropy_select, _entropy_loop, _entropy_masked, _entropy_logaddexp],
+    "tied_backward": [_tied_add_at, _tied_one_hot, _tied_loop, _tied_sorted],
     "repaired_gradients": [_repaired, _repaired_loop],
 }
 WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
@@ -327,6 +407,7 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_linear_bias_mean, "dbias is averaged"),
         (_linear_last_sequence, "only one sequence's share"),
         (_linear_bias_over_batch, "dbias must have shape"),
+        (_linear_reshaped, "dweight is not the gradient"),
         (_linear_float64, "must have the dtype of the input"),
         (_linear_extra_factor, "dx is not the gradient"),
     ],
@@ -340,11 +421,18 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_entropy_token_zero, "as if they were token 0"),
         (_entropy_softmax_in_ignored_rows, "here they hold the softmax"),
         (_entropy_empty_mean, "a mean over nothing"),
+        (_entropy_global_maximum, "exponential of a large number"),
+        (_entropy_log_of_softmax, "do not take the log of a softmax"),
+        (_entropy_padded_logarithm, "puts a ceiling on it"),
+        (_entropy_drops_token_zero, "only -100 is ignored"),
+        (_entropy_bits, "the loss is not the mean of -log softmax"),
         (_entropy_half, "dlogits is not the gradient"),
         (lambda logits, targets: (-_entropy_select(logits, targets)[0], logits * 0), "the sign of the loss"),
     ],
     "tied_backward": [
         (_tied_plus_equals, "keeps only the last"),
+        (_tied_in_turn, "within one sequence"),
+        (_tied_mean_of_repeated, "they are not averaged"),
         (_tied_overwrites, "overwrites what the head"),
         (_tied_assigned_apart, "keeps only the last"),
         (_tied, "the embedding's share is missing"),
@@ -357,6 +445,8 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_with(_repaired, slope=lambda z, s: s * (1 - s)), "the sigmoid alone"),
         (_with(_repaired, slope=lambda z, s: s + z * (1 - s)), "not 1 - s"),
         (_with(_repaired, slope=lambda z, s: s), "two terms"),
+        (_with(_repaired, slope=lambda z, s: z * s * (1 - s)), "s itself is one"),
+        (_repaired_without_layer, "x also went through w_in"),
         (_with(_repaired, slope=lambda z, s: 1), "SiLU is missing"),
         (_with(_repaired, slope=lambda z, s: s + s * (1 - s)), "dw_in is wrong, and all gradients nearer"),
         (_with(_repaired, skip=False), "x also went around the layer"),
