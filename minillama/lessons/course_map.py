@@ -125,5 +125,5 @@ def _around_the_model(d, badge, here):
         (lesson, text) for lesson, text in ((here, "this lesson"), ("01", "written"), ("15", "planned")) if lesson
     ]
     for i, (lesson, text) in enumerate(legend):
-        badge(x - width / 2 + 2.1, 12 - 4.7 * i, lesson)
-        d.text(x - width / 2 + 5.5, 12 - 4.7 * i, text, size=8, align="left")
+        badge(x - 5, 12 - 4.7 * i, lesson)
+        d.text(x - 1.5, 12 - 4.7 * i, text, size=8, align="left")

@@ -212,7 +212,7 @@ def _log_softmax(z):
 
 @exercise("00", "A bigram that falls back on the unigram", difficulty=2, minutes=20)
 def interpolated_bigram(answer, trial):
-    """answer(tokens, V, weight) -> (V, V): row i is weight p(j | i) + (1 - weight) p(j), or p(j) if nothing followed i."""
+    """answer(tokens, V, weight) -> (V, V): row i is weight p(j | i) + (1 - weight) p(j); if i has no successor p(j)."""
     for _ in range(5):
         V, weight = int(trial.rng.integers(4, 8)), float(trial.rng.uniform(0.55, 0.95))
         tokens = trial.rng.choice(V - 1, size=40, p=trial.rng.dirichlet(np.ones(V - 1) * 3))
