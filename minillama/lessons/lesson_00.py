@@ -181,21 +181,19 @@ def log_softmax(answer, trial):
 
 
 def _large(answer, trial):
+    added = (
+        "it takes the logarithm of the softmax, with something added to avoid log(0), which then is the answer: the "
+    )
+    added += "logarithm of exp(-800) is -800"
     rows = trial.rng.normal(size=(3, 6)) + np.array([[0.0], [1000.0], [-1000.0]])
     hint = "not stable: exp(1000) is inf, and exp(-1000) is 0, whose logarithm is -inf. Subtract from each row its own "
     y = _finite(answer, trial, rows, hint + "largest logit first; the largest of the whole array does not do")
-    trial.same("logits near 1000 and -1000 in one batch", y, _log_softmax(rows), tolerance=1e-9)
+    what = "logits near 1000 and -1000 in one batch"
+    trial.same(what, y, _log_softmax(rows), otherwise=added, tolerance=1e-9)
     row = np.array([[0.0, trial.rng.uniform(800, 900), 0.0]])
     hint = "not stable: it takes the logarithm of the softmax, and exp(-800) is 0. Keep the difference z - log(sum)"
     y = _finite(answer, trial, row, hint)
-    trial.same(
-        "a logit 800 below the largest",
-        y,
-        _log_softmax(row),
-        otherwise="it takes the logarithm of the softmax, with something added to avoid log(0), which then is the "
-        "answer: the logarithm of exp(-800) is -800",
-        tolerance=1e-9,
-    )
+    trial.same("a logit 800 below the largest", y, _log_softmax(row), otherwise=added, tolerance=1e-9)
 
 
 def _finite(answer, trial, z, hint):
