@@ -28,3 +28,11 @@ def test_a_lesson_runs_and_says_what_it_said(path, seconds):
     seconds[path.name] = notebooks.execute(fresh)
     assert notebooks.differences(kept, fresh) == []
     assert seconds[path.name] < notebooks.SECONDS
+
+
+def test_the_exported_figures_are_those_of_the_lessons(tmp_path):
+    made = notebooks.export_figures(tmp_path)
+    kept = notebooks.FOLDER.parent / "figures" / "course"
+    assert {path.name for path in made} == {path.name for path in kept.iterdir()}
+    for path in made:
+        assert path.read_bytes() == (kept / path.name).read_bytes(), f"python -m minillama.lessons figures {kept}"
