@@ -46,6 +46,10 @@ def rmsnorm_as_llama(answer, trial):
             * x
             / np.sqrt(np.mean(x * x) + eps),
             "the mean is subtracted: this is LayerNorm": weight * centred / _rms(centred, eps),
+            "this divides by the standard deviation; for the RMS no mean is subtracted": weight
+            * x
+            / _rms(centred, eps),
+            "the RMS is that of weight * x: normalise first, then multiply by the weight": _rmsnorm(weight * x, 1, eps),
             "the weight is missing": x / _rms(x, eps),
             "the weight is multiplied in twice": weight**2 * x / _rms(x, eps),
             "this divides by the mean square itself; the root is missing": weight * x / (mean_square + eps),
@@ -73,10 +77,12 @@ def rmsnorm_as_llama(answer, trial):
             f"{what} numbers in float16",
             call(x, w, 1e-6),
             expected,
-            otherwise="the squares are computed in float16, where 300 * 300 is inf and 0.0002 * 0.0002 is 0: convert x "
-            "to float32 first, and the result back at the end",
+            otherwise="the squares or their mean are float16 on the way, where 300 * 300 is inf and "
+            "0.0001 * 0.0001 is 0: convert x to float32 first, and the result back at the end",
             tolerance=3e-3,
         )
+    zeros = np.zeros((N, C), np.float16)
+    trial.same("a row of zeros stays 0 in float16", call(zeros, weight.astype(np.float16), 1e-8), zeros)
 
 
 @exercise("03", "The backward pass of partial RMSNorm", difficulty=2, minutes=20)
@@ -189,6 +195,7 @@ def layernorm_gradient(answer, trial):
             "dweight is the sum of dy u, with the normalised u, not x": np.sum(dy * x, axis=0),
             "dweight and dbias are exchanged": np.sum(dy, axis=0),
             "in u = (x - mean) / std the mean is missing": np.sum(dy * x / r, axis=0),
+            "in u = (x - mean) / std the division is missing": np.sum(dy * centred, axis=0),
         }
         mistakes_bias = {
             "dbias is the sum of dy, without the weight: the bias is added after the weight": np.sum(g, axis=0),
@@ -303,6 +310,10 @@ def decoder_stack(answer, trial):
                 x, lambda a, f, n: f(n(a)), final_norm
             ),
             "each layer has a norm of its own; this uses the first for all": stack(x, pre, final_norm, norms=first),
+            "the last of the norms is used at the end: the final norm is one of its own": stack(x, pre, norms[-1]),
+            "all layers read the same x: each reads what the one before it left": final_norm(
+                x + sum(layer(norm(x)) for layer, norm in zip(layers, norms, strict=True))
+            ),
         }
         after = {
             "pre and post are exchanged": stack(x, pre, final_norm),
@@ -319,3 +330,4 @@ def decoder_stack(answer, trial):
     expected = stack(x, post, layers=nothing)
     trial.same("post, layers that add nothing: norm after norm", call(x, "post", nothing, norms), expected)
     trial.same("no layers at all: only the final norm of pre", call(x, "pre", [], []), final_norm(x))
+    trial.same("no layers at all in post: x", call(x, "post", [], []), x)

@@ -48,7 +48,25 @@ def _mean2(x, **how):
     return (x**2).mean(**({"axis": 1, "keepdims": True} | how))
 
 
-RIGHT["rmsnorm_as_llama"] = [llama_library, llama_order, llama_loop, llama_einsum]
+def llama_hypot(x, weight, eps):
+    wide = x.astype(np.float64)
+    rms = np.linalg.norm(wide, axis=1, keepdims=True) / np.sqrt(x.shape[1])
+    return np.asfortranarray((weight * wide / np.hypot(rms, np.sqrt(eps))).astype(x.dtype))
+
+
+def llama_half_eps(x, weight, eps):
+    """Squares in float32, but an eps in float16, where 1e-8 is 0."""
+    wide = x.astype(np.promote_types(x.dtype, np.float32))
+    return weight * (wide / np.sqrt(_mean2(wide) + wide.dtype.type(x.dtype.type(eps)))).astype(x.dtype)
+
+
+def llama_half_mean(x, weight, eps):
+    """Squares in float32, but their mean in float16."""
+    wide = x.astype(np.promote_types(x.dtype, np.float32))
+    return (weight * x / np.sqrt(_mean2(wide).astype(x.dtype) + x.dtype.type(max(eps, 1e-6)))).astype(x.dtype)
+
+
+RIGHT["rmsnorm_as_llama"] = [llama_library, llama_order, llama_loop, llama_einsum, llama_hypot]
 WRONG["rmsnorm_as_llama"] = [
     (_llama(lambda x, w, e: w * x / (np.sqrt(_mean2(x)) + e)), "inside the square root"),
     (_llama(lambda x, w, e: w * x / np.sqrt(_mean2(x))), "eps is left out"),
@@ -60,6 +78,12 @@ WRONG["rmsnorm_as_llama"] = [
     (_llama(lambda x, w, e: x / np.sqrt(_mean2(x) + e)), "weight is missing"),
     (_llama(lambda x, w, e: w * (w * x / np.sqrt(_mean2(x) + e))), "twice"),
     (_llama(lambda x, w, e: w * x / (_mean2(x) + e)), "root is missing"),
+    (_llama(lambda x, w, e: w * x / np.sqrt(x.var(1, keepdims=True) + e)), "standard deviation"),
+    (_llama(lambda x, w, e: w * x / np.sqrt(_mean2(w * x) + e)), "normalise first"),
+    (_llama(lambda x, w, e: (1 + w) * x / np.sqrt(_mean2(x) + e)), "does not hold"),  # not in the table
+    (_llama(lambda x, w, e: w * x / np.sqrt(_mean2(x) + 1e-5)), "does not hold"),  # not in the table: a fixed eps
+    (llama_half_eps, "not finite"),
+    (llama_half_mean, "are float16 on the way"),
     (_llama(lambda x, w, e: w * x / np.sqrt(_mean2(x) + e**2)), "does not hold"),  # not in the table
     (_llama(lambda x, w, e: w * x / np.linalg.norm(x, axis=1, keepdims=True)), "does not hold"),  # not in the table
     (lambda x, w, e: (w * x / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + e)).astype(x.dtype), "float32 first"),
@@ -128,6 +152,17 @@ def partial_whole(dy, x, weight, eps, k):
     return partial_fused(dy, x, weight, eps, x.shape[1])
 
 
+def partial_of_the_last(dy, x, weight, eps, k):
+    dx, dweight = partial_fused(dy[:, ::-1], x[:, ::-1], weight[::-1], eps, k)
+    return dx[:, ::-1], dweight[::-1]
+
+
+def partial_rest_zero(dy, x, weight, eps, k):
+    dx, dweight = partial_fused(dy, x, weight, eps, k)
+    dx[:, k:] = 0
+    return dx, dweight
+
+
 RIGHT["partial_rmsnorm_backward"] = [partial_fused, partial_atomic, partial_loop]
 WRONG["partial_rmsnorm_backward"] = [
     (_partial(lambda dy, w, u, r, f, k: w * dy / r), "second path"),
@@ -148,6 +183,8 @@ WRONG["partial_rmsnorm_backward"] = [
     ),  # not listed
     (partial_no_eps, "eps is left out"),
     (partial_whole, "term by term"),  # not listed
+    (partial_of_the_last, "term by term"),  # not listed
+    (partial_rest_zero, "term by term"),  # not listed
     (_partial(dweight=lambda dy, x, u, w: (w * dy * u).sum(0)), "without the weight"),
     (_partial(dweight=lambda dy, x, u, w: (dy * x).sum(0)), "not x"),
     (_partial(dweight=lambda dy, x, u, w: (dy * u).mean(0)), "not the mean"),
@@ -219,7 +256,20 @@ def layernorm_without_eps(dy, x, weight, eps):
     return layernorm_composed(dy, x, weight, 0.0)
 
 
-RIGHT["layernorm_gradient"] = [layernorm_library, layernorm_composed, layernorm_jacobian]
+def layernorm_moments(dy, x, weight, eps):
+    mean = _mean(x)
+    s = np.sqrt(_mean(x**2) - mean**2 + eps)
+    u, g = (x - mean) / s, weight * dy
+    return [(g - _mean(g) - u * _mean(g * u)) / s, (dy * u).sum(0), dy.T @ np.ones(len(x), x.dtype)]
+
+
+def layernorm_projected_rmsnorm(dy, x, weight, eps):
+    """The mean is taken out of dx, but not out of x."""
+    dx, dweight, dbias = layernorm_is_rmsnorm(dy, x, weight, eps)
+    return dx - _mean(dx), dweight, dbias
+
+
+RIGHT["layernorm_gradient"] = [layernorm_library, layernorm_composed, layernorm_jacobian, layernorm_moments]
 WRONG["layernorm_gradient"] = [
     (_layernorm(lambda dy, x, w, u, s: (w * dy - u * _mean(w * dy * u)) / s), "mean(g) is missing"),
     (_layernorm(lambda dy, x, w, u, s: (w * dy - _mean(w * dy)) / s), "u mean(g u) is missing"),
@@ -245,6 +295,8 @@ WRONG["layernorm_gradient"] = [
     (layernorm_bessel, "Bessel"),
     (layernorm_is_rmsnorm, "RMSNorm"),
     (layernorm_without_eps, "eps is left out"),
+    (layernorm_projected_rmsnorm, "term by term"),  # not listed
+    (_layernorm(dweight=lambda dy, x, w, u, s: (dy * u * s).sum(0)), "the division is missing"),
     (_layernorm(dweight=lambda dy, x, w, u, s: (w * dy * u).sum(0)), "without the weight"),
     (_layernorm(dweight=lambda dy, x, w, u, s: (dy * x).sum(0)), "not x"),
     (_layernorm(dweight=lambda dy, x, w, u, s: dy.sum(0)), "exchanged"),
@@ -299,6 +351,9 @@ WRONG["gradient_along_x"] = [
     (_along(lambda gx, m, e, x, dy: 0 * m), "only when eps is 0"),
     (_along(lambda gx, m, e, x, dy: gx * e / (m + e) ** 1.5 / x.shape[1]), "not the mean"),
     (_along(lambda gx, m, e, x, dy: gx * e / (m + e) ** 2), "term by term"),  # not listed
+    (_along(lambda gx, m, e, x, dy: gx / np.sqrt(m) * e / (m + e)), "term by term"),  # not listed
+    (_along(lambda gx, m, e, x, dy: gx / (m + e) ** 1.5), "term by term"),  # not listed
+    (_along(lambda gx, m, e, x, dy: (gx * e / (m + e) ** 1.5)[:, None]), "must have shape"),
     (along_subtracted, "digits are lost"),
     (along_share, "digits are lost"),
 ]
@@ -356,6 +411,24 @@ def stack_exchanged(x, placement, layers, norms, final_norm):
     return stack_plain(x, "post" if placement == "pre" else "pre", layers, norms, final_norm)
 
 
+def stack_last_norm(x, placement, layers, norms, final_norm):
+    return stack_plain(x, placement, layers, norms, norms[-1])
+
+
+def stack_parallel(x, placement, layers, norms, final_norm):
+    if placement == "post":
+        return stack_plain(x, placement, layers, norms, final_norm)
+    return final_norm(x + sum(layer(norm(x)) for layer, norm in zip(layers, norms, strict=True)))
+
+
+def stack_reversed(x, placement, layers, norms, final_norm):
+    return stack_plain(x, placement, layers[::-1], norms[::-1], final_norm)
+
+
+def stack_empty_post(x, placement, layers, norms, final_norm):
+    return stack_plain(x, placement, layers, norms, final_norm) if layers else final_norm(x)
+
+
 RIGHT["decoder_stack"] = [stack_plain, stack_indexed, stack_recursive]
 WRONG["decoder_stack"] = [
     (_stack(ends=()), "final norm is missing"),
@@ -370,4 +443,8 @@ WRONG["decoder_stack"] = [
     (_stack(norm_of=lambda norms, i: norms[0]), "norm of its own"),
     (_stack(pre=lambda x, f, n: x + n(f(n(x)))), "does not hold"),  # not listed: a norm on either side
     (stack_in_place, "changed an array"),
+    (stack_last_norm, "one of its own"),
+    (stack_parallel, "read the same x"),
+    (stack_reversed, "does not hold"),  # not listed
+    (stack_empty_post, "in post"),  # not listed
 ]
