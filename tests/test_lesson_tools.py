@@ -183,13 +183,15 @@ def test_students_get_no_solution_and_no_output(tmp_path, monkeypatch):
 def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
     path = tmp_path / "00-doubling.ipynb"
-    bare = nbformat.v4.new_notebook(cells=[text(HEADER), code("print(6 * 7)", count=None)])
+    long = "import matplotlib.pyplot as plt\n\n" + "\n".join([f"plt.plot([{n}])" for n in range(8)]) + "\nplt.show()"
+    bare = nbformat.v4.new_notebook(cells=[text(HEADER), code("print(6 * 7)", count=None), code(long, count=None)])
     notebooks.write(bare, path)
     assert main(["run", "--machine", "a slow one"]) is None
     made = notebooks.read(path)
     assert notebooks.text_of(made.cells[1]) == "42\n"
     assert "**Time**: 5 minutes to read, 5 for the exercises, " in made.cells[0].source
     assert made.cells[0].source.count("on a slow one.") == 1
+    assert "hide-input" not in notebooks.tags(made.cells[1]) and "hide-input" in notebooks.tags(made.cells[2])
     with pytest.raises(ValueError, match="no lesson 07"):
         notebooks.paths(["07"])
 

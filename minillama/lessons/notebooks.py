@@ -26,6 +26,7 @@ from .claims import OUTSIDE
 FOLDER = Path(__file__).parents[2] / "notebooks"
 CODE_LINES = 25  # of a cell, at most
 SECONDS = 90  # of a lesson, at most
+DRAWING_LINES = 8  # code that draws a figure and is longer than this is folded on the web site
 SECTIONS = ("## Exercises", "## Takeaways", "## Where this is in minillama")
 HEADER = ("**You will be able to**", "**You need**", "**Time**", "**Papers**")
 _NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d,_]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
@@ -69,7 +70,10 @@ def execute(notebook, folder=FOLDER, timeout=SECONDS, allow_errors=False):
 
 
 def run(path, machine):
-    """Execute a lesson, keep its outputs in the file, and write how long it takes into its first cell."""
+    """Execute a lesson, keep its outputs in the file, and write how long it takes into its first cell
+
+    Long code that draws a figure gets the tag that folds it on the web site, where it is in the way of reading.
+    """
     notebook = read(path)
     seconds = execute(notebook)
     first = notebook.cells[0]
@@ -77,6 +81,9 @@ def run(path, machine):
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:03d}"  # the same on every run, so that a diff shows what changed
         cell.metadata.pop("execution", None)
+        if has_figure(cell) and len(cell.source.splitlines()) > DRAWING_LINES:
+            cell.metadata["tags"] = sorted(tags(cell) | {"hide-input"})
+            cell.metadata.setdefault("mystnb", {})["code_prompt_show"] = "Show the code that draws this"
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
