@@ -171,6 +171,14 @@ class Trial:
             or f"{name} is not the gradient of the forward pass: compare it with your derivation, term by term",
         )
 
+    def equal(self, what, got, expected, case, mistakes=None, otherwise=""):
+        """Fails unless got == expected: numbers, texts, lists and tuples of them, not arrays
+
+        case: what the function was called with, in words, for the evidence. mistakes, otherwise: as of same().
+        """
+        hint = next((hint for hint, wrong in (mistakes or {}).items() if wrong == got), otherwise)
+        self.that(what, got == expected, hint or f"{what} does not hold", f"{case}: expected {expected}, got {got}")
+
     def that(self, what, holds, hint, evidence=""):
         """Fails with the hint unless holds is true."""
         self.counts[what] += 1

@@ -37,7 +37,7 @@ def merge_pair(answer, trial):
             "left and right are swapped: (1, 2) is a 1 with a 2 after it": _merged(ids, pair[::-1], new_id),
         }
         told = f"{ids} with the pair {pair} and the new id {new_id}"
-        _equal(trial, "merged from left to right", told, got, expected, mistakes, "compare your answer with this case")
+        trial.equal("merged from left to right", got, expected, told, mistakes, "compare your answer with this case")
         expanded = [old for i in got for old in (pair if i == new_id else (i,))]
         trial.that("the new id spelled out gives the old ids", expanded == ids, "ids were lost or made up", told)
 
@@ -89,7 +89,7 @@ def most_frequent_pair(answer, trial):
         }
         told = f"words {words}"
         hint = "count every pair of neighbours inside each word, times how often the word occurs"
-        _equal(trial, "the pair counted most often", told, tuple(got), (min(ties), most), mistakes, hint)
+        trial.equal("the pair counted most often", tuple(got), (min(ties), most), told, mistakes, hint)
 
 
 @exercise("01", "Encode by the order of the merges", difficulty=2, minutes=20)
@@ -128,7 +128,7 @@ def apply_merges(answer, trial):
             "merges of what merges have made are missing: start again from the new list": _flat(ids, merges, first_id),
         }
         hint = "take the pair with the lowest number in `merges`, join it, and look again until none is left"
-        _equal(trial, "as the merges in their order give", told, got, expected, mistakes, hint)
+        trial.equal("as the merges in their order give", got, expected, told, mistakes, hint)
         trial.that(
             "spelled out it is the text again", _spelled(got, merges, first_id) == ids, "ids were lost or made up", told
         )
@@ -171,7 +171,7 @@ def split_numbers(answer, trial):
             ),
         }
         otherwise = "the parts joined must give the text back" if "".join(got) != text else "the cuts are elsewhere"
-        _equal(trial, "groups of digits from the left", told, got, expected, mistakes, otherwise)
+        trial.equal("groups of digits from the left", got, expected, told, mistakes, otherwise)
         trial.that("the parts joined are the text", "".join(got) == text, "characters were lost", told)
 
 
@@ -212,17 +212,11 @@ def stream_text(answer, trial):
             "bytes are not characters: chr(byte) is right for ASCII alone": [c.decode("latin-1") for c in chunks],
         }
         hint = "one text for each chunk is wanted" if len(got) != len(chunks) else "compare your answer with this case"
-        _equal(trial, "each chunk gives what it completes", told, got, expected, mistakes, hint)
+        trial.equal("each chunk gives what it completes", got, expected, told, mistakes, hint)
         trial.that("the texts joined are the text", "".join(got) == whole, "characters were lost", told)
 
 
 _DIGITS = "0123456789"
-
-
-def _equal(trial, what, told, got, expected, mistakes, otherwise):
-    """Fails unless got is expected, with the hint of the mistake that gives the same, or else with the last one."""
-    hint = next((hint for hint, wrong in mistakes.items() if wrong == got), otherwise)
-    trial.that(what, got == expected, hint, f"{told}: expected {expected}, got {got}")
 
 
 def _merged(ids, pair, new_id):
