@@ -10,7 +10,8 @@ from .checks import exercise
 @exercise("01", "One merge", difficulty=1, minutes=10)
 def merge_pair(answer, trial):
     """answer(ids, pair, new_id) -> list: ids with every (left, right) joined to new_id, from left to right."""
-    cases = [([3, 1, 2, 3], (1, 2)), ([1, 1, 1], (1, 1)), ([2, 1, 1, 1, 1, 3], (1, 1)), ([], (1, 2)), ([1], (1, 1))]
+    cases = [([2, 1, 1, 2, 3, 4], (1, 2))]  # both orders of the pair, and two ids behind: mistakes differ here
+    cases += [([3, 1, 2, 3], (1, 2)), ([1, 1, 1], (1, 1)), ([2, 1, 1, 1, 1, 3], (1, 1)), ([], (1, 2)), ([1], (1, 1))]
     cases += [([1, 2, 3, 1, 2], (1, 2)), ([1, 2, 2, 1], (2, 1)), ([1, 3, 2], (1, 2))]
     for _ in range(12):
         pair = tuple(trial.rng.integers(1, 4, size=2).tolist())
@@ -34,6 +35,7 @@ def merge_pair(answer, trial):
             "where pairs overlap the merge must start from the left: 1 1 1 becomes (1 1) 1, not 1 (1 1)": (
                 _merged(ids[::-1], pair[::-1], new_id)[::-1]
             ),
+            "nothing was joined. Is a list compared with a tuple? [1, 2] == (1, 2) is False": ids,
             "left and right are swapped: (1, 2) is a 1 with a 2 after it": _merged(ids, pair[::-1], new_id),
         }
         told = f"{ids} with the pair {pair} and the new id {new_id}"
@@ -47,6 +49,7 @@ def most_frequent_pair(answer, trial):
     """answer(words) -> pair, count: of {tuple of ids: how often the word occurs}; of equal counts the smallest pair."""
     cases = [
         {(2, 1): 3, (1, 2): 2, (5, 6): 4, (3, 4): 1},  # (1, 2) and (2, 1) are two pairs
+        {(1, 2): 4, (3, 4): 4, (5, 1, 2): 1},  # the counts of a pair in two words add up: 4 + 1
         {(7, 8): 1, (5, 6): 5, (1, 2, 3): 2},  # the counts decide
         {(9, 4): 3, (4, 9): 3, (6, 5): 3},  # a tie, the smallest pair neither first nor last
         {(5, 1): 2, (2, 5): 2, (1, 2): 1, (1, 2, 6): 1, (3, 7): 2},
@@ -62,12 +65,13 @@ def most_frequent_pair(answer, trial):
         cases.append(words)
     for words in cases:
         got = trial.call(answer, dict(words), returns=[("pair", tuple), ("count", int)])
-        counts, once, per_word, across = Counter(), Counter(), Counter(), Counter()
+        counts, once, per_word, across, last = Counter(), Counter(), Counter(), Counter(), {}
         for word, count in words.items():
             pairs = list(zip(word, word[1:], strict=False))
             for pair in pairs:
                 counts[pair] += count
                 once[pair] += 1
+                last[pair] = count
             for pair in set(pairs):
                 per_word[pair] += count
         line = [i for word, count in words.items() for _ in range(count) for i in word]
@@ -80,9 +84,10 @@ def most_frequent_pair(answer, trial):
                 _best(across)
             ),
             "a pair that stands twice in a word counts twice: (3, 3, 3) has the pair (3, 3) two times": _best(per_word),
+            "counts of the same pair in several words must add up; is there = where += is meant?": _best(last),
             "of pairs with equal counts the smallest is wanted; this is the largest": (max(ties), most),
             "of pairs with equal counts the smallest is wanted, not the one met first or last": (
-                (got[0], most) if got[0] in ties else None
+                got if got in ((ties[0], most), (ties[-1], most)) else None
             ),
             "the pair is right and its count is not": (min(ties), got[1]),
             "this is the pair that is counted least often": (min(counts, key=lambda p: (counts[p], p)), got[1]),
@@ -95,8 +100,8 @@ def most_frequent_pair(answer, trial):
 @exercise("01", "Encode by the order of the merges", difficulty=2, minutes=20)
 def apply_merges(answer, trial):
     """answer(ids, merges, first_id) -> list: merges in the order they were learned; number r makes first_id + r."""
-    first = [(2, 3), (1, 3), (1, 10), (2, 2), (1, 2), (2, 10), (2, 11), (2, 14)]  # each known mistake differs here
-    cases = [([1, 2, 2, 2, 1, 2, 3, 1], first), ([1, 2, 3], [(2, 3), (1, 2)]), ([1, 1, 1], [(1, 1)])]
+    first = [(2, 1), (3, 1), (2, 2), (1, 2), (12, 2), (1, 14)]  # with this each known mistake gives something else
+    cases = [([3, 1, 2, 2, 1, 2, 2, 2, 2, 1], first), ([1, 2, 3], [(2, 3), (1, 2)]), ([1, 1, 1], [(1, 1)])]
     cases += [([], [(1, 2)]), ([1], [(1, 2)]), ([2, 1], [])]
     cases += [([1, 2, 3, 1, 2, 1, 2], [(1, 2), (10, 3), (10, 11)]), ([1, 2, 3, 4], [(2, 3), (1, 2), (3, 4), (12, 4)])]
     cases += [([2, 1, 2, 3, 1, 2], [(2, 3), (1, 2), (10, 1)]), ([1, 2, 1, 2, 2, 3], [(2, 3), (1, 2), (2, 1)])]
@@ -117,11 +122,24 @@ def apply_merges(answer, trial):
             ),
             "this takes the longest token that fits, from left to right; the merge learned first goes first, wherever "
             "it stands and however short it is": _longest(ids, merges, first_id),
+            "each merge is made at one place only; make it wherever its pair stands": (
+                _in_order(ids, merges, first_id, everywhere=False)
+            ),
             "this joins the leftmost pair that has a merge; the merge learned first must go first, wherever it "
             "stands": _one_by_one(ids, merges, first_id, lambda found: min(found, key=lambda f: f[1])),
             "this applies the merge learned last first; it is the other way round": (
                 _one_by_one(ids, merges, first_id, lambda found: max(found, key=lambda f: (f[0], -f[1])))
             ),
+            "this goes through the merges from the last to the first; it is the other way round": (
+                _in_order(ids, merges, first_id, backwards=True)
+            ),
+            "the ids are off by one: the first merge has the number 0 and makes first_id": (
+                _in_order(ids, merges, first_id + 1)
+            ),
+            "a merge's id comes from its number in `merges`, not from how many were made in this text": (
+                _counted(ids, merges, first_id)
+            ),
+            "merge number r makes first_id + r; first_id is not always 256": (_in_order(ids, merges, 256)),
             "it stops after the first merge; go on until no pair of neighbours has a merge": (
                 _one_by_one(ids, merges, first_id, min, most=1)
             ),
@@ -165,7 +183,7 @@ def split_numbers(answer, trial):
             ),
             "every digit is alone, whatever `most` says": re.findall("[0-9]|[^0-9]+", text),
             "digits beyond the last full group are lost": re.findall(rf"[0-9]{{{most}}}|[^0-9]+", text),
-            "there are empty parts; leave them out": [*got] if "" in got and "".join(got) == text else None,
+            "there are empty parts; leave them out": got if [part for part in got if part] == expected else None,
             "only 0 to 9 count as digits here: \\d and str.isdigit() take others too, like ٣ and ²": (
                 got if any(c.isdigit() and c not in _DIGITS for c in text) and "".join(got) == text else None
             ),
@@ -209,6 +227,7 @@ def stream_text(answer, trial):
             "each text repeats what came before; give only what is new": (
                 ["".join(expected[: i + 1]) for i in range(len(expected))]
             ),
+            "what was complete is kept as well and comes again: after a success nothing is held": _not_cleared(chunks),
             "bytes are not characters: chr(byte) is right for ASCII alone": [c.decode("latin-1") for c in chunks],
         }
         hint = "one text for each chunk is wanted" if len(got) != len(chunks) else "compare your answer with this case"
@@ -265,6 +284,26 @@ def _one_by_one(ids, merges, first_id, choose, most=None):
     return ids
 
 
+def _in_order(ids, merges, first_id, backwards=False, everywhere=True):
+    """Each merge once, in the order of the list or backwards; everywhere, or where its pair stands first."""
+    numbered = list(enumerate(merges))
+    for number, pair in reversed(numbered) if backwards else numbered:
+        places = [i for i, found in enumerate(zip(ids, ids[1:], strict=False)) if found == pair]
+        end = len(ids) if everywhere else places[0] + 2 if places else 0
+        ids = _merged(ids[:end], pair, first_id + number) + ids[end:]
+    return list(ids)
+
+
+def _counted(ids, merges, first_id):
+    """Ids in the order in which merges are made in this text."""
+    new_id = first_id
+    for pair in merges:
+        if pair in zip(ids, ids[1:], strict=False):
+            ids = _merged(ids, pair, new_id)
+            new_id += 1
+    return list(ids)
+
+
 def _by_frequency(ids, merges, first_id):
     while counts := Counter(pair for pair in zip(ids, ids[1:], strict=False) if pair in merges):
         pair = max(counts, key=lambda pair: (counts[pair], -merges.index(pair)))
@@ -311,4 +350,16 @@ def _all_or_nothing(chunks):
             held = b""
         except UnicodeDecodeError:
             texts.append("")
+    return texts
+
+
+def _not_cleared(chunks):
+    texts, held = [], b""
+    for chunk in chunks:
+        held += chunk
+        try:
+            texts.append(held.decode())
+        except UnicodeDecodeError as error:
+            texts.append(held[: error.start].decode())
+            held = held[error.start :]
     return texts

@@ -46,6 +46,10 @@ def _merge_text(ids, pair, new_id):
     return [int(i) for i in re.sub(pattern, str(new_id), " ".join(map(str, ids))).split()]
 
 
+def _merge_characters(ids, pair, new_id):
+    return [ord(c) for c in "".join(map(chr, ids)).replace("".join(map(chr, pair)), chr(new_id))]
+
+
 def _merge_overlapping(ids, pair, new_id):
     starts = {i for i in range(len(ids) - 1) if (ids[i], ids[i + 1]) == pair}
     out = []
@@ -101,6 +105,25 @@ def _merge_from_right(ids, pair, new_id):
 
 def _merge_swapped(ids, pair, new_id):
     return _merge_loop(ids, (pair[1], pair[0]), new_id)
+
+
+def _merge_list_with_tuple(ids, pair, new_id):
+    """Never joins: a slice of a list is no tuple."""
+    out, i = [], 0
+    while i < len(ids):
+        found = ids[i : i + 2] == pair
+        out.append(new_id if found else ids[i])
+        i += 2 if found else 1
+    return out
+
+
+def _merge_going_on_by_three(ids, pair, new_id):
+    out, i = [], 0
+    while i < len(ids):
+        found = tuple(ids[i : i + 2]) == pair
+        out.append(new_id if found else ids[i])
+        i += 3 if found else 1
+    return out
 
 
 def _merge_dropping_the_rest(ids, pair, new_id):
@@ -165,6 +188,25 @@ def _pair_first_of_ties(words):
 def _pair_largest_of_ties(words):
     counts = _count(words)
     pair = max(counts, key=lambda pair: (counts[pair], pair))
+    return pair, counts[pair]
+
+
+def _pair_assigned(words):
+    counts = {}
+    for word, n in words.items():
+        for pair in pairwise(word):
+            counts[pair] = n
+    pair = min(counts, key=lambda pair: (-counts[pair], pair))
+    return pair, counts[pair]
+
+
+def _pair_without_overlap(words):
+    """Counts the places where the pair could be joined: (3, 3) once in (3, 3, 3)."""
+    counts = Counter()
+    for word, n in words.items():
+        for pair in set(pairwise(word)):
+            counts[pair] += n * _merge_loop(word, pair, -1).count(-1)
+    pair = min(counts, key=lambda pair: (-counts[pair], pair))
     return pair, counts[pair]
 
 
@@ -276,6 +318,39 @@ def _encode_by_frequency(ids, merges, first_id):
         ids = _merge_loop(ids, pair, first_id + merges.index(pair))
 
 
+def _encode_one_place(ids, merges, first_id):
+    for number, pair in enumerate(merges):
+        ids = _merge_first(ids, pair, first_id + number)
+    return ids
+
+
+def _encode_backwards(ids, merges, first_id):
+    for number in reversed(range(len(merges))):
+        ids = _merge_loop(ids, merges[number], first_id + number)
+    return ids
+
+
+def _encode_from_one(ids, merges, first_id):
+    for number, pair in enumerate(merges, start=1):
+        ids = _merge_loop(ids, pair, first_id + number)
+    return ids
+
+
+def _encode_from_256(ids, merges, first_id):
+    for number, pair in enumerate(merges):
+        ids = _merge_loop(ids, pair, 256 + number)
+    return ids
+
+
+def _encode_counting_what_is_made(ids, merges, first_id):
+    made = 0
+    for pair in merges:
+        if pair in list(pairwise(ids)):
+            ids = _merge_loop(ids, pair, first_id + made)
+            made += 1
+    return ids
+
+
 def _split_by_pattern(text, most):
     return re.findall(f"[0-9]{{1,{most}}}|[^0-9]+", text)
 
@@ -290,6 +365,10 @@ def _split_by_hand(text, most):
         else:
             parts.append(character)
     return parts
+
+
+def _split_and_filter(text, most):
+    return [part for part in re.split(f"([0-9]{{1,{most}}})", text) if part]
 
 
 def _split_grouped(text, most):
@@ -330,6 +409,14 @@ def _split_with_empty_parts(text, most):
 
 def _split_any_digit(text, most):
     return re.findall(rf"\d{{1,{most}}}|\D+", text)
+
+
+def _split_isdigit(text, most):
+    parts = []
+    for digit, run in groupby(text, key=str.isdigit):
+        run = "".join(run)
+        parts += [run[i : i + most] for i in range(0, len(run), most)] if digit else [run]
+    return parts
 
 
 def _split_full_groups(text, most):
@@ -377,6 +464,33 @@ def _stream_by_error(chunks):
     return texts
 
 
+def _stream_by_difference(chunks):
+    """All text so far, less what was given before."""
+    data, given, texts = b"", 0, []
+    for chunk in chunks:
+        data += chunk
+        text = data.decode(errors="ignore")
+        texts.append(text[given:])
+        given = len(text)
+    return texts
+
+
+def _stream_not_cleared(chunks):
+    held, texts = b"", []
+    for chunk in chunks:
+        held += chunk
+        try:
+            texts.append(held.decode())
+        except UnicodeDecodeError as error:
+            texts.append(held[: error.start].decode())
+            held = held[error.start :]
+    return texts
+
+
+def _stream_without_empty(chunks):
+    return [text for text in _stream_codecs(chunks) if text]
+
+
 def _stream_replacing(chunks):
     return [chunk.decode("utf-8", "replace") for chunk in chunks]
 
@@ -415,11 +529,11 @@ def _stream_one_text(chunks):
 
 
 RIGHT = {
-    "merge_pair": [_merge_loop, _merge_stack, _merge_in_place, _merge_text],
+    "merge_pair": [_merge_loop, _merge_stack, _merge_in_place, _merge_text, _merge_characters],
     "most_frequent_pair": [_pair_by_key, _pair_by_sorting, _pair_with_numpy],
     "apply_merges": [_encode_all_merges, _encode_lowest, _encode_recursive],
-    "split_numbers": [_split_by_pattern, _split_by_hand, _split_grouped],
-    "stream_text": [_stream_codecs, _stream_by_lengths, _stream_by_error],
+    "split_numbers": [_split_by_pattern, _split_by_hand, _split_grouped, _split_and_filter],
+    "stream_text": [_stream_codecs, _stream_by_lengths, _stream_by_error, _stream_by_difference],
 }
 
 WRONG = {
@@ -430,6 +544,8 @@ WRONG = {
         (_merge_losing_the_last, "the last id is lost"),
         (_merge_from_right, "must start from the left"),
         (_merge_swapped, "left and right are swapped"),
+        (_merge_list_with_tuple, "nothing was joined"),
+        (_merge_going_on_by_three, "compare your answer"),
         (_merge_dropping_the_rest, "compare your answer"),
     ],
     "most_frequent_pair": [
@@ -438,6 +554,8 @@ WRONG = {
         (_pair_once_a_word, "counts twice"),
         (_pair_first_of_ties, "equal counts the smallest is wanted"),
         (_pair_largest_of_ties, "this is the largest"),
+        (_pair_assigned, "must add up"),
+        (_pair_without_overlap, "counts twice"),
         (_pair_rarest, "least often"),
         (_pair_of_any_order, "count every pair of neighbours"),
     ],
@@ -448,6 +566,11 @@ WRONG = {
         (_encode_once, "stops after the first merge"),
         (_encode_base_pairs_only, "merges of what merges have made"),
         (_encode_overlapping, "take the pair with the lowest number"),
+        (_encode_one_place, "at one place only"),
+        (_encode_backwards, "from the last to the first"),
+        (_encode_from_one, "off by one"),
+        (_encode_from_256, "not always 256"),
+        (_encode_counting_what_is_made, "not from how many were made"),
         (_encode_by_frequency, "most frequent in this text"),
     ],
     "split_numbers": [
@@ -457,6 +580,7 @@ WRONG = {
         (_split_characters, "must stay together"),
         (_split_with_empty_parts, "empty parts"),
         (_split_any_digit, "only 0 to 9"),
+        (_split_isdigit, "only 0 to 9"),
         (_split_full_groups, "beyond the last full group"),
         (_split_single, "whatever `most` says"),
         (_split_without_spaces, "joined must give the text back"),
@@ -468,6 +592,8 @@ WRONG = {
         (_stream_all_or_nothing, "gives nothing at all"),
         (_stream_repeating, "repeats what came before"),
         (_stream_characters, "bytes are not characters"),
+        (_stream_not_cleared, "comes again"),
+        (_stream_without_empty, "one text for each chunk"),
         (_stream_one_text, "one text for each chunk"),
     ],
 }
