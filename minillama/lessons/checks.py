@@ -214,7 +214,7 @@ def check(answer, seed=0):
         with np.errstate(all="ignore"):  # what is not finite is reported, once
             EXERCISES[name].checker(answer, trial)
     except NotStarted:
-        return Report(name, "not started", "Write the function, then run this cell again.")
+        return Report(name, "not started", "It returns nothing yet: write it, with a return, and run this cell again.")
     except Wrong as wrong:
         return Report(name, "wrong", wrong.hint, wrong.evidence, trial.counts)
     return Report(name, "passed", "", counts=trial.counts)
