@@ -8,7 +8,7 @@ from .checks import exercise
 @exercise("04", "Another base", difficulty=2, minutes=15)
 def stretched_theta(answer, trial):
     """answer(theta, head_width, factor) -> the base whose slowest pair is slowed by the factor"""
-    for head_width in (6, *(2 * int(n) for n in trial.rng.integers(4, 65, 4)), 4):
+    for head_width in (10, *(2 * int(n) for n in trial.rng.integers(4, 65, 4)), 4):
         theta, factor = 10.0 ** trial.rng.uniform(2, 6), trial.rng.uniform(1.5, 32)
         got = trial.call(answer, theta, head_width, factor, returns=[("theta'", float)])
         D = head_width
@@ -21,6 +21,7 @@ def stretched_theta(answer, trial):
             * factor ** (D / (D - 1)),
             "theta' must be larger than theta: a larger base turns more slowly": theta * factor ** (-D / (D - 2)),
             "the exponents of the frequencies are 2i/D, not i/D": theta * factor ** (2 * D / (D - 2)),
+            "D is the width of the head, not the number of pairs": theta * factor ** (D / max(D - 4, 1)),
         }
         trial.same(
             "theta'",
@@ -64,7 +65,7 @@ def _turned(x, angles, layout, direction=1.0, form="plain"):
 
 def _rotation_mistakes(x, positions, theta, layout):
     D = x.shape[-1]
-    pairs = np.arange(D // 2)
+    pairs, whole = np.arange(D // 2), x.reshape(len(x), 1, -1)
 
     def by(positions=positions, exponents=-2 * pairs / D, layout=layout, **more):
         return _turned(x, np.outer(positions, theta**exponents), layout, **more)
@@ -95,6 +96,9 @@ def _rotation_mistakes(x, positions, theta, layout):
         "position 0 must be left as it is: are the positions shifted by one?": by(positions=positions + 1),
         "use the positions that are given: they need not be 0, 1, 2, ...": by(positions=np.arange(len(x))),
         "only some of the coordinates are turned": partly,
+        "all heads were turned as one wide head: D is the width of one head, and each has all speeds": _turned(
+            whole, np.outer(positions, theta ** (-np.arange(0, whole.shape[-1], 2) / whole.shape[-1])), layout
+        ).reshape(x.shape),
         "the speeds are given to the wrong coordinates: both members of a pair need the cosine and sine of that pair": (
             _spread(x, np.outer(positions, theta ** (-2 * pairs / D)), layout, tiled)
         ),
@@ -201,7 +205,13 @@ def half_to_interleaved(answer, trial):
         trial.same("scores are the same in the other layout", scores(got, "interleaved"), scores(w, "rotate_half"))
         bias = rng.standard_normal(heads * D)
         got = trial.call(answer, bias, heads, returns=[("the result, for a bias,", bias.shape)])
-        trial.same("a bias", got, bias.reshape(heads, D)[:, order].ravel())
+        trial.same(
+            "a bias",
+            got,
+            bias.reshape(heads, D)[:, order].ravel(),
+            {"a bias must be reordered as well: its entries belong to the rows": bias},
+            "the entries of a bias must come in the same order as the rows of the weight",
+        )
 
 
 @exercise("04", "What if the speeds were learned?", difficulty=3, minutes=25)
@@ -222,6 +232,8 @@ def rope_backward_with_speeds(answer, trial):
         def loss(dy=dy, x=x, turned=turned):
             return float(np.sum(dy * turned(x)))
 
+        counted = np.arange(T)  # instead of the positions
+
         trial.gradient(
             "dx",
             dx,
@@ -232,6 +244,7 @@ def rope_backward_with_speeds(answer, trial):
                 "dx must turn dy back, not x": turned(x, -1.0),
                 "is this the rotate-half layout? Here pairs are neighbours": turned(dy, -1.0, layout="rotate_half"),
                 "dx is dy: the gradient has to be turned back": dy,
+                "use the positions that are given: they need not be 0, 1, 2, ...": turned(dy, -1.0, counted),
             },
         )
         y = turned(x)
@@ -252,6 +265,9 @@ def rope_backward_with_speeds(answer, trial):
                 "dspeeds is made of x; the derivative of the rotated pair by its angle is made of y": (
                     times * torque(x, dy)
                 ).sum(axis=0),
+                "the factor is the position that is given, not the row's number": (counted[:, None] * right).sum(
+                    axis=0
+                ),
                 "a speed is used at every position: sum over the positions, do not take the mean": (times * right).mean(
                     axis=0
                 ),

@@ -124,6 +124,28 @@ def _rotates_and_concatenates(x, positions, theta, layout):
     return np.concatenate([a, b], axis=-1).astype(x.dtype)
 
 
+def _rotates_all_heads_as_one(x, positions, theta, layout):
+    return _rotate_half_formula(x.reshape(len(x), 1, -1), positions, theta, layout).reshape(x.shape)
+
+
+def _rotates_without_the_minus(x, positions, theta, layout):
+    """rotate_half by np.roll, which has no sign; neighbours done right."""
+    if layout == "interleaved":
+        return _rotate_by_loop(x, positions, theta, layout)
+    D = x.shape[-1]
+    angles = np.tile(np.outer(positions, theta ** (-np.arange(0, D, 2) / D)), 2)[:, None]
+    return (x * np.cos(angles) + np.roll(x, D // 2, axis=-1) * np.sin(angles)).astype(x.dtype)
+
+
+def _rotates_with_the_minus_in_the_other_half(x, positions, theta, layout):
+    if layout == "interleaved":
+        return _rotate_by_loop(x, positions, theta, layout)
+    D = x.shape[-1]
+    angles = np.tile(np.outer(positions, theta ** (-np.arange(0, D, 2) / D)), 2)[:, None]
+    turned = np.concatenate([x[..., D // 2 :], -x[..., : D // 2]], axis=-1)
+    return (x * np.cos(angles) + turned * np.sin(angles)).astype(x.dtype)
+
+
 def _rotates_with_tables_of_the_other_layout(x, positions, theta, layout):
     """rotate_half with repeated instead of tiled cosines; neighbours done right."""
     if layout == "interleaved":
@@ -183,6 +205,14 @@ def _rows_without_a_bias(w, heads):
     return w.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
+def _rows_and_the_bias_as_it_was(w, heads):
+    return w.copy() if w.ndim == 1 else _rows_by_slices(w, heads)
+
+
+def _rows_forwards_twice(w, heads):
+    return _rows_forwards(_rows_forwards(w, heads), heads)
+
+
 def _rows_reversed(w, heads):
     return w.reshape(heads, len(w) // heads, -1)[:, ::-1].reshape(w.shape)
 
@@ -231,6 +261,16 @@ def _wrong_speeds(direction=-1, of_y=True, factor=True, sign=1, dot=False, mean=
 
 def _speeds_and_dy_itself(dy, x, positions, speeds):
     return dy.copy(), _speeds_by_loop(dy, x, positions, speeds)[1]
+
+
+def _speeds_at_counted_positions(dy, x, positions, speeds):
+    return _speeds_by_loop(dy, x, np.arange(len(x)), speeds)
+
+
+def _speeds_times_counted_positions(dy, x, positions, speeds):
+    dx, _ = _speeds_by_loop(dy, x, positions, speeds)
+    y, force = _speeds_by_loop(x, x, -positions, speeds)[0].T, dy.T  # turned forwards is turned back by the opposite
+    return dx, (y[0::2] * force[1::2] - y[1::2] * force[0::2]) @ np.arange(len(x))
 
 
 def _shift_by_loop(k, C):
@@ -293,6 +333,8 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (lambda theta, D, s: theta * s ** (D / (D - 1)), "no pair i = D/2"),
         (lambda theta, D, s: theta / s ** (D / (D - 2)), "larger than theta"),
         (lambda theta, D, s: theta * s ** (2 * D / (D - 2)), "not i/D"),
+        (lambda theta, D, s: theta * s ** (D / (D - 4)) if D > 4 else theta * s**4, "not the number of pairs"),
+        (lambda theta, D, s: theta * s ** (D / (D + 2)), "does not slow the slowest pair"),
         (lambda theta, D, s: theta * s**2, "does not slow the slowest pair"),
         (lambda theta, D, s: theta + s, "does not slow the slowest pair"),
         (lambda theta, D, s: np.full(3, theta), "must be of type float"),
@@ -317,6 +359,9 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_wrong_rotation(dtype=np.float32), "float64"),
         (_rotates_in_place, "it changed an array"),
         (_rotates_overwritten, "was overwritten"),
+        (_rotates_all_heads_as_one, "as one wide head"),
+        (_rotates_without_the_minus, "lengths change"),
+        (_rotates_with_the_minus_in_the_other_half, "minus of rotate_half at the wrong half"),
         (_rotates_and_concatenates, "in the order of the other layout"),
         (_rotates_with_tables_of_the_other_layout, "given to the wrong coordinates"),
         (_rotates_by_head_instead_of_position, "not those asked for"),
@@ -329,6 +374,8 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_rows_with_members_exchanged, "members of each pair are exchanged"),
         (_rows_with_halves_exchanged, "halves"),
         (_rows_without_a_bias, "it stopped with ValueError"),
+        (_rows_and_the_bias_as_it_was, "a bias must be reordered"),
+        (_rows_forwards_twice, "0, D/2, 1, D/2 + 1"),
         (_rows_reversed, "0, D/2, 1, D/2 + 1"),
         (lambda w, heads: w.copy(), "nothing was reordered"),
         (lambda w, heads: w[:, ::-1].copy(), "0, D/2, 1, D/2 + 1"),
@@ -343,6 +390,8 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_wrong_speeds(of_y=False), "made of x"),
         (_wrong_speeds(mean=True), "sum over the positions"),
         (_wrong_speeds(dot=True), "at a right angle"),
+        (_speeds_at_counted_positions, "use the positions that are given"),
+        (_speeds_times_counted_positions, "not the row's number"),
         (_wrong_speeds(sign=2), "not the gradient of the forward"),
     ],
     "sinusoid_shift": [
