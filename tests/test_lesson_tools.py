@@ -180,7 +180,7 @@ def test_students_get_no_solution_and_no_output(tmp_path, monkeypatch):
     assert (tmp_path / "student" / "data" / "text.txt").read_text(encoding="utf-8") == "To be"
 
 
-def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch):
+def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
     path = tmp_path / "00-doubling.ipynb"
     long = "import matplotlib.pyplot as plt\n\n" + "\n".join([f"plt.plot([{n}])" for n in range(8)]) + "\nplt.show()"
@@ -194,6 +194,9 @@ def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch):
     assert "hide-input" not in notebooks.tags(made.cells[1]) and "hide-input" in notebooks.tags(made.cells[2])
     with pytest.raises(ValueError, match="no lesson 07"):
         notebooks.paths(["07"])
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path / "elsewhere")
+    assert main(["lint"]) == 1
+    assert "needs a clone" in capsys.readouterr().err
 
 
 def test_grades_of_what_students_hand_in(tmp_path):
