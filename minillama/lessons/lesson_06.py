@@ -10,6 +10,10 @@ from .checks import exercise
 
 FLOAT32 = 1e-4  # tolerance where the input is float32
 _EMPTY_CACHE = "with keys in the cache the outputs are right; look at what happens when it is empty, S = 0"
+_NOT_THE_LOOP = (
+    "o is not what a loop over the heads gives: head h has one softmax, over all keys that its token may read, of q[h] "
+    "with kv head h // (H / K), divided by sqrt(D); the same kv head's values are averaged"
+)
 _LARGE_SCORES = (
     "small scores are right and large ones are not: subtract the largest score of each row before the exponential, "
     "and do not clip"
@@ -111,7 +115,8 @@ def decode_step(answer, trial):
         _cache_is_longer(trial, cache_k, cache_v, past_k, past_v, k, v)
         keys, values = np.concatenate([past_k, k]), np.concatenate([past_v, v])
         expected = _attend(q, keys, values)[0]
-        trial.same("the new token's output", o, expected, _wrong_steps(q, keys, values), tolerance=tolerance)
+        wrong = _wrong_steps(q, keys, values)
+        trial.same("the new token's output", o, expected, wrong, _NOT_THE_LOOP, tolerance=tolerance)
     K, group, T, D = 2, 2, 6, 4
     q, k, v = _random_heads(trial, T, K * group, K, D)
     cache_k = cache_v = np.empty((0, K, D))
@@ -146,7 +151,7 @@ def read_chunk(answer, trial):
         keys, values = np.concatenate([past_k, k]), np.concatenate([past_v, v])
         expected = _attend(q, keys, values)
         wrong = _wrong_chunks(q, keys, values) | _wrong_steps(q, keys, values)
-        trial.same("the outputs of the chunk", o, expected, wrong, tolerance=tolerance)
+        trial.same("the outputs of the chunk", o, expected, wrong, _NOT_THE_LOOP, tolerance=tolerance)
     K, group, D = 2, 2, 4
     cuts = [0, 3, 4, 4 + trial.rng.integers(2, 5), 10]
     q, k, v = _random_heads(trial, cuts[-1], K * group, K, D)
@@ -172,7 +177,7 @@ def cache_bytes(answer, trial):
 
     for bits in (32, 16, 8, 4):
         group, layers, batch = trial.rng.permutation([3, 5, 7])  # forgotten factors must not look alike
-        K, D, context = trial.rng.integers(2, 6), 8 * trial.rng.integers(1, 5), trial.rng.integers(11, 200)
+        K, D, context = 2 ** trial.rng.integers(2, 4), 8 * trial.rng.integers(1, 5), trial.rng.integers(11, 200)
         model = {"dim": int(K * group * D), "layers": int(layers), "heads": int(K * group), "kv_heads": int(K)}
         right = int(2 * layers * batch * context * K * D * bits // 8)
         got = count(model, context, batch, bits)

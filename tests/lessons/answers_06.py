@@ -247,6 +247,13 @@ def softmax_by_one_maximum(s):
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def step_with_values_in_another_order(q, k, v, cache_k, cache_v):
+    new_k, new_v = np.concatenate([cache_k, k[None]]), np.concatenate([cache_v, v[None]])
+    keys, values = np.repeat(new_k, len(q) // len(k), 1), np.tile(new_v, (1, len(q) // len(k), 1))
+    p = softmax(np.einsum("hd,shd->hs", q, keys) / q.shape[1] ** 0.5)
+    return np.einsum("hs,shd->hd", p, values), new_k, new_v
+
+
 def step_by_streaming(q, k, v, cache_k, cache_v):
     """The online softmax of lesson 05: one key at a time."""
     new_k, new_v = np.insert(cache_k, len(cache_k), k, axis=0), np.insert(cache_v, len(cache_v), v, axis=0)
@@ -426,16 +433,18 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_step(front=True), "at the end of the cache"),
         (_step(swap=True), "swapped"),
         (_step(own=True), "itself only"),
-        (_step(axis=0), "does not hold"),
+        (_step(axis=0), "one softmax"),
         (_step(shifted=False), "exponential of a large number"),
         (step_overwrites, "changed an array"),
         (step_keeps_old_cache, "must have shape"),
         (step_caches_the_query, "nothing else"),
         (step_caches_keys_twice, "swapped"),
-        (step_doubles_own, "the new token's output does not hold"),
+        (step_doubles_own, "one softmax"),
+        (step_with_values_in_another_order, "one softmax"),
+        (_step(scale=lambda q: q.shape[1] ** 0.5), "one softmax"),
         (step_by_tile_when_empty, "when it is empty"),
         (_step_with(softmax_clipped), "do not clip"),
-        (_step_with(softmax_of_all), "the new token's output does not hold"),
+        (_step_with(softmax_of_all), "one softmax"),
         (_step_with(softmax_by_one_maximum), "not finite"),
         (_step_with(softmax, groups_first=False), "h % K"),
     ],
@@ -446,12 +455,12 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_chunk(all_so_far, scale=lambda q: 1), "not divided by sqrt(D)"),
         (_chunk(all_so_far, tile=True), "h % K"),
         (_chunk(all_so_far, front=True), "at the end of the cache"),
-        (chunk_masked_with_zeros, "does not hold"),
-        (chunk_appends_late, "does not hold"),
-        (chunk_off_by_one, "does not hold"),
+        (chunk_masked_with_zeros, "one softmax"),
+        (chunk_appends_late, "one softmax"),
+        (chunk_off_by_one, "one softmax"),
         (chunk_unmasked_when_empty, "when it is empty"),
         (_chunk(chunk_strict), "reads its own key"),
-        (_chunk(chunk_reads_itself_only), "the outputs of the chunk does not hold"),
+        (_chunk(chunk_reads_itself_only), "one softmax"),
         (chunk_without_maximum, "exponential of a large number"),
     ],
     "cache_bytes": [
@@ -467,5 +476,6 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (bytes_divided_first, "bits // 8 is 0"),
         (bytes_in_32_bits, "ends at 2³¹"),
         (bytes_of_wide_heads, "each dim / heads wide"),
+        (_bytes(lambda model, *_: model["heads"] / model["kv_heads"] ** 2), "does not hold"),
     ],
 }
