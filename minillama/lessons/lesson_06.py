@@ -9,6 +9,15 @@ from ..sizes import cache_bytes_per_token
 from .checks import exercise
 
 FLOAT32 = 1e-4  # tolerance where the input is float32
+_EMPTY_CACHE = "with keys in the cache the outputs are right; look at what happens when it is empty, S = 0"
+_NOT_THE_LOOP = (
+    "o is not what a loop over the heads gives: head h has one softmax, over all keys that its token may read, of q[h] "
+    "with kv head h // (H / K), divided by sqrt(D); the same kv head's values are averaged"
+)
+_LARGE_SCORES = (
+    "small scores are right and large ones are not: subtract the largest score of each row before the exponential, "
+    "and do not clip"
+)
 
 
 @exercise("06", "Split the columns into heads", difficulty=1, minutes=5)
@@ -39,7 +48,6 @@ def split_heads(answer, trial):
             },
             "a head does not have the numbers that it should: head h of token t is x[b, t, h D : (h + 1) D]",
         )
-        trial.same("put side by side again, the heads are x", got.swapaxes(1, 2).reshape(x.shape), x)
 
 
 @exercise("06", "The gradient of a shared key/value head", difficulty=2, minutes=10)
@@ -107,7 +115,8 @@ def decode_step(answer, trial):
         _cache_is_longer(trial, cache_k, cache_v, past_k, past_v, k, v)
         keys, values = np.concatenate([past_k, k]), np.concatenate([past_v, v])
         expected = _attend(q, keys, values)[0]
-        trial.same("the new token's output", o, expected, _wrong_steps(q, keys, values), tolerance=tolerance)
+        wrong = _wrong_steps(q, keys, values)
+        trial.same("the new token's output", o, expected, wrong, _NOT_THE_LOOP, tolerance=tolerance)
     K, group, T, D = 2, 2, 6, 4
     q, k, v = _random_heads(trial, T, K * group, K, D)
     cache_k = cache_v = np.empty((0, K, D))
@@ -115,10 +124,12 @@ def decode_step(answer, trial):
     for t in range(T):
         o, cache_k, cache_v = step(q[t], k[t], v[t], cache_k, cache_v)
         outputs.append(o)
-    trial.same("token by token from an empty cache, as the whole text at once", outputs, _attend(q, k, v))
+    trial.same(
+        "token by token from an empty cache, as the whole text at once", outputs, _attend(q, k, v), None, _EMPTY_CACHE
+    )
     big, _, _ = step(1e4 * q[0], k[0], v[0], k[1:], v[1:])
     expected = _attend(1e4 * q[:1], np.concatenate([k[1:], k[:1]]), np.concatenate([v[1:], v[:1]]))[0]
-    trial.same("scores in the thousands", big, expected)
+    trial.same("scores in the thousands", big, expected, None, _LARGE_SCORES)
 
 
 @exercise("06", "Several tokens, with the cache", difficulty=3, minutes=20)
@@ -140,7 +151,7 @@ def read_chunk(answer, trial):
         keys, values = np.concatenate([past_k, k]), np.concatenate([past_v, v])
         expected = _attend(q, keys, values)
         wrong = _wrong_chunks(q, keys, values) | _wrong_steps(q, keys, values)
-        trial.same("the outputs of the chunk", o, expected, wrong, tolerance=tolerance)
+        trial.same("the outputs of the chunk", o, expected, wrong, _NOT_THE_LOOP, tolerance=tolerance)
     K, group, D = 2, 2, 4
     cuts = [0, 3, 4, 4 + trial.rng.integers(2, 5), 10]
     q, k, v = _random_heads(trial, cuts[-1], K * group, K, D)
@@ -149,9 +160,11 @@ def read_chunk(answer, trial):
     for start, stop in zip(cuts, cuts[1:], strict=False):
         o, cache_k, cache_v = read(q[start:stop], k[start:stop], v[start:stop], cache_k, cache_v)
         outputs.append(o)
-    trial.same(
-        "chunk by chunk from an empty cache, as the whole text at once", np.concatenate(outputs), _attend(q, k, v)
-    )
+    together = np.concatenate(outputs)
+    expected = _attend(q, k, v)
+    trial.same("chunk by chunk from an empty cache, as the whole text at once", together, expected, None, _EMPTY_CACHE)
+    big, _, _ = read(1e4 * q[3:], k[3:], v[3:], k[:3], v[:3])
+    trial.same("scores in the thousands", big, _attend(1e4 * q[3:], k, v), None, _LARGE_SCORES)
 
 
 @exercise("06", "Count the bytes of a cache", difficulty=1, minutes=10)
@@ -164,18 +177,23 @@ def cache_bytes(answer, trial):
 
     for bits in (32, 16, 8, 4):
         group, layers, batch = trial.rng.permutation([3, 5, 7])  # forgotten factors must not look alike
-        K, D, context = trial.rng.integers(2, 6), 8 * trial.rng.integers(1, 5), trial.rng.integers(11, 200)
+        K, D, context = 2 ** trial.rng.integers(2, 4), 8 * trial.rng.integers(1, 5), trial.rng.integers(11, 200)
         model = {"dim": int(K * group * D), "layers": int(layers), "heads": int(K * group), "kv_heads": int(K)}
         right = int(2 * layers * batch * context * K * D * bits // 8)
         got = count(model, context, batch, bits)
-        trial.same("bytes of a random model", got, right, _wrong_bytes(right, layers, batch, context, K, group, bits))
+        wrong = _wrong_bytes(right, layers, batch, context, K, group, bits)
+        if bits == 4:
+            wrong["bits // 8 is 0 for 4 bits: divide the whole product by 8, at the very end"] = 0
+        trial.same("bytes of a random model", got, right, wrong)
     model = {"dim": 24, "layers": 3, "heads": 6, "kv_heads": 2}
     cache = KVCache(Config(vocab_size=9, context=100, **model), batch_size=5, room=100)
     got = count(model, 100, 5, 32)
     trial.same("what the arrays of minillama.memory.KVCache take", got, cache.keys.nbytes + cache.values.nbytes)
     config = PRESETS["llama-2-70b"]
     model = {name: getattr(config, name) for name in model}
-    trial.same("Llama 2 70B, 4,096 tokens", count(model, 4096, 1, 16), 4096 * cache_bytes_per_token(config, 2))
+    expected = 4096 * cache_bytes_per_token(config, 2)
+    overflow = "small models are right, a large one is not: an int32 ends at 2³¹; use Python's ints, or int64"
+    trial.same("Llama 2 70B, 4,096 tokens", count(model, 4096, 1, 16), expected, None, overflow)
 
 
 def _wrong_bytes(right, layers, batch, context, K, group, bits):

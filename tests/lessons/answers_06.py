@@ -112,6 +112,28 @@ def group_squared(dk, kv_heads):
     return sum_by_reshape(dk, kv_heads) / np.sqrt(dk.shape[2] // kv_heads).astype(dk.dtype)
 
 
+def group_mean_of_one(dk, kv_heads):
+    return group_mean(dk, kv_heads) if kv_heads == 1 else sum_by_reshape(dk, kv_heads)
+
+
+def group_float64(dk, kv_heads):
+    B, T, H, D = dk.shape
+    out = np.zeros((B, T, kv_heads, D))
+    for h in range(H):
+        out[:, :, h // (H // kv_heads)] += dk[:, :, h]
+    return out
+
+
+def group_running_total(dk, kv_heads):
+    group = dk.shape[2] // kv_heads
+    return np.cumsum(dk, axis=2)[:, :, group - 1 :: group]
+
+
+def sum_by_running_total(dk, kv_heads):
+    totals = group_running_total(dk, kv_heads)
+    return np.diff(totals, axis=2, prepend=np.zeros_like(totals[:, :, :1]))
+
+
 def group_twice(dk, kv_heads):
     return sum_by_reshape(dk, kv_heads) * (dk.shape[2] // kv_heads)
 
@@ -190,9 +212,68 @@ def step_caches_keys_twice(q, k, v, cache_k, cache_v):
 
 
 def step_doubles_own(q, k, v, cache_k, cache_v):
-    twice_k, twice_v = np.concatenate([cache_k, k[None]]), np.concatenate([cache_v, v[None]])
-    o, _, _ = step_by_loop(q, k, v, twice_k, twice_v)
-    return o, twice_k, twice_v
+    new_k, new_v = np.concatenate([cache_k, k[None]]), np.concatenate([cache_v, v[None]])
+    return step_by_loop(q, k, v, new_k, new_v)[0], new_k, new_v  # appends once more
+
+
+def step_by_tile_when_empty(q, k, v, cache_k, cache_v):
+    o, new_k, new_v = step_by_groups(q, k, v, cache_k, cache_v)
+    return o if len(cache_k) else np.tile(v, (len(q) // len(k), 1)), new_k, new_v
+
+
+def _step_with(softmax, groups_first=True):
+    def step(q, k, v, cache_k, cache_v):
+        (H, D), (K, _) = q.shape, k.shape
+        cache_k, cache_v = np.concatenate([cache_k, k[None]]), np.concatenate([cache_v, v[None]])
+        grouped = q.reshape(K, H // K, D) if groups_first else q.reshape(H // K, K, D).swapaxes(0, 1)
+        o = softmax(grouped @ cache_k.transpose(1, 2, 0) / D**0.5) @ cache_v.swapaxes(0, 1)
+        return (o if groups_first else o.swapaxes(0, 1)).reshape(H, D), cache_k, cache_v
+
+    return step
+
+
+def softmax_clipped(s):
+    e = np.exp(np.clip(s, -50, 50))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_of_all(s):
+    e = np.exp(s - s.max())
+    return e / e.sum()
+
+
+def softmax_by_one_maximum(s):
+    e = np.exp(s - s.max())
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def step_with_values_in_another_order(q, k, v, cache_k, cache_v):
+    new_k, new_v = np.concatenate([cache_k, k[None]]), np.concatenate([cache_v, v[None]])
+    keys, values = np.repeat(new_k, len(q) // len(k), 1), np.tile(new_v, (1, len(q) // len(k), 1))
+    p = softmax(np.einsum("hd,shd->hs", q, keys) / q.shape[1] ** 0.5)
+    return np.einsum("hs,shd->hd", p, values), new_k, new_v
+
+
+def step_by_streaming(q, k, v, cache_k, cache_v):
+    """The online softmax of lesson 05: one key at a time."""
+    new_k, new_v = np.insert(cache_k, len(cache_k), k, axis=0), np.insert(cache_v, len(cache_v), v, axis=0)
+    (H, D), group = q.shape, len(q) // len(k)
+    highest, total, o = np.full((H, 1), -np.inf, q.dtype), np.zeros((H, 1), q.dtype), np.zeros_like(q)
+    for key, value in zip(new_k, new_v, strict=True):
+        s = np.sum(q * key.repeat(group, 0), axis=1, keepdims=True) / D**0.5
+        before, highest = highest, np.maximum(highest, s)
+        total = total * np.exp(before - highest) + np.exp(s - highest)
+        o = o * np.exp(before - highest) + np.exp(s - highest) * value.repeat(group, 0)
+    return o / total, new_k, new_v
+
+
+def step_out_of_order(q, k, v, cache_k, cache_v):
+    """Views that are not contiguous, and heads in the last axis while it computes."""
+    new_k = np.append(cache_k, k[None], axis=0).transpose(1, 2, 0)  # (K, D, S + 1)
+    new_v = np.append(cache_v, v[None], axis=0).transpose(1, 2, 0)
+    group = len(q) // len(k)
+    o = [new_v[h // group] @ softmax(q[h] @ new_k[h // group] / len(q[h]) ** 0.5) for h in range(len(q))]
+    return np.stack(o, axis=1).T, new_k.transpose(2, 0, 1), new_v.transpose(2, 0, 1)
 
 
 def chunk_by_steps(q, k, v, cache_k, cache_v):
@@ -238,6 +319,35 @@ def chunk_appends_late(q, k, v, cache_k, cache_v):
     return o, np.concatenate([cache_k, k]), np.concatenate([cache_v, v])
 
 
+def chunk_unmasked_when_empty(q, k, v, cache_k, cache_v):
+    mask = all_so_far if len(cache_k) else lambda T, S: np.ones((T, S), bool)
+    return _chunk(mask)(q, k, v, cache_k, cache_v)
+
+
+def chunk_strict(T, S):
+    return np.tri(T, S, S - T - 1, dtype=bool) | (np.arange(S) == 0)
+
+
+def chunk_reads_itself_only(T, S):
+    return (np.arange(S) < S - T) | (np.arange(S) == np.arange(S - T, S)[:, None])
+
+
+def chunk_without_maximum(q, k, v, cache_k, cache_v):
+    new_k, new_v = np.concatenate([cache_k, k]), np.concatenate([cache_v, v])
+    keys, values = (np.repeat(x, q.shape[1] // k.shape[1], 1) for x in (new_k, new_v))
+    e = np.exp(np.einsum("thd,shd->hts", q, keys) / q.shape[2] ** 0.5) * all_so_far(len(q), len(new_k))
+    return np.einsum("hts,shd->thd", e.astype(q.dtype) / e.sum(axis=2, keepdims=True), values), new_k, new_v
+
+
+def chunk_with_a_large_number(q, k, v, cache_k, cache_v):
+    """Masks by adding a large negative number, in the shape of the scores (T, H, S + T)."""
+    new_k, new_v = np.append(cache_k, k, axis=0), np.append(cache_v, v, axis=0)
+    keys, values = (np.repeat(x, q.shape[1] // k.shape[1], 1) for x in (new_k, new_v))
+    future = np.triu(np.ones((len(q), len(new_k)), q.dtype), k=len(cache_k) + 1)
+    scores = np.einsum("thd,shd->ths", q, keys) / q.shape[2] ** 0.5 - 1e30 * future[:, None]
+    return np.einsum("ths,shd->thd", softmax(scores), values), new_k, new_v
+
+
 def chunk_off_by_one(q, k, v, cache_k, cache_v):
     return _chunk(lambda T, S: np.tril(np.ones((T, S), bool), k=S - T + 1))(q, k, v, cache_k, cache_v)
 
@@ -260,6 +370,22 @@ def bytes_by_layers(model, context, batch, bits):
     return total // 8
 
 
+def bytes_in_32_bits(model, context, batch, bits):
+    with np.errstate(all="ignore"):
+        shape = 2, model["layers"], batch, context, model["kv_heads"], model["dim"] // model["heads"], bits
+        return int(np.prod(shape, dtype=np.int32)) // 8
+
+
+def bytes_divided_first(model, context, batch, bits):
+    width = model["dim"] // model["heads"]
+    return 2 * model["layers"] * model["kv_heads"] * width * context * batch * (bits // 8)
+
+
+def bytes_of_wide_heads(model, context, batch, bits):
+    width = model["dim"] // model["kv_heads"]
+    return 2 * model["layers"] * model["kv_heads"] * width * context * batch * bits // 8
+
+
 def _bytes(factor):
     return lambda model, context, batch, bits: int(
         bytes_in_a_line(model, context, batch, bits) * factor(model, context, batch, bits)
@@ -268,9 +394,9 @@ def _bytes(factor):
 
 RIGHT = {  # exercise -> list of functions
     "split_heads": [split_by_reshape, split_by_slices, split_by_columns_first, split_by_loop],
-    "shared_head_gradient": [sum_by_reshape, sum_by_loop, sum_by_add_reduceat, sum_by_matrix],
-    "decode_step": [step_by_loop, step_by_repeat, step_by_groups, _step()],
-    "read_chunk": [chunk_by_steps, _chunk(all_so_far), chunk_causal_by_positions],
+    "shared_head_gradient": [sum_by_reshape, sum_by_loop, sum_by_add_reduceat, sum_by_matrix, sum_by_running_total],
+    "decode_step": [step_by_loop, step_by_repeat, step_by_groups, _step(), step_by_streaming, step_out_of_order],
+    "read_chunk": [chunk_by_steps, _chunk(all_so_far), chunk_causal_by_positions, chunk_with_a_large_number],
     "cache_bytes": [bytes_in_a_line, bytes_by_array, bytes_by_layers],
 }
 WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
@@ -293,6 +419,9 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (group_without_sum, "must have shape"),
         (group_squared, "not the gradient"),
         (group_twice, "not the gradient"),
+        (group_running_total, "not the gradient"),
+        (group_mean_of_one, "with one kv head everything is does not hold"),
+        (group_float64, "dtype of the input"),
     ],
     "decode_step": [
         (_step(append=False), "before you attend"),
@@ -304,12 +433,20 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_step(front=True), "at the end of the cache"),
         (_step(swap=True), "swapped"),
         (_step(own=True), "itself only"),
-        (_step(axis=0), "does not hold"),
+        (_step(axis=0), "one softmax"),
         (_step(shifted=False), "exponential of a large number"),
         (step_overwrites, "changed an array"),
         (step_keeps_old_cache, "must have shape"),
         (step_caches_the_query, "nothing else"),
         (step_caches_keys_twice, "swapped"),
+        (step_doubles_own, "one softmax"),
+        (step_with_values_in_another_order, "one softmax"),
+        (_step(scale=lambda q: q.shape[1] ** 0.5), "one softmax"),
+        (step_by_tile_when_empty, "when it is empty"),
+        (_step_with(softmax_clipped), "do not clip"),
+        (_step_with(softmax_of_all), "one softmax"),
+        (_step_with(softmax_by_one_maximum), "not finite"),
+        (_step_with(softmax, groups_first=False), "h % K"),
     ],
     "read_chunk": [
         (_chunk(lambda T, S: np.ones((T, S), bool)), "there is no mask"),
@@ -318,9 +455,13 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_chunk(all_so_far, scale=lambda q: 1), "not divided by sqrt(D)"),
         (_chunk(all_so_far, tile=True), "h % K"),
         (_chunk(all_so_far, front=True), "at the end of the cache"),
-        (chunk_masked_with_zeros, "does not hold"),
-        (chunk_appends_late, "does not hold"),
-        (chunk_off_by_one, "does not hold"),
+        (chunk_masked_with_zeros, "one softmax"),
+        (chunk_appends_late, "one softmax"),
+        (chunk_off_by_one, "one softmax"),
+        (chunk_unmasked_when_empty, "when it is empty"),
+        (_chunk(chunk_strict), "reads its own key"),
+        (_chunk(chunk_reads_itself_only), "one softmax"),
+        (chunk_without_maximum, "exponential of a large number"),
     ],
     "cache_bytes": [
         (_bytes(lambda model, *_: 1 / 2), "factor 2"),
@@ -332,5 +473,9 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_bytes(lambda model, *_: model["heads"] / model["kv_heads"] / 2), "only of the key/value heads"),
         (lambda *given: bytes_in_a_line(*given) / 1, "must be of type int"),
         (_bytes(lambda model, *_: 4 / 3), "does not hold"),
+        (bytes_divided_first, "bits // 8 is 0"),
+        (bytes_in_32_bits, "ends at 2³¹"),
+        (bytes_of_wide_heads, "each dim / heads wide"),
+        (_bytes(lambda model, *_: model["heads"] / model["kv_heads"] ** 2), "does not hold"),
     ],
 }
