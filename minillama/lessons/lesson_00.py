@@ -9,7 +9,7 @@ from .checks import Wrong, exercise
 def windows(answer, trial):
     """answer(tokens, T, offset) -> ids (B, T), targets (B, T): all whole windows from offset on."""
     for case in range(6):
-        T, B, offset = (int(n) for n in trial.rng.integers((2, 2, 1), (6, 5, 5)))
+        T, B, offset = (int(n) for n in trial.rng.integers((2, 3, 1), (6, 6, 5)))
         B += B == T  # a transposed answer shows in its shape
         spare = 0 if case == 0 else int(trial.rng.integers(T))  # 0: the last target is the last token of the stream
         tokens = trial.rng.permutation(1000)[: offset + B * T + 1 + spare]  # all different: a mistake cannot hide
