@@ -96,7 +96,7 @@ def _around_the_model(d, badge, here):
         d,
         badge,
         54.5,
-        92,
+        95,
         "sampling: draw a token from\nthe logits, append it, go on",
         "grey",
         31,
@@ -105,7 +105,7 @@ def _around_the_model(d, badge, here):
         "13",
         size=8,
     )
-    d.arrow(sample, (_STREAM + 11, 94), colour="grey")
+    d.arrow(sample, (_STREAM + 11, 95), colour="grey")
     step = _box(d, badge, x, 25, "backpropagation:\na gradient for every\nparameter", "orange", width, 11, "02")
     optimizer = _box(d, badge, x, 43, "AdamW: a small step\nfor every parameter", "orange", width, 9, "09")
     d.arrow((71, 12.5), step, colour="orange", dashed=True, bend=0.25)

@@ -9,14 +9,14 @@ from .checks import Wrong, exercise
 def windows(answer, trial):
     """answer(tokens, T, offset) -> ids (B, T), targets (B, T): all whole windows from offset on."""
     for case in range(6):
-        T, B, offset = (int(n) for n in trial.rng.integers((2, 2, 1), (6, 5, 5)))
+        T, B, offset = (int(n) for n in trial.rng.integers((2, 3, 1), (6, 6, 5)))
         B += B == T  # a transposed answer shows in its shape
         spare = 0 if case == 0 else int(trial.rng.integers(T))  # 0: the last target is the last token of the stream
         tokens = trial.rng.permutation(1000)[: offset + B * T + 1 + spare]  # all different: a mistake cannot hide
         ids, targets = trial.call(answer, tokens, T, offset, returns=[("ids", np.ndarray), ("targets", np.ndarray)])
         places = offset + T * np.arange(B)[:, None] + np.arange(T)
-        _number_of_windows("ids", ids, tokens, T, offset, B)
-        _number_of_windows("targets", targets, tokens, T, offset, B)
+        _number_of_windows("ids", ids, tokens, places, offset)
+        _number_of_windows("targets", targets, tokens, places + 1, offset)
         trial.same(
             "a window of ids is T tokens of the stream",
             ids,
@@ -27,6 +27,9 @@ def windows(answer, trial):
                 "the windows are T + 1 apart, so that one token of each is never predicted: they overlap by the token "
                 "that is the target of one and the input of the next": tokens[_clipped(places, tokens, offset, T + 1)],
                 "ids are shifted, and targets are not: the target is the token after the input": tokens[places + 1],
+                "neighbours of the stream stand in a column: they belong side by side, in a row": tokens[
+                    offset + np.arange(B)[:, None] + B * np.arange(T)
+                ],
             },
             "ids must be tokens[offset], tokens[offset + 1], ... in windows of T",
         )
@@ -50,7 +53,8 @@ def windows(answer, trial):
         trial.same("no token is predicted twice", np.unique(targets).size, B * T)
 
 
-def _number_of_windows(name, got, tokens, T, offset, B):
+def _number_of_windows(name, got, tokens, places, offset):
+    B, T = places.shape
     if got.shape == (B, T):
         return
     evidence = f"{len(tokens)} tokens, T = {T}, offset = {offset}: expected shape {(B, T)}, got {got.shape}"
@@ -63,6 +67,9 @@ def _number_of_windows(name, got, tokens, T, offset, B):
     if got.ndim == 2 and got.shape[1] == T and got.shape[0] > B + 1:
         raise Wrong(f"{name} has too many windows: they overlap; the next one begins T tokens later", evidence)
     if got.ndim == 2 and got.shape[0] < B:
+        if got.shape[1] == T and np.array_equal(got, tokens[places[: len(got)]]):
+            hint = f"{name} has {len(got)} windows, and {B} are whole: B windows need B T + 1 tokens from the offset on"
+            raise Wrong(f"{hint}, not (B + 1) T", evidence)
         raise Wrong(
             f"{name} has {got.shape[0]} windows, and {B} are whole: they begin T tokens apart, not T + 1 apart, as "
             f"the last target of one is the first input of the next",
@@ -143,8 +150,12 @@ def log_softmax(answer, trial):
         mistakes = {
             "this is the softmax: its logarithm is missing": np.exp(expected),
             "the sign: the logarithm of a probability is negative": -expected,
-            "this is the loss's denominator only, or z minus the largest: subtract log(sum(exp(z))) from z": z
+            "this is z minus the largest only: the logarithm of the sum of exponentials is still to be subtracted": z
             - z.max(axis=-1, keepdims=True),
+            "this is the logarithm of the denominator: subtract it from z": z - expected,
+            "the largest logit is subtracted from z only: it has to leave the exponential too": (
+                expected - z.max(axis=-1, keepdims=True)
+            ),
             "the sum is over all of the array: each row is a distribution of its own (axis=-1)": z
             - np.log(np.exp(z).sum()),
             "the logarithm has base 2: losses are in nats, with the natural logarithm": expected / np.log(2),
@@ -181,19 +192,26 @@ def log_softmax(answer, trial):
 
 
 def _large(answer, trial):
-    added = (
-        "it takes the logarithm of the softmax, with something added to avoid log(0), which then is the answer: the "
+    replaced = (
+        "a small probability was replaced, or the logits were clipped, to avoid log(0) or inf. There is no need to: "
+        "exp(-800) is 0 as a float, but its logarithm is -800"
     )
-    added += "logarithm of exp(-800) is -800"
     rows = trial.rng.normal(size=(3, 6)) + np.array([[0.0], [1000.0], [-1000.0]])
-    hint = "not stable: exp(1000) is inf, and exp(-1000) is 0, whose logarithm is -inf. Subtract from each row its own "
-    y = _finite(answer, trial, rows, hint + "largest logit first; the largest of the whole array does not do")
+    hint = (
+        "not stable: exp(1000) is inf, and exp(-1000) is 0, whose logarithm is -inf. Subtract from each row its own "
+        "largest logit first; the largest of the whole array does not do"
+    )
+    y = _finite(answer, trial, rows, hint)
     what = "logits near 1000 and -1000 in one batch"
-    trial.same(what, y, _log_softmax(rows), otherwise=added, tolerance=1e-9)
-    row = np.array([[0.0, trial.rng.uniform(800, 900), 0.0]])
-    hint = "not stable: it takes the logarithm of the softmax, and exp(-800) is 0. Keep the difference z - log(sum)"
+    trial.same(what, y, _log_softmax(rows), otherwise=replaced, tolerance=1e-9)
+    row = np.zeros((1, 6))
+    row[0, trial.rng.integers(6)] = trial.rng.uniform(1000, 1200)
+    hint = (
+        "not stable: subtract the largest logit, not the mean or another number; and do not take the logarithm of the "
+        "softmax, as exp(-1000) is 0. Keep the difference z - log(sum)"
+    )
     y = _finite(answer, trial, row, hint)
-    trial.same("a logit 800 below the largest", y, _log_softmax(row), otherwise=added, tolerance=1e-9)
+    trial.same("logits 1000 below the largest", y, _log_softmax(row), otherwise=replaced, tolerance=1e-9)
 
 
 def _finite(answer, trial, z, hint):
@@ -211,10 +229,12 @@ def _log_softmax(z):
 @exercise("00", "A bigram that falls back on the unigram", difficulty=2, minutes=20)
 def interpolated_bigram(answer, trial):
     """answer(tokens, V, weight) -> (V, V): row i is weight p(j | i) + (1 - weight) p(j); if i has no successor p(j)."""
-    for _ in range(5):
+    for case in range(6):
         V, weight = int(trial.rng.integers(4, 8)), float(trial.rng.uniform(0.55, 0.95))
         tokens = trial.rng.choice(V - 1, size=40, p=trial.rng.dirichlet(np.ones(V - 1) * 3))
-        tokens = np.concatenate([tokens, np.repeat(tokens[:1], 4), [V - 1]])  # V - 1 is the last token and the only one
+        # Nothing follows V - 1: it is the last token and the only one, or does not occur at all.
+        last = tokens[:1] if case % 2 else [V - 1]
+        tokens = np.concatenate([tokens, np.repeat(tokens[:1], 4), last])
         C = np.zeros((V, V))
         np.add.at(C, (tokens[:-1], tokens[1:]), 1)
         unigram = np.bincount(tokens, minlength=V) / len(tokens)
@@ -224,6 +244,7 @@ def interpolated_bigram(answer, trial):
         once[tokens[:-1], tokens[1:]] += 1
         seen = C.sum(axis=1, keepdims=True)
         bigram = C / np.where(seen == 0, 1, seen)
+        occurs = np.maximum(1, np.bincount(tokens, minlength=V))[:, None]
         uniform_rows = np.where(seen > 0, expected, 1 / V)
         mistakes = {
             "pairs are counted once only: C[a, b] += 1 with arrays a and b adds 1 to a place even if it stands there "
@@ -235,6 +256,15 @@ def interpolated_bigram(answer, trial):
             * C
             / np.maximum(1, C.sum(axis=0))
             + (1 - weight) * unigram,
+            "columns are divided by the sums of rows: without keepdims=True the sums have shape (V,), and NumPy takes "
+            "them for a row": np.where(
+                seen > 0, weight * C / np.maximum(1, seen[:, 0]) + (1 - weight) * unigram, unigram
+            ),
+            "p(j) runs down the columns: j is the column, so the unigram is the same in each row": np.where(
+                seen > 0, weight * bigram + (1 - weight) * unigram[:, None], unigram
+            ),
+            "a row is divided by how often its token occurs: the last token of all has no successor, so divide by the "
+            "number of pairs": np.where(seen > 0, weight * C / occurs + (1 - weight) * unigram, unigram),
             "the weight belongs to the bigram, and 1 - weight to the unigram": _interpolated(C, unigram, 1 - weight),
             "the row of a token that nothing followed adds up to 1 - weight: there the unigram has to stand alone": (
                 weight * bigram + (1 - weight) * unigram

@@ -29,6 +29,22 @@ def windows_places(tokens, T, offset):
     return tokens[places], tokens[places + 1]
 
 
+def windows_views(tokens, T, offset):
+    """Two views of one array, not contiguous, in a list."""
+    view = np.lib.stride_tricks.sliding_window_view(tokens[offset:], T + 1)[::T]
+    return [view[:, :-1], view[:, 1:]]
+
+
+def windows_last_lost(tokens, T, offset):
+    B = (len(tokens) - offset - 1) // T - 1
+    return tokens[offset:][: B * T].reshape(B, T), tokens[offset + 1 :][: B * T].reshape(B, T)
+
+
+def windows_columns(tokens, T, offset):
+    ids, targets = windows_reshape(tokens, T, offset)
+    return ids.reshape(T, -1).T, targets.reshape(T, -1).T
+
+
 def windows_leak(tokens, T, offset):
     ids, _ = windows_reshape(tokens, T, offset)
     return ids, ids.copy()
@@ -107,6 +123,10 @@ def bits_loop(losses, text):
     return bits / sum(1 for _ in text.encode())
 
 
+def bits_zero_dimensions(losses, text):
+    return np.array(losses.sum() * math.log2(math.e) / len(text.encode()))
+
+
 def bits_characters(losses, text):
     return losses.sum() / math.log(2) / len(text)
 
@@ -155,6 +175,35 @@ def log_softmax_rows(logits):
         top = max(row)
         result[n] = row - top - np.log(np.exp(row - top).sum())
     return result.reshape(logits.shape)
+
+
+def log_softmax_einsum(logits):
+    largest = np.max(logits, -1)[..., None]
+    return logits - (largest + np.log(np.einsum("...v->...", np.exp(logits - largest))[..., None]))
+
+
+def log_softmax_mean_shift(logits):
+    """Shifts by the mean: not stable where one logit is far above the others."""
+    z = logits - logits.mean(axis=-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+
+
+def log_softmax_clipped_logits(logits):
+    z = np.clip(logits, -80, 80)
+    return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+
+
+def log_softmax_denominator(logits):
+    return np.logaddexp.reduce(logits, axis=-1, keepdims=True) + np.zeros_like(logits)
+
+
+def log_softmax_shifted_twice(logits):
+    largest = logits.max(axis=-1, keepdims=True)
+    return logits - largest - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def log_softmax_only_shift(logits):
+    return logits - logits.max(axis=-1, keepdims=True)
 
 
 def log_softmax_first_axis(logits):
@@ -244,6 +293,53 @@ def interpolated_flat(tokens, V, weight):
     return weight * counts / counts.sum(axis=1)[:, None] + (1 - weight) * unigram[None, :]
 
 
+def interpolated_histogram(tokens, V, weight):
+    edges = np.arange(V + 1) - 0.5
+    counts = np.histogram2d(tokens[:-1], tokens[1:], bins=[edges, edges])[0]
+    unigram = np.histogram(tokens, bins=edges)[0] / tokens.size
+    with np.errstate(invalid="ignore"):
+        bigram = counts / counts.sum(axis=1, keepdims=True)
+    return np.where(np.isnan(bigram), unigram, weight * bigram + (1 - weight) * unigram)
+
+
+def _counts(tokens, V):
+    one_hot = np.eye(V)[tokens]
+    counts = one_hot[:-1].T @ one_hot[1:]
+    return counts, counts.sum(axis=1), one_hot.mean(axis=0)
+
+
+def interpolated_no_keepdims(tokens, V, weight):
+    counts, total, unigram = _counts(tokens, V)
+    mixed = weight * counts / np.where(total > 0, total, 1) + (1 - weight) * unigram
+    return np.where(total[:, None] > 0, mixed, unigram)
+
+
+def interpolated_unigram_down(tokens, V, weight):
+    counts, total, unigram = _counts(tokens, V)
+    mixed = weight * counts / np.where(total > 0, total, 1)[:, None] + (1 - weight) * unigram[:, None]
+    return np.where(total[:, None] > 0, mixed, unigram)
+
+
+def interpolated_by_occurrence(tokens, V, weight):
+    """Divides by how often a token occurs, which is one too many for the last token of all."""
+    counts, total, unigram = _counts(tokens, V)
+    mixed = weight * counts / np.maximum(np.bincount(tokens, minlength=V), 1)[:, None] + (1 - weight) * unigram
+    return np.where(total[:, None] > 0, mixed, unigram)
+
+
+def interpolated_no_minlength(tokens, V, weight):
+    counts, total, _ = _counts(tokens, V)
+    unigram = np.bincount(tokens) / len(tokens)
+    mixed = weight * counts / np.where(total > 0, total, 1)[:, None] + (1 - weight) * unigram
+    return np.where(total[:, None] > 0, mixed, unigram)
+
+
+def interpolated_backoff(tokens, V, weight):
+    """The bigram where a pair was seen, else the unigram: not in the checker's table."""
+    counts, total, unigram = _counts(tokens, V)
+    return np.where(counts > 0, counts / np.where(total > 0, total, 1)[:, None], unigram)
+
+
 def interpolated_nan(tokens, V, weight):
     counts = np.zeros((V, V))
     np.add.at(counts, (tokens[:-1], tokens[1:]), 1)
@@ -298,10 +394,10 @@ def interpolated_from_behind(tokens, V, weight):
 
 
 RIGHT = {
-    "windows": [windows_reshape, windows_loop, windows_places],
-    "bits_per_byte": [bits_sum, bits_mean, bits_loop],
-    "log_softmax": [log_softmax_shift, log_softmax_library, log_softmax_rows],
-    "interpolated_bigram": [interpolated_arrays, interpolated_loops, interpolated_flat],
+    "windows": [windows_reshape, windows_loop, windows_places, windows_views],
+    "bits_per_byte": [bits_sum, bits_mean, bits_loop, bits_zero_dimensions],
+    "log_softmax": [log_softmax_shift, log_softmax_library, log_softmax_rows, log_softmax_einsum],
+    "interpolated_bigram": [interpolated_arrays, interpolated_loops, interpolated_flat, interpolated_histogram],
 }
 WRONG = {
     "windows": [
@@ -316,6 +412,8 @@ WRONG = {
         (windows_narrow, "T - 1 columns"),
         (windows_transposed, "transposed"),
         (windows_backward_ids, "ids are shifted"),
+        (windows_last_lost, "not (B + 1) T"),
+        (windows_columns, "in a row"),
     ],
     "bits_per_byte": [
         (bits_characters, "len(text.encode())"),
@@ -340,6 +438,11 @@ WRONG = {
         (log_softmax_in_place, "changed an array"),
         (log_softmax_half_shifted, "in the exponential only"),
         (log_softmax_bits, "base 2"),
+        (log_softmax_mean_shift, "not the mean"),
+        (log_softmax_clipped_logits, "clipped"),
+        (log_softmax_denominator, "logarithm of the denominator"),
+        (log_softmax_shifted_twice, "leave the exponential too"),
+        (log_softmax_only_shift, "z minus the largest only"),
     ],
     "interpolated_bigram": [
         (interpolated_nan, "not finite"),
@@ -350,6 +453,11 @@ WRONG = {
         (interpolated_pure, "mix in the unigram"),
         (interpolated_joint, "number of all pairs"),
         (interpolated_uniform, "compare with weight"),
+        (interpolated_no_keepdims, "keepdims=True"),
+        (interpolated_unigram_down, "down the columns"),
+        (interpolated_by_occurrence, "how often its token occurs"),
+        (interpolated_no_minlength, "could not be broadcast"),
+        (interpolated_backoff, "compare with weight"),
         (interpolated_from_behind, "p(previous | next)"),
     ],
 }
