@@ -8,7 +8,7 @@ import pytest
 
 from minillama.lessons import check, checks, claim, notebooks
 from minillama.lessons.__main__ import main
-from minillama.lessons.grading import grade, write_grades
+from minillama.lessons.grading import grade, handed_in
 
 HEADER = (
     "# 00 · Doubling\n\n**You will be able to**\n- double\n\n**You need** nothing\n\n**Time**: x\n\n**Papers**: none"
@@ -199,32 +199,74 @@ def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch, capsys
     assert "needs a clone" in capsys.readouterr().err
 
 
-def test_grades_of_what_students_hand_in(tmp_path):
-    """Run in its own kernel, where the course's real exercises are: of lesson 99 there are none but those it brings."""
-    asks = (
-        "from minillama.lessons import checks\n\n\n"
-        "@checks.exercise('99', 'Doubling', 1, 5)\n"
-        "def doubled(answer, trial):\n"
-        "    trial.same('y is twice x', trial.call(answer, 3.0, returns=[('y', float)]), 6.0, {'it squares': 9.0})"
-    )
-    checks.EXERCISES["tripled"] = checks.Exercise("99", "tripled", "", 1, 5, None)
-    rows = []
-    for name, answer in {
-        "right": "def doubled(x):\n    return x + x",
-        "wrong": "def doubled(x):\n    return x * x",
-        "fails": "1 / 0",
-    }.items():
-        cells = [text("# 99 · Doubling"), code(asks), code("del doubled"), code(answer)]
-        notebooks.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
-        rows += grade(tmp_path / f"{name}.ipynb")
-    assert [row["status"] for row in rows] == ["passed", "wrong", "missing"]
-    assert rows[1]["hint"] == "it squares"
-    write_grades(rows, tmp_path / "grades.csv")
+ASKS = (
+    "from minillama.lessons import checks\n\n\n"
+    "@checks.exercise('99', 'Doubling', 1, 5)\n"
+    "def doubled(answer, trial):\n"
+    "    trial.same('y is twice x', trial.call(answer, 3.0, returns=[('y', float)]), 6.0, {'it squares': 9.0})"
+)
+
+
+@pytest.fixture
+def hand_in(tmp_path):
+    """Write what students hand in of lesson 99, which their kernels know only from their first cell."""
+    checks.EXERCISES["doubled"] = checks.Exercise("99", "doubled", "", 1, 5, None)
+
+    def write(name, *answers, title="# 99 · Doubling"):
+        cells = [text("Anna"), text(title), code(ASKS), code("del doubled"), *map(code, answers)]
+        path = tmp_path / "handed-in" / f"{name}.ipynb"
+        notebooks.write(nbformat.v4.new_notebook(cells=cells), path)
+        return path
+
+    return write
+
+
+def test_grades_of_what_students_hand_in(tmp_path, hand_in, capsys):
+    hand_in("1/right", "open('data/shakespeare.txt').close()", "def doubled(x):\n    return x + x")
+    hand_in("2/wrong", "1 / 0", "def doubled(x):\n    return x * x")
+    hand_in("3/no-syntax", "def doubled(x)\n    return x + x")
+    hand_in("4/other", title="# My holiday")
+    (tmp_path / "handed-in" / "5.ipynb").write_text('{"cells": [', encoding="utf-8")
+    (tmp_path / "handed-in" / "6.ipynb").write_text('{"a": 1}', encoding="utf-8")
+    hand_in(".ipynb_checkpoints/right", "")
+    assert main(["grade", str(tmp_path / "handed-in"), "--out", str(tmp_path / "grades.csv")]) is True
+    assert "3 of 6 notebooks could not be checked" in capsys.readouterr().err
     with open(tmp_path / "grades.csv", encoding="utf-8", newline="") as file:
-        assert [row["notebook"] for row in csv.DictReader(file)] == ["right.ipynb", "wrong.ipynb", "fails.ipynb"]
-    notebooks.write(nbformat.v4.new_notebook(cells=[text("# Something else")]), tmp_path / "other.ipynb")
-    with pytest.raises(ValueError, match="does not begin with the lesson's title"):
-        grade(tmp_path / "other.ipynb")
+        rows = {"/".join(row["notebook"].split("/")[-2:]): row for row in csv.DictReader(file)}
+    expected = {
+        "handed-in/5.ipynb": ("not checked", "no notebook that can be read"),
+        "handed-in/6.ipynb": ("not checked", "no notebook that can be read"),
+        "1/right.ipynb": ("passed", ""),
+        "2/wrong.ipynb": ("wrong", "it squares"),
+        "3/no-syntax.ipynb": ("missing", "stops with SyntaxError"),
+        "4/other.ipynb": ("not checked", "put its title back"),
+    }
+    assert set(rows) == set(expected)
+    for name, (status, words) in expected.items():
+        assert rows[name]["status"] == status and words in rows[name]["hint"], rows[name]
+    assert "is there an" not in str(rows)
+
+
+def test_a_notebook_that_does_not_end_or_dies_gets_a_line(hand_in, monkeypatch):
+    forever = "def doubled(x):\n    while True:\n        pass"
+    (row,) = grade(hand_in("endless", forever), timeout=2)
+    assert row["status"] == "wrong" and "did not end within 2 s" in row["hint"]
+    (row,) = grade(hand_in("dies", "import os", "os._exit(1)"))
+    assert row["status"] == "not checked" and "os._exit(1)" in row["hint"]
+    stubborn = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
+    monkeypatch.setattr("minillama.lessons.grading._ENDLESS_CELLS", 1)
+    (row,) = grade(hand_in("stubborn", stubborn, *["1"] * 9), timeout=1)
+    assert row["status"] == "not checked" and "2 cells did not end" in row["hint"]
+
+
+def test_what_is_handed_in_by_file_folder_and_pattern(tmp_path, hand_in):
+    one, two = hand_in("a/one", ""), hand_in("b/two", "")
+    folder = tmp_path / "handed-in"
+    assert handed_in([one, folder / "b"]) == handed_in([folder]) == handed_in([f"{folder}/*/*.ipynb"]) == [one, two]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no notebooks"):
+        handed_in([tmp_path / "empty"])
+    assert main(["grade", str(tmp_path / "nothing.ipynb")]) is True
 
 
 def _named(name, function):

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from .checks import EXERCISES
-from .grading import grade, write_grades
+from .grading import SECONDS, grade, handed_in, ungraded, write_grades
 from .notebooks import build_student_set, export_figures, faults, paths, read, run
 
 
@@ -37,8 +37,11 @@ def _parser():
     made.add_argument("folder", help="where to")
     command("exercises", _exercises, "list the exercises")
     made = command("grade", _grade, "run notebooks that students handed in, and check their functions")
-    made.add_argument("notebooks", nargs="+", metavar="NOTEBOOK")
+    made.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook, or a folder with notebooks in it")
     made.add_argument("--seed", type=int, default=0, help="of the random cases")
+    made.add_argument(
+        "--timeout", type=int, default=SECONDS, help="seconds for a cell or a check (default: %(default)s)"
+    )
     made.add_argument("--out", metavar="CSV", help="write the results to a file as well")
     return parser
 
@@ -71,11 +74,22 @@ def _exercises(options):
 
 
 def _grade(options):
-    rows = [row for path in options.notebooks for row in grade(path, options.seed)]
-    for row in rows:
-        print(f"{row['notebook']:32} {row['exercise']:28} {row['status']:12} {row['hint']}")
-    if options.out:
-        write_grades(rows, options.out)
+    """One notebook after the other; what is done is in the file already if a later one takes too long for you."""
+    rows, failed, found = [], 0, handed_in(options.notebooks)
+    for path in found:
+        try:
+            graded = grade(path, options.seed, options.timeout)
+        except (ValueError, OSError) as error:
+            graded = [ungraded(path, error)]
+        failed += any(row["status"] == "not checked" for row in graded)
+        for row in graded:
+            print(f"{row['notebook']:32} {row['exercise']:28} {row['status']:12} {row['hint']}", flush=True)
+        rows += graded
+        if options.out:
+            write_grades(rows, options.out)
+    if failed:
+        print(f"{failed} of {len(found)} notebooks could not be checked: see 'not checked' above", file=sys.stderr)
+    return bool(failed)
 
 
 if __name__ == "__main__":
