@@ -72,19 +72,27 @@ def grade(path, seed=0, timeout=SECONDS):
         elif row["status"] == "missing":
             failed = [_error(c) for c in handed if re.search(rf"^\s*def {name}\b", c.source, re.M)]
             row["hint"] += "".join(f"; the cell that would define it stops with {e}" for e in failed[-1:] if e)
-        rows.append({"notebook": path.as_posix(), "lesson": lesson, "exercise": name, **row})
+        difficulty = EXERCISES[name].difficulty
+        rows.append({"notebook": path.as_posix(), "lesson": lesson, "exercise": name, "difficulty": difficulty, **row})
     return rows
 
 
 def ungraded(path, error):
     """The line of a notebook that could not be checked at all."""
-    return {"notebook": path.as_posix(), "lesson": "", "exercise": "", "status": "not checked", "hint": str(error)}
+    return {
+        "notebook": path.as_posix(),
+        "lesson": "",
+        "exercise": "",
+        "difficulty": "",
+        "status": "not checked",
+        "hint": str(error),
+    }
 
 
 def write_grades(rows, path):
     """A CSV file with a line for each notebook and exercise."""
     with replacing(path) as new, open(new, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["notebook", "lesson", "exercise", "status", "hint"])
+        writer = csv.DictWriter(file, ["notebook", "lesson", "exercise", "difficulty", "status", "hint"])
         writer.writeheader()
         writer.writerows(rows)
 
