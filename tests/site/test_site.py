@@ -1,11 +1,13 @@
 """The course as a web site, opened in a real browser without a network, at the width of a desk and of a phone."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from minillama.lessons.notebooks import FOLDER, paths
+from minillama.lessons import EXERCISES
+from minillama.lessons.notebooks import FOLDER, paths, read, tags
 
 pytest.importorskip("myst_nb", reason="requirements-site.txt is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="requirements-site.txt is not installed")
@@ -68,3 +70,44 @@ def test_links_lead_somewhere(site, browser):
         for link in {link.split("#")[0] for link in links if link.startswith("file:")}:
             assert Path(link.removeprefix("file://")).is_file(), f"{name} links to {link}"
     page.close()
+
+
+def test_figures_have_descriptions(site, browser):
+    page = browser.new_page()
+    for name in PAGES:
+        page.goto((site / f"{name}.html").as_uri())
+        for description in page.eval_on_selector_all("article img", "all => all.map(image => image.alt)"):
+            assert len(description) > 20 and "_images/" not in description, f"{name}: {description!r}"
+    page.close()
+
+
+def test_what_is_about_a_solution_is_folded(site, browser):
+    page, found = browser.new_page(), 0
+    for path in paths():
+        page.goto((site / f"{path.stem}.html").as_uri())
+        told = [c for c in read(path).cells if c.cell_type == "markdown" and "solution" in tags(c)]
+        folded = page.locator("details:not([open]) > summary", has_text="About the solution")
+        assert folded.count() == sum(not c.source.startswith("<details") for c in told), path.name
+        found += len(told)
+    assert found
+    page.close()
+
+
+def test_lecturers_are_told_what_the_lessons_say():
+    """The plan's minutes and points, and the sections where a belief is contradicted."""
+    told = (FOLDER / "lecturers.md").read_text(encoding="utf-8")
+    for path in paths():
+        notebook = read(path)
+        minutes = re.search(r"\*\*Time\*\*: (\d+) minutes to read, (\d+) for", notebook.cells[0].source).groups()
+        points = sum(e.difficulty for e in EXERCISES.values() if e.lesson == path.name[:2])
+        row = next(line for line in told.splitlines() if line.startswith("| ") and f"({path.name})" in line)
+        assert tuple(cell.strip() for cell in row.split("|")[-4:-1]) == (*minutes, str(points)), f"{path.name}: {row}"
+    assert f"{sum(e.difficulty for e in EXERCISES.values())} in all" in told
+    beliefs = [line.split("|")[2] for line in told.split("| belief |")[1].split("\n\n")[0].splitlines()[2:]]
+    for shown in beliefs:
+        named = re.findall(r"(?:(\d\d), |; )\*([^*]+)\*", shown)
+        assert named, shown
+        for lesson, section in named:
+            (path,) = paths([lesson or named[0][0]])
+            headings = re.findall(r"^#+ (.*)$", "\n".join(c.source for c in read(path).cells), re.M)
+            assert section in headings, f"{path.name} has no section {section!r}"
