@@ -1,11 +1,13 @@
 """The tools around the lessons: what the lint finds, which changes of an output count, what students get, grades."""
 
 import csv
+import json
 
 import nbformat
 import numpy as np
 import pytest
 
+import minillama
 from minillama.lessons import check, checks, claim, notebooks
 from minillama.lessons.__main__ import main
 from minillama.lessons.grading import grade, write_grades
@@ -245,11 +247,54 @@ def _named(name, function):
         (lambda x: x @ x.nothing, "stopped with AttributeError"),
         (lambda x: (x, x), "must be a NumPy array"),
         (lambda x: np.float64(0) + 2, "must be"),
+        (lambda x: 2 * x + 0j, "must hold real numbers"),
+        (lambda x: (2 * x).astype(str), "must hold real numbers"),
+        (lambda x: np.full(x.shape, None), "must hold real numbers"),
     ],
 )
 def test_what_is_wrong_with_any_answer_is_said(answer, words):
     report = check(_named("doubled", answer))
     assert report.status == "wrong" and words in report.hint, report
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, np.float64(np.nan), np.array(np.inf)])
+def test_a_number_that_is_not_finite_is_said_to_be_that(value):
+    trial = checks.Trial(0)
+    with pytest.raises(checks.Wrong, match="loss is (nan|inf): is there a division by 0"):
+        trial.call(lambda: value, returns=[("loss", float)], finite="a finite loss")
+    with pytest.raises(checks.Wrong, match="take the logarithm of a sum") as wrong:
+        trial.call(lambda: value, returns=[("loss", float)], not_finite="take the logarithm of a sum")
+    assert "loss is" in wrong.value.evidence
+    assert trial.counts["a finite loss"] == 0
+    for right in (1, 1.0, np.float32(1), np.array(1.0)):
+        assert trial.call(lambda right=right: right, returns=[("loss", float)], finite="a finite loss") == 1
+    assert trial.counts["a finite loss"] == 4
+
+
+@pytest.mark.parametrize("late", [None, ..., NotImplementedError("not yet")])
+def test_what_returned_something_before_is_started(late):
+    """A way through without a return is a mistake, not a stub."""
+    called = []
+
+    def doubled(x):
+        called.append(x)
+        if len(called) == 1:
+            return 2 * x
+        if isinstance(late, Exception):
+            raise late
+        return late
+
+    report = check(doubled)
+    assert report.status == "wrong" and len(called) == 2
+    assert ("NotImplementedError" if isinstance(late, Exception) else "without a return") in report.hint
+
+
+@pytest.mark.parametrize("function, argument", [(json.loads, "{"), (minillama.load, "nowhere")])
+def test_the_line_that_failed_is_the_readers_not_a_librarys(function, argument):
+    def doubled(x):
+        return function(argument)
+
+    assert check(doubled).hint.endswith("of doubled: return function(argument))")
 
 
 def test_reports_in_words_and_colour():
