@@ -29,7 +29,10 @@ SECONDS = 90  # of a lesson, at most
 DRAWING_LINES = 8  # code that draws a figure and is longer than this is folded on the web site
 SECTIONS = ("## Exercises", "## Takeaways", "## Where this is in minillama")
 HEADER = ("**You will be able to**", "**You need**", "**Time**", "**Papers**")
-_NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d,_]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
+_NUMBER = re.compile(  # a sign, also behind a number (0.5+2j); thousands in groups of three; 1.e-05 as NumPy prints it
+    r"(?:[-+−]|(?<![\w.]))(?:\d{1,3}(?:[,_]\d{3})+(?!\d)|\d+)(?:\.\d+|\.(?=e[-+]?\d))?(?:e[-+]?\d+)?", re.IGNORECASE
+)
+_SHOWN = re.compile(_NUMBER.pattern + r"(?:\.(?![\w.]))?", re.IGNORECASE)  # with the dot that NumPy leaves behind 1.
 _QUANTITY = re.compile(  # in prose: with decimals, with thousands, or before a unit
     r"(?<![\w.])\d+\.\d+(?!\.?\d)|(?<![\w.,])\d{1,3}(?:,\d{3})+|"
     r"(?<![\w.])\d+(?=\s?(?:%|per cent|times|nats|bits|bytes|kB|MB|GB|ms|µs|tokens/s|×))"
@@ -133,8 +136,8 @@ def has_figure(cell):
 def differences(kept, fresh):
     """Where the outputs in a file no longer are what its code gives, a message each; [] if they hold
 
-    The words must be the same. So must numbers, up to one in the last digit shown or a thousandth, unless the cell is
-    tagged `measured`; and no claim may be outside of its band.
+    The words must be the same, wherever lines break and columns begin. So must whole numbers, and others up to one in
+    the last digit shown or a thousandth, unless the cell is tagged `measured`; and no claim may be outside of its band.
     """
     found = []
     for old, new in zip(kept.cells, fresh.cells, strict=True):
@@ -156,7 +159,7 @@ def differences(kept, fresh):
 
 
 def _words(text):
-    return re.sub(r"[-+−.]", "", _NUMBER.sub("0", text)).split()
+    return re.sub(r"[][(){},;|]", r" \g<0> ", _SHOWN.sub(" 0 ", text)).split()
 
 
 def _value(text):
@@ -164,9 +167,12 @@ def _value(text):
 
 
 def _agree(a, b):
-    decimals = len(a.split(".")[1].lower().split("e")[0]) if "." in a else 0
-    exponent = int(a.lower().split("e")[1]) if "e" in a.lower() else 0
-    unit = 10.0 ** (exponent - decimals) if "." in a or exponent else 0
+    if not re.search("[.e]", a + b, re.IGNORECASE):
+        return _value(a) == _value(b)
+    mantissa, _, exponent = a.lower().partition("e")
+    decimals = len(mantissa.partition(".")[2])
+    rounded = decimals or (exponent and "." not in mantissa)  # NumPy's 1. and 2.e-05 are all the digits there are
+    unit = 10.0 ** (int(exponent or 0) - decimals) if rounded else 0
     return abs(_value(a) - _value(b)) <= max(1.01 * unit, 1e-3 * abs(_value(a)))
 
 
