@@ -198,6 +198,32 @@ def test_a_claim_outside_its_band_counts_even_where_numbers_may_differ(capsys):
     assert any("OUTSIDE" in difference for difference in notebooks.differences(measured[1], measured[1]))
 
 
+@pytest.mark.parametrize(
+    "later, borrowed",
+    [
+        ("print(share)", True),
+        ("share = 1\nprint(share)", False),
+        ("print(share)\nshare = 1", True),
+        ("share += 1", True),
+        ("def f(share):\n    return share", False),
+        ("[share for share in range(3)]", False),
+        ("def f():\n    return share", True),
+        ("def f():\n    share = 1\n    share += 1\n    return share", False),
+        ("f = lambda share=share: share", True),
+        ("xml.dom", True),
+        ("import xml.dom\nxml.dom", False),
+    ],
+)
+def test_the_lint_knows_what_a_cell_takes_from_a_solution(later, borrowed):
+    solved = code("import xml.dom\n\nshare = 2", "solution")
+    faults = [fault for fault in found_in(solved, code(later)) if "students have no solutions" in fault]
+    assert bool(faults) is borrowed, faults
+
+
+def test_the_lint_names_a_cell_that_is_no_python():
+    assert any("is not plain Python" in fault for fault in found_in(code("%timeit f()")))
+
+
 def test_a_figure_that_is_gone_counts():
     assert notebooks.differences(lesson(code("f()", image=True, alt="a")), lesson(code("f()")))
 

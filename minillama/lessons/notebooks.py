@@ -268,28 +268,50 @@ def _borrowed_from_solutions(cells):
     for cell in cells:
         if cell.cell_type != "code":
             continue
-        tree = ast.parse(cell.source)
-        if "solution" in tags(cell):
-            solved |= _defined(tree)
+        try:
+            statements = ast.parse(cell.source).body
+        except SyntaxError as error:
+            yield f"{_name(cell)}: line {error.lineno} is not plain Python: {error.msg}"
             continue
-        read_here = {
-            node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-        }
-        for name in sorted(solved & read_here - (_defined(tree) if "exercise" in tags(cell) else set())):
-            yield f"{_name(cell)}: reads {name}, which a solution above defines; students have no solutions"
-        solved -= _defined(tree)
+        if "solution" in tags(cell):
+            solved |= _defined(statements)
+            continue
+        own = _defined(statements) if "exercise" in tags(cell) else set()
+        for statement in statements:
+            for name in sorted(solved & _read(statement) - own):
+                yield f"{_name(cell)}: reads {name}, which a solution above defines; students have no solutions"
+            own |= _defined([statement])
+        solved -= own
 
 
-def _defined(tree):
-    """The names that the outermost statements of a cell give a value."""
+def _read(statement):
+    """The names that a statement reads, without those that are local to a function or comprehension in it."""
+    nodes = list(ast.walk(statement))
+    scopes = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.Lambda | ast.comprehension)]
+    local = {node.arg for node in nodes if isinstance(node, ast.arg)} | _names(scopes, ast.Store)
+    defaults = [
+        d for node in nodes if isinstance(node, ast.arguments) for d in (*node.defaults, *node.kw_defaults) if d
+    ]
+    added_to = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
+    return _names(defaults, ast.Load) | ((_names([statement], ast.Load) | _names(added_to, ast.Store)) - local)
+
+
+def _names(nodes, context):
+    """The names that stand anywhere in these nodes to be read (ast.Load) or written (ast.Store)."""
+    within = [n for node in nodes for n in ast.walk(node)]
+    return {n.id for n in within if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
+
+
+def _defined(statements):
+    """The names that these statements, the outermost of a cell, give a value."""
     names = set()
-    for node in tree.body:
+    for node in statements:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {alias.asname or alias.name for alias in node.names}
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
         else:
-            names |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            names |= _names([node], ast.Store)
     return names
 
 
