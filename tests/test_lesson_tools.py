@@ -1,7 +1,9 @@
 """The tools around the lessons: what the lint finds, which changes of an output count, what students get, grades."""
 
 import csv
+import io
 import json
+import sys
 
 import nbformat
 import numpy as np
@@ -239,6 +241,28 @@ def test_students_get_no_solution_and_no_output(tmp_path, monkeypatch):
     assert "x + x" not in nbformat.writes(made) and STUB in [cell.source for cell in made.cells]
     assert all(cell.outputs == [] for cell in made.cells if cell.cell_type == "code")
     assert (tmp_path / "student" / "data" / "text.txt").read_text(encoding="utf-8") == "To be"
+    before = (tmp_path / "course" / "00-doubling.ipynb").read_bytes()
+    assert main(["student", str(tmp_path / "student" / ".." / "course")]) == 1
+    assert (tmp_path / "course" / "00-doubling.ipynb").read_bytes() == before
+
+
+def test_a_figure_that_was_never_drawn_is_said_to_be_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    cell = code("plt.show()")
+    cell.metadata["figure"] = "pairs"
+    notebooks.write(lesson(cell), tmp_path / "00-doubling.ipynb")
+    assert main(["figures", str(tmp_path / "figures")]) == 1
+    assert "plt.show" in capsys.readouterr().err
+
+
+def test_a_console_without_greek_letters_is_no_error(monkeypatch):
+    exercise = checks.Exercise("04", "turned", "θ to 2³¹", 1, 5, None)
+    monkeypatch.setattr("minillama.lessons.__main__.EXERCISES", {"turned": exercise})
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert main(["exercises"]) is None
+    sys.stdout.flush()
+    assert "θ to 2³¹" in written.getvalue().decode("utf-8")
 
 
 def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch, capsys):
@@ -247,11 +271,11 @@ def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch, capsys
     long = "import matplotlib.pyplot as plt\n\n" + "\n".join([f"plt.plot([{n}])" for n in range(8)]) + "\nplt.show()"
     bare = nbformat.v4.new_notebook(cells=[text(HEADER), code("print(6 * 7)", count=None), code(long, count=None)])
     notebooks.write(bare, path)
-    assert main(["run", "--machine", "a slow one"]) is None
+    assert main(["run", "--machine", r"a \slow one"]) is None
     made = notebooks.read(path)
     assert notebooks.text_of(made.cells[1]) == "42\n"
     assert "**Time**: 5 minutes to read, 5 for the exercises, " in made.cells[0].source
-    assert made.cells[0].source.count("on a slow one.") == 1
+    assert made.cells[0].source.count(r"on a \slow one.") == 1
     assert "hide-input" not in notebooks.tags(made.cells[1]) and "hide-input" in notebooks.tags(made.cells[2])
     with pytest.raises(ValueError, match="no lesson 07"):
         notebooks.paths(["07"])

@@ -82,7 +82,8 @@ def run(path, machine):
     notebook = read(path)
     seconds = execute(notebook)
     first = notebook.cells[0]
-    first.source = re.sub(r"^\*\*Time\*\*.*$", time_line(notebook, seconds, machine), first.source, flags=re.M)
+    line = time_line(notebook, seconds, machine)
+    first.source = re.sub(r"^\*\*Time\*\*.*$", lambda _: line, first.source, flags=re.M)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:03d}"  # the same on every run, so that a diff shows what changed
         cell.metadata.pop("execution", None)
@@ -328,6 +329,8 @@ def without_solutions(notebook):
 def build_student_set(folder):
     """Write the lessons without solutions, and the files that they read, to a folder; returns the notebooks' paths."""
     folder = Path(folder)
+    if folder.resolve() == FOLDER.resolve():
+        raise ValueError(f"{folder} holds the lessons themselves, whose solutions would be lost: give another folder")
     made = []
     for path in paths():
         write(without_solutions(read(path)), folder / path.name)
@@ -345,6 +348,8 @@ def export_figures(folder):
         for cell in read(path).cells:
             if "figure" in cell.metadata:
                 images = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+                if not images:
+                    raise ValueError(f"{path.name}: {_name(cell)} keeps no figure: run the lesson first")
                 made.append(Path(folder) / f"{cell.metadata['figure']}.png")
                 made[-1].parent.mkdir(parents=True, exist_ok=True)
                 made[-1].write_bytes(base64.b64decode(images[0]))
