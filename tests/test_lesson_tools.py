@@ -393,9 +393,9 @@ def test_reports_in_words_and_colour():
 def test_equal_names_the_mistake_that_gives_the_same():
     trial = checks.Trial(0)
     trial.equal("sorted", [1, 2], [1, 2], "[2, 1]")
-    for got, hint in ([2, 1], "it goes down"), ([1], "compare"):
+    for got, hint in ([2, 1], "it goes down"), ([1], "compare"), ([np.array([1, 2]), 2], "compare"):
         with pytest.raises(checks.Wrong) as wrong:
             trial.equal("sorted", got, [1, 2], "[2, 1]", {"it goes down": [2, 1]}, "compare")
         assert wrong.value.hint == hint
         assert wrong.value.evidence == f"[2, 1]: expected [1, 2], got {got}"
-    assert trial.counts["sorted"] == 3
+    assert trial.counts["sorted"] == 4

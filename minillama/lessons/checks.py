@@ -182,8 +182,10 @@ class Trial:
 
         case: what the function was called with, in words, for the evidence. mistakes, otherwise: as of same().
         """
-        hint = next((hint for hint, wrong in (mistakes or {}).items() if wrong == got), otherwise)
-        self.that(what, got == expected, hint or f"{what} does not hold", f"{case}: expected {expected}, got {got}")
+        hint = next((hint for hint, wrong in (mistakes or {}).items() if _identical(wrong, got)), otherwise)
+        self.that(
+            what, _identical(got, expected), hint or f"{what} does not hold", f"{case}: expected {expected}, got {got}"
+        )
 
     def that(self, what, holds, hint, evidence=""):
         """Fails with the hint unless holds is true."""
@@ -236,6 +238,13 @@ def _finite(name, result, arguments, hint):
             hint or f"{name} {what}: is there a division by 0, or an exponential of a large number?",
             f"{name} {what}, called with {_described(arguments)}" if hint else f"called with {_described(arguments)}",
         )
+
+
+def _identical(a, b):
+    try:
+        return bool(a == b)
+    except ValueError:  # an array stands in one of the lists, and its comparison is neither true nor false
+        return False
 
 
 def _close(a, b, tolerance):
