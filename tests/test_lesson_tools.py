@@ -1,11 +1,15 @@
 """The tools around the lessons: what the lint finds, which changes of an output count, what students get, grades."""
 
 import csv
+import io
+import json
+import sys
 
 import nbformat
 import numpy as np
 import pytest
 
+import minillama
 from minillama.lessons import check, checks, claim, notebooks
 from minillama.lessons.__main__ import main
 from minillama.lessons.grading import grade, handed_in
@@ -145,6 +149,39 @@ def test_the_lint_misses_each_part_of_the_frame(words):
         ("12 tokens", "12 words", (), False),
         ("1,024 bytes", "1,024 bytes", (), True),
         ("1,024 bytes", "1,030 bytes", (), False),
+        ("857,216 parameters", "857,217 parameters", (), False),  # a count is exact
+        ("seed 4096", "seed 4097", (), False),
+        ("float64", "float32", ("measured",), False),
+        ("nan", "0.5", ("measured",), False),
+        ("nan", "nan", (), True),
+        ("-inf", "inf", (), False),
+        ("-inf", "inf", ("measured",), False),
+        ("(0.5+2j)", "(0.5-2j)", (), False),
+        ("(0.5+2j)", "(0.5-2j)", ("measured",), True),
+        ("dx = -dy", "dx = +dy", (), False),
+        ("-0.5", "0.5", (), False),
+        ("-0.0", "0.0", (), True),
+        ("[-0.  1.]", "[0. 1.]", (), True),
+        ("[ 0. -1.]", "[-0. -1.]", (), True),
+        ("[ inf -1.]", "[inf -1.]", (), True),
+        ("[1. 0.5]", "[1.0000001 0.5]", (), True),
+        ("[1. 2.]", "[1. 3.]", (), False),
+        ("[1.e-05 2.e+00]", "[1.e-05 3.e+00]", (), False),
+        ("[1.e-05]", "[1.1e-07]", ("measured",), True),
+        ("[ 1.2e-16 -3.e-17]", "[-1.2e-16  3.1e-17]", ("measured",), True),
+        ("1e-05", "0.00001", (), True),
+        ("0.00001", "1e-05", (), True),
+        ("1e+00", "9e-01", (), True),
+        ("9e-01", "1e+00", (), True),
+        ("1e-05", "1e-03", (), False),
+        ("[0.1 0.2\n 0.3]", "[0.1\n 0.2 0.3]", (), True),
+        ("|  9.50| s", "|10.25| s", ("measured",), True),
+        ("|  9.50| s", "|10.25| s", (), False),
+        ("shape (3,)", "shape (3)", (), False),
+        ("(1,2,3)", "(12,3)", (), False),
+        ("(1,2,3)", "(1, 2, 3)", (), True),
+        ("step 1,2", "step 12", (), False),
+        ("NumPy 2.0.1", "NumPy 2.0.2", (), False),
     ],
 )
 def test_which_changes_of_an_output_count(kept, fresh, tags, same):
@@ -163,6 +200,32 @@ def test_a_claim_outside_its_band_counts_even_where_numbers_may_differ(capsys):
     assert any("OUTSIDE" in difference for difference in notebooks.differences(measured[1], measured[1]))
 
 
+@pytest.mark.parametrize(
+    "later, borrowed",
+    [
+        ("print(share)", True),
+        ("share = 1\nprint(share)", False),
+        ("print(share)\nshare = 1", True),
+        ("share += 1", True),
+        ("def f(share):\n    return share", False),
+        ("[share for share in range(3)]", False),
+        ("def f():\n    return share", True),
+        ("def f():\n    share = 1\n    share += 1\n    return share", False),
+        ("f = lambda share=share: share", True),
+        ("xml.dom", True),
+        ("import xml.dom\nxml.dom", False),
+    ],
+)
+def test_the_lint_knows_what_a_cell_takes_from_a_solution(later, borrowed):
+    solved = code("import xml.dom\n\nshare = 2", "solution")
+    faults = [fault for fault in found_in(solved, code(later)) if "students have no solutions" in fault]
+    assert bool(faults) is borrowed, faults
+
+
+def test_the_lint_names_a_cell_that_is_no_python():
+    assert any("is not plain Python" in fault for fault in found_in(code("%timeit f()")))
+
+
 def test_a_figure_that_is_gone_counts():
     assert notebooks.differences(lesson(code("f()", image=True, alt="a")), lesson(code("f()")))
 
@@ -178,6 +241,28 @@ def test_students_get_no_solution_and_no_output(tmp_path, monkeypatch):
     assert "x + x" not in nbformat.writes(made) and STUB in [cell.source for cell in made.cells]
     assert all(cell.outputs == [] for cell in made.cells if cell.cell_type == "code")
     assert (tmp_path / "student" / "data" / "text.txt").read_text(encoding="utf-8") == "To be"
+    before = (tmp_path / "course" / "00-doubling.ipynb").read_bytes()
+    assert main(["student", str(tmp_path / "student" / ".." / "course")]) == 1
+    assert (tmp_path / "course" / "00-doubling.ipynb").read_bytes() == before
+
+
+def test_a_figure_that_was_never_drawn_is_said_to_be_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    cell = code("plt.show()")
+    cell.metadata["figure"] = "pairs"
+    notebooks.write(lesson(cell), tmp_path / "00-doubling.ipynb")
+    assert main(["figures", str(tmp_path / "figures")]) == 1
+    assert "plt.show" in capsys.readouterr().err
+
+
+def test_a_console_without_greek_letters_is_no_error(monkeypatch):
+    exercise = checks.Exercise("04", "turned", "θ to 2³¹", 1, 5, None)
+    monkeypatch.setattr("minillama.lessons.__main__.EXERCISES", {"turned": exercise})
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert main(["exercises"]) is None
+    sys.stdout.flush()
+    assert "θ to 2³¹" in written.getvalue().decode("utf-8")
 
 
 def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch, capsys):
@@ -186,11 +271,11 @@ def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch, capsys
     long = "import matplotlib.pyplot as plt\n\n" + "\n".join([f"plt.plot([{n}])" for n in range(8)]) + "\nplt.show()"
     bare = nbformat.v4.new_notebook(cells=[text(HEADER), code("print(6 * 7)", count=None), code(long, count=None)])
     notebooks.write(bare, path)
-    assert main(["run", "--machine", "a slow one"]) is None
+    assert main(["run", "--machine", r"a \slow one"]) is None
     made = notebooks.read(path)
     assert notebooks.text_of(made.cells[1]) == "42\n"
     assert "**Time**: 5 minutes to read, 5 for the exercises, " in made.cells[0].source
-    assert made.cells[0].source.count("on a slow one.") == 1
+    assert made.cells[0].source.count(r"on a \slow one.") == 1
     assert "hide-input" not in notebooks.tags(made.cells[1]) and "hide-input" in notebooks.tags(made.cells[2])
     with pytest.raises(ValueError, match="no lesson 07"):
         notebooks.paths(["07"])
@@ -287,11 +372,54 @@ def _named(name, function):
         (lambda x: x @ x.nothing, "stopped with AttributeError"),
         (lambda x: (x, x), "must be a NumPy array"),
         (lambda x: np.float64(0) + 2, "must be"),
+        (lambda x: 2 * x + 0j, "must hold real numbers"),
+        (lambda x: (2 * x).astype(str), "must hold real numbers"),
+        (lambda x: np.full(x.shape, None), "must hold real numbers"),
     ],
 )
 def test_what_is_wrong_with_any_answer_is_said(answer, words):
     report = check(_named("doubled", answer))
     assert report.status == "wrong" and words in report.hint, report
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, np.float64(np.nan), np.array(np.inf)])
+def test_a_number_that_is_not_finite_is_said_to_be_that(value):
+    trial = checks.Trial(0)
+    with pytest.raises(checks.Wrong, match="loss is (nan|inf): is there a division by 0"):
+        trial.call(lambda: value, returns=[("loss", float)], finite="a finite loss")
+    with pytest.raises(checks.Wrong, match="take the logarithm of a sum") as wrong:
+        trial.call(lambda: value, returns=[("loss", float)], not_finite="take the logarithm of a sum")
+    assert "loss is" in wrong.value.evidence
+    assert trial.counts["a finite loss"] == 0
+    for right in (1, 1.0, np.float32(1), np.array(1.0)):
+        assert trial.call(lambda right=right: right, returns=[("loss", float)], finite="a finite loss") == 1
+    assert trial.counts["a finite loss"] == 4
+
+
+@pytest.mark.parametrize("late", [None, ..., NotImplementedError("not yet")])
+def test_what_returned_something_before_is_started(late):
+    """A way through without a return is a mistake, not a stub."""
+    called = []
+
+    def doubled(x):
+        called.append(x)
+        if len(called) == 1:
+            return 2 * x
+        if isinstance(late, Exception):
+            raise late
+        return late
+
+    report = check(doubled)
+    assert report.status == "wrong" and len(called) == 2
+    assert ("NotImplementedError" if isinstance(late, Exception) else "without a return") in report.hint
+
+
+@pytest.mark.parametrize("function, argument", [(json.loads, "{"), (minillama.load, "nowhere")])
+def test_the_line_that_failed_is_the_readers_not_a_librarys(function, argument):
+    def doubled(x):
+        return function(argument)
+
+    assert check(doubled).hint.endswith("of doubled: return function(argument))")
 
 
 def test_reports_in_words_and_colour():
@@ -307,9 +435,9 @@ def test_reports_in_words_and_colour():
 def test_equal_names_the_mistake_that_gives_the_same():
     trial = checks.Trial(0)
     trial.equal("sorted", [1, 2], [1, 2], "[2, 1]")
-    for got, hint in ([2, 1], "it goes down"), ([1], "compare"):
+    for got, hint in ([2, 1], "it goes down"), ([1], "compare"), ([np.array([1, 2]), 2], "compare"):
         with pytest.raises(checks.Wrong) as wrong:
             trial.equal("sorted", got, [1, 2], "[2, 1]", {"it goes down": [2, 1]}, "compare")
         assert wrong.value.hint == hint
         assert wrong.value.evidence == f"[2, 1]: expected [1, 2], got {got}"
-    assert trial.counts["sorted"] == 3
+    assert trial.counts["sorted"] == 4

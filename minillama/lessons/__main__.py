@@ -9,6 +9,9 @@ from .notebooks import build_student_set, export_figures, faults, paths, read, r
 
 
 def main(arguments=None):
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8")  # hints have signs that the code page of a Windows console lacks
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)

@@ -6,7 +6,8 @@ well-known mistakes give on the same input, and if one fits, its hint is the dia
 """
 
 import html
-import sys
+import os
+import sysconfig
 import traceback
 import zlib
 from collections import Counter
@@ -20,6 +21,10 @@ from ..gradcheck import numerical_gradient, relative_error
 
 EXERCISES = {}  # function name -> Exercise, in the order of the lessons
 _TOLERANCE = 1e-6  # of float64 results and finite differences; a mistake in a formula is far above it
+_LIBRARIES = [
+    Path(__file__).parents[1],
+    *(sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib", "platlib")),
+]
 
 
 @dataclass(frozen=True)
@@ -80,37 +85,47 @@ class Trial:
     def __init__(self, seed):
         self.rng = np.random.default_rng(seed)
         self.counts = Counter()
+        self._answered = False  # whether the answer has returned something: then it is no stub
 
-    def call(self, answer, *arguments, returns):
+    def call(self, answer, *arguments, returns, finite="", not_finite=""):
         """answer(*arguments), whose results are what `returns` says: a list of (name, shape or Python type)
 
-        The arguments are copied, and must come back unchanged; arrays must have the dtype of the first array given and
-        finite numbers. One result is returned as it is, several as a tuple.
+        Arrays among the arguments are copied, and must come back unchanged; a checker copies lists and dicts itself.
+        Results must be real and finite numbers, and arrays of floats have the dtype of the first such array given.
+        finite: a property to be counted, that the results are finite; not_finite: the hint where they are not. One
+        result is returned as it is, several as a tuple.
         """
         given = [np.array(a) if isinstance(a, np.ndarray) else a for a in arguments]
         try:
             results = answer(*given)
-        except (NotImplementedError, NotStarted) as error:
-            raise NotStarted from error
         except Exception as error:
+            if isinstance(error, NotImplementedError) and not self._answered:
+                raise NotStarted from error
             raise Wrong(
                 f"it stopped with {type(error).__name__}: {error}{_line(error)}", f"called with {_described(arguments)}"
             ) from error
         if results is None or results is Ellipsis:
-            raise NotStarted
+            if not self._answered:
+                raise NotStarted
+            raise Wrong(
+                "it returned nothing here, and something before: is there a way through it that ends without a return?",
+                f"called with {_described(arguments)}",
+            )
+        self._answered = True
         names = ", ".join(name for name, _ in returns)
         if len(returns) == 1:
             results = (results,)
         elif not isinstance(results, tuple | list) or len(results) != len(returns):
             raise Wrong(f"it must return {len(returns)} things, ({names}); it returned {_described([results])}")
         for before, after in zip(arguments, given, strict=True):
-            if isinstance(before, np.ndarray) and not np.array_equal(
-                before, after, equal_nan=before.dtype.kind in "fc"
-            ):
+            if isinstance(before, np.ndarray) and not np.array_equal(before, after, equal_nan=before.dtype.kind == "f"):
                 raise Wrong("it changed an array that it was given; work on a copy, or write y = x + 1 for x += 1")
-        dtype = next((a.dtype for a in arguments if isinstance(a, np.ndarray) and a.dtype.kind in "fc"), None)
+        dtype = next((a.dtype for a in arguments if isinstance(a, np.ndarray) and a.dtype.kind == "f"), None)
         for (name, shape), result in zip(returns, results, strict=True):
             self._conforms(name, shape, result, dtype, arguments)
+            _finite(name, result, arguments, not_finite)
+        if finite:
+            self.counts[finite] += 1
         return results[0] if len(returns) == 1 else tuple(results)
 
     def _conforms(self, name, shape, result, dtype, arguments):
@@ -120,27 +135,18 @@ class Trial:
                 result = result[()]
             if not isinstance(result, number) or isinstance(result, bool) != (shape is bool):
                 raise Wrong(f"{name} must be of type {shape.__name__}; it is {_described([result])}")
-            return
-        if not isinstance(result, np.ndarray):
+        elif not isinstance(result, np.ndarray):
             raise Wrong(f"{name} must be a NumPy array of shape {shape}; it is {_described([result])}")
+        if isinstance(result, np.ndarray) and result.dtype.kind not in "biuf":
+            raise Wrong(f"{name} must hold real numbers; its dtype is {result.dtype}")
+        if isinstance(shape, type):
+            return
         shape = tuple(int(n) for n in shape)
         if result.shape != shape:
             hint = f"{name} must have shape {shape}; it has {result.shape}"
             raise Wrong(hint, f"called with {_described(arguments)}")
-        if (
-            dtype is not None
-            and result.dtype.kind in "fc"
-            and result.dtype.kind == dtype.kind
-            and result.dtype != dtype
-        ):
+        if dtype is not None and result.dtype.kind == "f" and result.dtype != dtype:
             raise Wrong(f"{name} must have the dtype of the input, {dtype}; it has {result.dtype}")
-        if result.dtype.kind in "fc" and not np.all(np.isfinite(result)):
-            n = int(np.sum(~np.isfinite(result)))
-            raise Wrong(
-                f"{name} has {n} numbers that are not finite (nan or inf): is there a division by 0, or an exponential "
-                f"of a large number?",
-                f"called with {_described(arguments)}",
-            )
 
     def same(self, what, got, expected, mistakes=None, otherwise="", tolerance=_TOLERANCE):
         """Fails unless got equals expected, up to tolerance times the largest |expected|
@@ -176,8 +182,10 @@ class Trial:
 
         case: what the function was called with, in words, for the evidence. mistakes, otherwise: as of same().
         """
-        hint = next((hint for hint, wrong in (mistakes or {}).items() if wrong == got), otherwise)
-        self.that(what, got == expected, hint or f"{what} does not hold", f"{case}: expected {expected}, got {got}")
+        hint = next((hint for hint, wrong in (mistakes or {}).items() if _identical(wrong, got)), otherwise)
+        self.that(
+            what, _identical(got, expected), hint or f"{what} does not hold", f"{case}: expected {expected}, got {got}"
+        )
 
     def that(self, what, holds, hint, evidence=""):
         """Fails with the hint unless holds is true."""
@@ -220,6 +228,25 @@ def check(answer, seed=0):
     return Report(name, "passed", "", counts=trial.counts)
 
 
+def _finite(name, result, arguments, hint):
+    if not isinstance(result, np.ndarray | float | np.floating):
+        return
+    n = int(np.sum(~np.isfinite(result)))
+    if n:
+        what = f"has {n} numbers that are not finite (nan or inf)" if np.ndim(result) else f"is {result}"
+        raise Wrong(
+            hint or f"{name} {what}: is there a division by 0, or an exponential of a large number?",
+            f"{name} {what}, called with {_described(arguments)}" if hint else f"called with {_described(arguments)}",
+        )
+
+
+def _identical(a, b):
+    try:
+        return bool(a == b)
+    except ValueError:  # an array stands in one of the lists, and its comparison is neither true nor false
+        return False
+
+
 def _close(a, b, tolerance):
     return a.shape == b.shape and bool(relative_error(a, b) <= tolerance)
 
@@ -240,7 +267,7 @@ def _described(values):
 
 def _line(error):
     """The line of the reader's own code that failed."""
+    libraries = tuple(os.path.normcase(f"{folder}{os.sep}") for folder in _LIBRARIES)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith((str(Path(__file__).parent), sys.prefix))]
-    last = own[-1] if own else None
-    return f" (line {last.lineno} of {last.name}: {last.line})" if last and last.line else ""
+    own = [f for f in frames if f.line and not os.path.normcase(f.filename).startswith(libraries)]
+    return f" (line {own[-1].lineno} of {own[-1].name}: {own[-1].line})" if own else ""

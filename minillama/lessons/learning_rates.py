@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..config import Config
 from ..corpora import Batches, encode_corpus
-from ..files import append_text
+from ..files import append_text, write_text
 from ..model import Model
 from ..optim import AdamW, learning_rate
 from ..train import evaluate
@@ -107,6 +107,13 @@ def read(path):
     return [json.loads(line) for line in lines[:-1]]
 
 
+def _remove_cut_line(path):
+    """Take away what an interrupted run left behind the last line end: the next result would become part of it."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if text and not text.endswith("\n"):
+        write_text(path, text[: text.rfind("\n") + 1])
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m minillama.lessons.learning_rates", description=__doc__)
     parser.add_argument("--out", required=True, metavar="FILE", help="where results are added, a line of JSON each")
@@ -122,6 +129,7 @@ def main(arguments=None):
         for rate in RATES
     ]
     jobs = [job for job in jobs if job not in done]
+    _remove_cut_line(Path(options.out))
     corpus = encode_corpus("stories")
     for variant, rate, warmup, seed in tqdm(jobs, unit="training"):
         result = train(corpus, variant, rate, warmup, seed, options.steps)

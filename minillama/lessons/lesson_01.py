@@ -51,7 +51,7 @@ def most_frequent_pair(answer, trial):
         {(2, 1): 3, (1, 2): 2, (5, 6): 4, (3, 4): 1},  # (1, 2) and (2, 1) are two pairs
         {(1, 2): 4, (3, 4): 4, (5, 1, 2): 1},  # the counts of a pair in two words add up: 4 + 1
         {(7, 8): 1, (5, 6): 5, (1, 2, 3): 2},  # the counts decide
-        {(9, 4): 3, (4, 9): 3, (6, 5): 3},  # a tie, the smallest pair neither first nor last
+        {(6, 5): 3, (9, 4): 3, (4, 9): 3, (7, 2): 3},  # a tie, neither smallest nor largest are first or last
         {(5, 1): 2, (2, 5): 2, (1, 2): 1, (1, 2, 6): 1, (3, 7): 2},
         {(3, 3, 3): 2, (1, 2): 3},  # (3, 3) stands twice in one word: 4 against 3
         {(1, 2): 4, (2, 1): 5, (1, 2, 9): 2},

@@ -100,22 +100,28 @@ def cross_entropy_gradients(answer, trial):
 
     logits, targets = trial.rng.standard_normal((4, 5)), np.array([1, IGNORED, 0, 3])
     far = logits + trial.rng.permutation([-2000.0, 0.0, 1500.0, 3000.0])[:, None]  # a shift of a row changes nothing
-    both = [trial.call(answer, z, targets, returns=[("loss", float), ("dlogits", z.shape)]) for z in (logits, far)]
-    trial.that(
-        "the loss of large logits is finite",
-        np.isfinite(both[1][0]),
-        "an exponential of a large number is infinite: subtract the largest logit of each row first",
+    returns = [("loss", float), ("dlogits", logits.shape)]
+    near = trial.call(answer, logits, targets, returns=returns)
+    shifted = trial.call(
+        answer,
+        far,
+        targets,
+        returns=returns,
+        finite="the loss of large logits is finite",
+        not_finite="an exponential of a large number is infinite: subtract the largest logit of each row first",
     )
-    trial.same("loss, every row's logits shifted", both[1][0], both[0][0])
-    trial.same("dlogits, every row's logits shifted", both[1][1], both[0][1])
+    trial.same("loss, every row's logits shifted", shifted[0], near[0])
+    trial.same("dlogits, every row's logits shifted", shifted[1], near[1])
     wide = logits.copy()
     wide[0, 0], wide[2, 4] = 3000, 2000  # the probability of these rows' targets is 0 in floating point, its log is not
-    loss, dlogits = trial.call(answer, wide, targets, returns=[("loss", float), ("dlogits", wide.shape)])
-    trial.that(
-        "the loss of logits far apart is finite",
-        np.isfinite(loss),
-        "the target's probability is 0 in floating point, and its logarithm is infinite: do not take the log of a "
-        "softmax; subtract, z - max - log(sum(exp(z - max)))",
+    loss, _ = trial.call(
+        answer,
+        wide,
+        targets,
+        returns=returns,
+        finite="the loss of logits far apart is finite",
+        not_finite="the target's probability is 0 in floating point, and its logarithm is infinite: do not take the "
+        "log of a softmax; subtract, z - max - log(sum(exp(z - max)))",
     )
     shifted = wide - wide.max(axis=1, keepdims=True)
     exact = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(4), np.where(targets == IGNORED, 0, targets)]
@@ -126,14 +132,9 @@ def cross_entropy_gradients(answer, trial):
         otherwise="a very improbable target has a very large loss: a small number added to the probability, or a clip, "
         "puts a ceiling on it",
     )
-    loss, dlogits = trial.call(
-        answer, logits, np.full(4, IGNORED), returns=[("loss", float), ("dlogits", logits.shape)]
-    )
-    trial.that(
-        "the loss is 0 if every target is ignored",
-        loss == 0,
-        "if every target is ignored there is a mean over nothing, 0 / 0: return the loss 0 and dlogits 0",
-    )
+    hint = "if every target is ignored there is a mean over nothing, 0 / 0: return the loss 0 and dlogits 0"
+    loss, dlogits = trial.call(answer, logits, np.full(4, IGNORED), returns=returns, not_finite=hint)
+    trial.that("the loss is 0 if every target is ignored", loss == 0, hint)
     trial.same("dlogits of ignored targets only", dlogits, np.zeros_like(logits))
 
 

@@ -184,16 +184,18 @@ def cache_bytes(answer, trial):
         wrong = _wrong_bytes(right, layers, batch, context, K, group, bits)
         if bits == 4:
             wrong["bits // 8 is 0 for 4 bits: divide the whole product by 8, at the very end"] = 0
-        trial.same("bytes of a random model", got, right, wrong)
+        trial.same("bytes of a random model", got, right, wrong, tolerance=0)
     model = {"dim": 24, "layers": 3, "heads": 6, "kv_heads": 2}
     cache = KVCache(Config(vocab_size=9, context=100, **model), batch_size=5, room=100)
     got = count(model, 100, 5, 32)
-    trial.same("what the arrays of minillama.memory.KVCache take", got, cache.keys.nbytes + cache.values.nbytes)
+    trial.same(
+        "what the arrays of minillama.memory.KVCache take", got, cache.keys.nbytes + cache.values.nbytes, tolerance=0
+    )
     config = PRESETS["llama-2-70b"]
     model = {name: getattr(config, name) for name in model}
     expected = 4096 * cache_bytes_per_token(config, 2)
     overflow = "small models are right, a large one is not: an int32 ends at 2³¹; use Python's ints, or int64"
-    trial.same("Llama 2 70B, 4,096 tokens", count(model, 4096, 1, 16), expected, None, overflow)
+    trial.same("Llama 2 70B, 4,096 tokens", count(model, 4096, 1, 16), expected, None, overflow, tolerance=0)
 
 
 def _wrong_bytes(right, layers, batch, context, K, group, bits):

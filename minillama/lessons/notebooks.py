@@ -29,7 +29,10 @@ SECONDS = 90  # of a lesson, at most
 DRAWING_LINES = 8  # code that draws a figure and is longer than this is folded on the web site
 SECTIONS = ("## Exercises", "## Takeaways", "## Where this is in minillama")
 HEADER = ("**You will be able to**", "**You need**", "**Time**", "**Papers**")
-_NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d,_]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
+_NUMBER = re.compile(  # a sign, also behind a number (0.5+2j); thousands in groups of three; 1.e-05 as NumPy prints it
+    r"(?:[-+−]|(?<![\w.]))(?:\d{1,3}(?:[,_]\d{3})+(?!\d)|\d+)(?:\.\d+|\.(?=e[-+]?\d))?(?:e[-+]?\d+)?", re.IGNORECASE
+)
+_SHOWN = re.compile(_NUMBER.pattern + r"(?:\.(?![\w.]))?", re.IGNORECASE)  # with the dot that NumPy leaves behind 1.
 _QUANTITY = re.compile(  # in prose: with decimals, with thousands, or before a unit
     r"(?<![\w.])\d+\.\d+(?!\.?\d)|(?<![\w.,])\d{1,3}(?:,\d{3})+|"
     r"(?<![\w.])\d+(?=\s?(?:%|per cent|times|nats|bits|bytes|kB|MB|GB|ms|µs|tokens/s|×))"
@@ -79,7 +82,8 @@ def run(path, machine):
     notebook = read(path)
     seconds = execute(notebook)
     first = notebook.cells[0]
-    first.source = re.sub(r"^\*\*Time\*\*.*$", time_line(notebook, seconds, machine), first.source, flags=re.M)
+    line = time_line(notebook, seconds, machine)
+    first.source = re.sub(r"^\*\*Time\*\*.*$", lambda _: line, first.source, flags=re.M)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:03d}"  # the same on every run, so that a diff shows what changed
         cell.metadata.pop("execution", None)
@@ -133,8 +137,8 @@ def has_figure(cell):
 def differences(kept, fresh):
     """Where the outputs in a file no longer are what its code gives, a message each; [] if they hold
 
-    The words must be the same. So must numbers, up to one in the last digit shown or a thousandth, unless the cell is
-    tagged `measured`; and no claim may be outside of its band.
+    The words must be the same, wherever lines break and columns begin. So must whole numbers, and others up to one in
+    the last digit shown or a thousandth, unless the cell is tagged `measured`; and no claim may be outside of its band.
     """
     found = []
     for old, new in zip(kept.cells, fresh.cells, strict=True):
@@ -156,7 +160,7 @@ def differences(kept, fresh):
 
 
 def _words(text):
-    return re.sub(r"[-+−.]", "", _NUMBER.sub("0", text)).split()
+    return re.sub(r"[][(){},;|]", r" \g<0> ", _SHOWN.sub(" 0 ", text)).split()
 
 
 def _value(text):
@@ -164,9 +168,12 @@ def _value(text):
 
 
 def _agree(a, b):
-    decimals = len(a.split(".")[1].lower().split("e")[0]) if "." in a else 0
-    exponent = int(a.lower().split("e")[1]) if "e" in a.lower() else 0
-    unit = 10.0 ** (exponent - decimals) if "." in a or exponent else 0
+    if not re.search("[.e]", a + b, re.IGNORECASE):
+        return _value(a) == _value(b)
+    mantissa, _, exponent = a.lower().partition("e")
+    decimals = len(mantissa.partition(".")[2])
+    rounded = decimals or (exponent and "." not in mantissa)  # NumPy's 1. and 2.e-05 are all the digits there are
+    unit = 10.0 ** (int(exponent or 0) - decimals) if rounded else 0
     return abs(_value(a) - _value(b)) <= max(1.01 * unit, 1e-3 * abs(_value(a)))
 
 
@@ -262,28 +269,50 @@ def _borrowed_from_solutions(cells):
     for cell in cells:
         if cell.cell_type != "code":
             continue
-        tree = ast.parse(cell.source)
-        if "solution" in tags(cell):
-            solved |= _defined(tree)
+        try:
+            statements = ast.parse(cell.source).body
+        except SyntaxError as error:
+            yield f"{_name(cell)}: line {error.lineno} is not plain Python: {error.msg}"
             continue
-        read_here = {
-            node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-        }
-        for name in sorted(solved & read_here - (_defined(tree) if "exercise" in tags(cell) else set())):
-            yield f"{_name(cell)}: reads {name}, which a solution above defines; students have no solutions"
-        solved -= _defined(tree)
+        if "solution" in tags(cell):
+            solved |= _defined(statements)
+            continue
+        own = _defined(statements) if "exercise" in tags(cell) else set()
+        for statement in statements:
+            for name in sorted(solved & _read(statement) - own):
+                yield f"{_name(cell)}: reads {name}, which a solution above defines; students have no solutions"
+            own |= _defined([statement])
+        solved -= own
 
 
-def _defined(tree):
-    """The names that the outermost statements of a cell give a value."""
+def _read(statement):
+    """The names that a statement reads, without those that are local to a function or comprehension in it."""
+    nodes = list(ast.walk(statement))
+    scopes = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.Lambda | ast.comprehension)]
+    local = {node.arg for node in nodes if isinstance(node, ast.arg)} | _names(scopes, ast.Store)
+    defaults = [
+        d for node in nodes if isinstance(node, ast.arguments) for d in (*node.defaults, *node.kw_defaults) if d
+    ]
+    added_to = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
+    return _names(defaults, ast.Load) | ((_names([statement], ast.Load) | _names(added_to, ast.Store)) - local)
+
+
+def _names(nodes, context):
+    """The names that stand anywhere in these nodes to be read (ast.Load) or written (ast.Store)."""
+    within = [n for node in nodes for n in ast.walk(node)]
+    return {n.id for n in within if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
+
+
+def _defined(statements):
+    """The names that these statements, the outermost of a cell, give a value."""
     names = set()
-    for node in tree.body:
+    for node in statements:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {alias.asname or alias.name for alias in node.names}
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
         else:
-            names |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            names |= _names([node], ast.Store)
     return names
 
 
@@ -300,6 +329,8 @@ def without_solutions(notebook):
 def build_student_set(folder):
     """Write the lessons without solutions, and the files that they read, to a folder; returns the notebooks' paths."""
     folder = Path(folder)
+    if folder.resolve() == FOLDER.resolve():
+        raise ValueError(f"{folder} holds the lessons themselves, whose solutions would be lost: give another folder")
     made = []
     for path in paths():
         write(without_solutions(read(path)), folder / path.name)
@@ -317,6 +348,8 @@ def export_figures(folder):
         for cell in read(path).cells:
             if "figure" in cell.metadata:
                 images = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+                if not images:
+                    raise ValueError(f"{path.name}: {_name(cell)} keeps no figure: run the lesson first")
                 made.append(Path(folder) / f"{cell.metadata['figure']}.png")
                 made[-1].parent.mkdir(parents=True, exist_ok=True)
                 made[-1].write_bytes(base64.b64decode(images[0]))

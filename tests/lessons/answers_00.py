@@ -40,6 +40,12 @@ def windows_last_lost(tokens, T, offset):
     return tokens[offset:][: B * T].reshape(B, T), tokens[offset + 1 :][: B * T].reshape(B, T)
 
 
+def windows_of_floats(tokens, T, offset):
+    ids, targets = np.zeros((2, (len(tokens) - offset - 1) // T, T))
+    ids[:], targets[:] = windows_reshape(tokens, T, offset)
+    return ids, targets
+
+
 def windows_columns(tokens, T, offset):
     ids, targets = windows_reshape(tokens, T, offset)
     return ids.reshape(T, -1).T, targets.reshape(T, -1).T
@@ -402,6 +408,7 @@ RIGHT = {
 WRONG = {
     "windows": [
         (windows_leak, "the answer leaks into the question"),
+        (windows_of_floats, "must hold integers"),
         (windows_backwards, "shift the other way"),
         (windows_roll, "np.roll"),
         (windows_no_offset, "the offset is not used"),

@@ -552,7 +552,7 @@ WRONG = {
         (_pair_without_words, "how often each word occurs"),
         (_pair_across_words, "across the end of one word"),
         (_pair_once_a_word, "counts twice"),
-        (_pair_first_of_ties, "equal counts the smallest is wanted"),
+        (_pair_first_of_ties, "not the one met first"),
         (_pair_largest_of_ties, "this is the largest"),
         (_pair_assigned, "must add up"),
         (_pair_without_overlap, "counts twice"),
