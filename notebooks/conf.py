@@ -1,8 +1,5 @@
 """The course as a web site: sphinx-build notebooks build/site. Nothing is executed; the kept outputs are shown."""
 
-import json
-from pathlib import Path
-
 project = "minillama"
 html_title = "minillama: LLaMA in NumPy"
 copyright = "the minillama authors"
@@ -29,20 +26,3 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#7cc4ee", "color-brand-content": "#7cc4ee"},
 }
 copybutton_selector = "div.cell_input div.highlight pre, div.highlight-sh pre"
-
-
-def fold_explanations(app, docname, source):
-    """Text tagged `solution` is folded like the solution's code: it would give the answer away."""
-    if Path(app.env.doc2path(docname)).suffix != ".ipynb":
-        return
-    notebook = json.loads(source[0])
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown" and "solution" in cell["metadata"].get("tags", ()):
-            text = "".join(cell["source"])
-            if not text.lstrip().startswith("<details"):
-                cell["source"] = f"<details><summary>About the solution</summary>\n\n{text}\n\n</details>"
-    source[0] = json.dumps(notebook)
-
-
-def setup(app):
-    app.connect("source-read", fold_explanations)

@@ -84,6 +84,7 @@ def test_a_norm_is_one_file_and_one_row(tmp_path):
 COMPARED = {
     ("ops/positions/rope.py", "source == 'interleaved'"),
     ("checkpoint/llama.py", "name == values.get('hidden_act', 'silu')"),
+    ("lessons/lesson_04.py", "layout == 'interleaved'"),  # an exercise about these two layouts
 }
 
 

@@ -213,6 +213,8 @@ def _code_faults(cell):
 
 
 def _text_faults(cell, before, after):
+    if "solution" in tags(cell) and not cell.source.lstrip().startswith("<details"):
+        yield "text of a solution that is not folded: put it into <details>"
     displays = "".join(re.findall(r"\$\$.*?\$\$", cell.source, flags=re.S))
     if ("\\partial" in displays or "\\mathrm{d}" in displays) and "gradient" not in tags(cell):
         yield "displays a gradient, but is not tagged gradient"
