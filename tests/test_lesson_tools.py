@@ -91,6 +91,7 @@ def test_a_lesson_with_the_whole_frame_has_no_faults():
         (text("$$\n\\frac{\\partial L}{\\partial x}\n$$"), "not tagged gradient"),
         (text("$$\\mathrm{d}x = 2 x$$", "gradient"), "none of the next three code cells"),
         (text("It doubles by adding.", "solution"), "not folded"),
+        (text("The paper reports 1.24 nats.", "cited"), "links to no source"),
         (text("The loss is 2.45."), "2.45 was printed by no cell above"),
         (text("It keeps 1,024 numbers."), "1,024 was printed by no cell above"),
         (text("It saves 30 % of them."), "30 was printed by no cell above"),

@@ -70,6 +70,7 @@ def execute(notebook, folder=FOLDER, timeout=SECONDS, allow_errors=False):
         resources={"metadata": {"path": str(folder)}},
         allow_errors=allow_errors,
         coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],  # the kernel warns of its unencrypted port on every start
     ).execute()
     return time.perf_counter() - started
 
@@ -215,6 +216,8 @@ def _code_faults(cell):
 def _text_faults(cell, before, after):
     if "solution" in tags(cell) and not cell.source.lstrip().startswith("<details"):
         yield "text of a solution that is not folded: put it into <details>"
+    if "cited" in tags(cell) and not re.search(r"\]\(https?://", cell.source):
+        yield "is tagged cited, and links to no source"
     displays = "".join(re.findall(r"\$\$.*?\$\$", cell.source, flags=re.S))
     if ("\\partial" in displays or "\\mathrm{d}" in displays) and "gradient" not in tags(cell):
         yield "displays a gradient, but is not tagged gradient"
