@@ -32,6 +32,23 @@ def replacing(path):
         raise explained from error
 
 
+def require_free(paths, overwrite=False, instead="choose another place"):
+    """FileExistsError, naming them, if any of the paths that a command is about to write is there already
+
+    Every command that writes asks this of all its paths before it does any work, so that no file which it did not make
+    is changed. overwrite: the user asked for --overwrite, and files (never folders) may be replaced. instead: what else
+    the message offers.
+    """
+    there = [path for path in map(Path, paths) if os.path.lexists(path)]
+    blocked = [path for path in there if path.is_dir() and not path.is_symlink()] if overwrite else there
+    if blocked:
+        names = ", ".join(map(str, blocked[:5])) + (f" and {len(blocked) - 5} more" if len(blocked) > 5 else "")
+        verb = "is" if len(blocked) == 1 else "are"
+        ways = f"{instead}, or give --overwrite to replace" if not overwrite else instead
+        what = "" if overwrite else (" it" if len(blocked) == 1 else " them")
+        raise FileExistsError(f"{names} {verb} there already; nothing was changed. {ways[0].upper()}{ways[1:]}{what}")
+
+
 def write_text(path, text):
     """Write text as UTF-8 with newline line ends, in the place of what was there."""
     with replacing(path) as new:
