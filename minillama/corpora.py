@@ -137,7 +137,9 @@ class Batches:
 
     An epoch cuts the stream into windows of `context` tokens, from an offset of its own, and takes them in random
     order. A window moves back to where its document begins (the token `end_of_text`), if that is at most half a
-    window away: a short document is then seen from its beginning, as it is when text is generated.
+    window away: a short document is then seen from its beginning, as it is when text is generated. What the cut leaves
+    before the first window and behind the last one ends the epoch: three windows, moved inside of the stream where
+    they would reach beyond it, so that both ends of a text are learned in every epoch.
     """
 
     def __init__(self, tokens, context, batch_size, seed, end_of_text=None):
@@ -147,7 +149,8 @@ class Batches:
                 f"use more text or a smaller --context"
             )
         self.tokens, self.context, self.batch_size, self.seed = tokens, context, batch_size, seed
-        self.windows = max(1, (len(tokens) - 1) // context - 1)  # one less than fit leaves room for the offset
+        self._cut = max(1, (len(tokens) - 1) // context - 1)  # windows; one less than fit leaves room for the offset
+        self.windows = self._cut + 3  # of an epoch: less than a context is left before the cut, and than two behind it
         self._documents = np.flatnonzero(tokens == end_of_text)
         self._epoch, self._starts = None, None
 
@@ -164,10 +167,13 @@ class Batches:
     def _start(self, epoch, i):
         if epoch != self._epoch:
             rng = np.random.default_rng([self.seed, epoch])
-            slack = len(self.tokens) - 1 - self.windows * self.context
+            slack = len(self.tokens) - 1 - self._cut * self.context
             offset = rng.integers(min(slack, self.context - 1) + 1)
-            starts = offset + self.context * rng.permutation(self.windows)
-            self._epoch, self._starts = epoch, _document_starts(starts, self._documents, self.context // 2)
+            cut = offset + self.context * rng.permutation(self._cut)
+            last = len(self.tokens) - 1 - self.context  # where a window begins that reaches the end
+            ends = [0, min(offset + self.context * self._cut, last), last]
+            starts = np.concatenate([_document_starts(cut, self._documents, self.context // 2), ends])
+            self._epoch, self._starts = epoch, starts
         return self._starts[i]
 
 

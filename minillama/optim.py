@@ -11,13 +11,15 @@ def learning_rate(step, steps, peak, warmup, floor):
     """Linear warm-up to the peak, then a half cosine down to floor * peak
 
     step t counts from 1:   peak t / warmup   for t <= warmup,   and then, with s = (t - warmup) / (steps - warmup),
-    peak (floor + (1 - floor) (1 + cos(pi s)) / 2).
+    peak (floor + (1 - floor) (1 + cos(pi s)) / 2),   and floor * peak   after the last step.
     Source: Touvron et al. 2023 (arXiv 2302.13971), section 2.3, with floor 0.1; Loshchilov and Hutter 2017
     (arXiv 1608.03983), equation 5.
     """
     if step <= warmup:
-        return peak * step / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
+        return peak * step / warmup if warmup else peak
+    if step >= steps:
+        return peak * floor
+    progress = (step - warmup) / (steps - warmup)
     return peak * (floor + (1 - floor) * (1 + cos(pi * progress)) / 2)
 
 

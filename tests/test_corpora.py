@@ -93,15 +93,61 @@ def test_stories_come_with_their_entropy(monkeypatch):
 
 
 @pytest.mark.parametrize("length", [9, 16, 17, 41, 48, 57, 100, 1003])
-def test_an_epoch_shows_every_window_once(length):
+def test_an_epoch_is_windows_side_by_side_in_random_order_and_then_what_they_leave_at_the_ends(length):
     tokens = np.arange(length, dtype=np.int32)
     batches = Batches(tokens, 8, 3, seed=4)
     rows = [row for step in range(batches.windows) for row in batches[step][0]]  # 3 epochs
     for epoch in range(3):
-        starts = sorted(row[0] for row in rows[epoch * batches.windows : (epoch + 1) * batches.windows])
-        assert np.array_equal(np.diff(starts), [8] * (batches.windows - 1))  # side by side, none twice
-        assert starts[0] >= 0 and starts[-1] + 8 < length
-    assert batches.windows >= (length - 1) // 8 - 1
+        *cut, first, nearly_last, last = (row[0] for row in rows[epoch * batches.windows : (epoch + 1) * batches.windows])
+        assert np.array_equal(np.diff(sorted(cut)), [8] * (len(cut) - 1))  # none twice
+        assert first == 0 and last == length - 9 and nearly_last == min(max(cut) + 8, last)
+    assert len(batches.tokens) - 1 <= batches.windows * 8 <= len(batches.tokens) - 1 + 3 * 8
+
+
+def epochs_targets(batches, count):
+    """The positions that are targets in each of the first `count` epochs, where the tokens are 0, 1, 2, ..."""
+    steps = -(-count * batches.windows // batches.batch_size)
+    rows = np.concatenate([batches[step][1] for step in range(steps)])[: count * batches.windows]
+    return rows.reshape(count, -1)
+
+
+def test_every_token_but_the_first_is_a_target_in_every_epoch():
+    for context in range(1, 12):
+        for length in [*range(context + 1, 5 * context + 4), 40 * context + 3]:
+            batches = Batches(np.arange(length), context, 3, seed=length)
+            for targets in epochs_targets(batches, 3):
+                assert set(targets) == set(range(1, length)), (length, context)
+
+
+def test_every_token_of_a_text_of_any_length_is_a_target():
+    hypothesis = pytest.importorskip("hypothesis")
+    some = hypothesis.strategies.integers
+
+    @hypothesis.settings(deadline=None, max_examples=300, derandomize=True)
+    @hypothesis.given(context=some(1, 300), beyond=some(0, 3000), batch_size=some(1, 9), seed=some(0, 2**32))
+    @hypothesis.example(context=256, beyond=443, batch_size=1, seed=0)
+    def covered(context, beyond, batch_size, seed):
+        length = context + 1 + beyond
+        batches = Batches(np.arange(length), context, batch_size, seed)
+        for targets in epochs_targets(batches, 2):
+            np.testing.assert_array_equal(np.unique(targets), np.arange(1, length))
+
+    covered()
+
+
+def test_with_documents_every_token_is_a_target_before_long_and_the_ends_are_in_every_epoch(rng):
+    for _ in range(60):
+        lengths, context = rng.integers(1, 40, rng.integers(1, 12)), int(rng.integers(2, 24))
+        documents = np.cumsum([0, *lengths + 1])  # where the end-of-text tokens stand
+        length = documents[-1] + 1
+        if length <= context:
+            continue
+        batches = Batches(np.arange(length), context, 2, seed=3, end_of_text=None)
+        batches._documents = documents  # so that a token's value can be its place
+        epochs = epochs_targets(batches, 40)
+        assert set(epochs.ravel()) == set(range(1, length)), (lengths, context)
+        for targets in epochs:
+            assert set(targets) >= {*range(1, context + 1), *range(length - context, length)}
 
 
 def test_targets_follow_ids_and_a_batch_depends_on_seed_and_step_only():
@@ -154,7 +200,8 @@ def documents_of(lengths):
 def test_training_windows_begin_at_documents_that_are_near():
     tokens = documents_of([5, 3, 30, 2, 7, 4, 6, 5])
     batches = Batches(tokens, 10, 4, seed=0, end_of_text=0)
-    firsts = np.concatenate([batches[step][0][:, 0] for step in range(30)])
+    epochs = np.concatenate([batches[step][0][:, 0] for step in range(2 * batches.windows)])  # 8 epochs
+    firsts = epochs.reshape(8, -1)[:, :-3].ravel()  # the last three windows stay where the ends of the text are
     assert set(firsts) <= {0, *range(6, 31)} and (firsts == 0).mean() > 0.3
     unaligned = np.concatenate([Batches(tokens, 10, 4, seed=0)[step][0][:, 0] for step in range(30)])
     assert len(set(unaligned) & set(range(1, 6))) > 2

@@ -16,6 +16,24 @@ def test_schedule_ends_and_turning_points():
     assert learning_rate(1, 1, 1.0, 0, 0.1) == pytest.approx(0.1)
 
 
+def test_the_floor_stays_after_the_last_step_and_step_0_divides_by_nothing():
+    """As in the assignment of CS336 (get_lr_cosine_schedule), whose formula is written out here."""
+
+    def written_out(t, peak, least, warmup, end):
+        if t < warmup:
+            return t / warmup * peak
+        if t <= end:
+            return least + 0.5 * (1 + np.cos((t - warmup) / (end - warmup) * np.pi)) * (peak - least)
+        return least
+
+    for steps, warmup, floor in [(21, 7, 0.1), (10, 0, 0.0), (100, 99, 1.0), (1, 0, 0.5), (40, 10, 0.25)]:
+        rates = [learning_rate(t, steps, 3.0, warmup, floor) for t in range(3 * steps)]
+        expected = [written_out(t, 3.0, 3.0 * floor, warmup, steps) for t in range(3 * steps)]
+        np.testing.assert_allclose(rates, expected, rtol=1e-12, atol=1e-15)
+    assert learning_rate(0, 10, 1.0, 0, 0.0) == 1.0  # the cosine begins at the peak
+    assert learning_rate(50, 10, 1.0, 50, 0.1) == 1.0 and learning_rate(51, 10, 1.0, 50, 0.1) == 0.1
+
+
 def test_clip_scale():
     assert clip_scale(4.0, 1.0) == 0.25 and clip_scale(0.5, 1.0) == 1.0 and clip_scale(0.0, 1.0) == 1.0
 
