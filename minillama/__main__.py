@@ -9,6 +9,7 @@ from pathlib import Path
 from . import PRESETS, Config, __version__, load
 from .config import BIASES, SWITCHES
 from .files import write_text
+from .interrupts import exit_code
 from .ops.positions import POSITIONS
 from .parallel import available_threads, check_threads
 from .presets import FAMILIES
@@ -87,11 +88,13 @@ def train(options):
     from .corpora import encode_corpus
     from .plots import loss_curve
     from .tokenizers import MASK
-    from .train import Run, Settings, objective, read_metrics, read_state
+    from .train import Run, Settings, check_folder, objective, read_metrics, read_state
 
     given = vars(options)
     folder = Path(given.get("out") or Path("runs") / Path(given.get("data", "stories")).resolve().stem)
     threads = check_threads(given["threads"]) if "threads" in given else None
+    if options.resume and options.overwrite:
+        raise ValueError("--resume goes on with a run and --overwrite begins anew in its place; choose one of them")
     if options.resume:
         state = read_state(folder)
         saved = {**state["config"], **state["settings"], **state["source"]}
@@ -117,8 +120,10 @@ def train(options):
             **{name: given[name] for name in _MODEL_OPTIONS if name in given},
         }
         config = Config(vocab_size=1, **shape)  # a wrong shape is reported before the text is read
+        check_folder(folder, options.overwrite)  # and so is a folder that something else lies in
         corpus = encode_corpus(**source, mask_token=objective(config).needs_mask_token)
-        run = Run.start(folder, Config(corpus.tokenizer.vocab_size, **shape), settings, corpus, threads)
+        config = Config(corpus.tokenizer.vocab_size, **shape)
+        run = Run.start(folder, config, settings, corpus, threads, options.overwrite)
         _describe_run(run)
     try:
         loss = run.train()
@@ -129,7 +134,7 @@ def train(options):
         if read_metrics(folder):
             loss_curve(folder)
         print(f"\nstopped at step {run.optimizer.steps}; continue with: minillama train --out {folder} --resume")
-        return 130
+        return exit_code(run.stopped_by)
     print(f"the model is in {folder}, its loss curve in {loss_curve(folder)}")
     per_character = f", {run.corpus.per_character(loss):.4f} nats a character" if run.objective.predicts_text else ""
     print(f"validation loss {loss:.4f} nats a {run.unit}{per_character}")
@@ -506,6 +511,9 @@ def _parser():
         text = f"processors to use (default: all, here {available_threads()})"
         made.add_argument("--threads", type=int, metavar="N", help=text, **rest)
 
+    def overwrite(made, text="replace the files that are there", **rest):
+        made.add_argument("--overwrite", action="store_true", help=text, **rest)
+
     # Options that are not given stay out of the namespace: --resume must tell them from those that are.
     made = command("train", train, "train a model on text", argument_default=argparse.SUPPRESS)
     group = made.add_argument_group("data")
@@ -514,6 +522,7 @@ def _parser():
     group = made.add_argument_group("run")
     group.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/ and the name of the data)")
     group.add_argument("--resume", action="store_true", default=False, help="go on with the run in its folder")
+    overwrite(group, "begin anew in the place of the run that is there", default=False)
     threads(group)
     group = made.add_argument_group("model")
     text = "whose choices the model has where no other option asks for something else"

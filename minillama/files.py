@@ -49,6 +49,35 @@ def require_free(paths, overwrite=False, instead="choose another place"):
         raise FileExistsError(f"{names} {verb} there already; nothing was changed. {ways[0].upper()}{ways[1:]}{what}")
 
 
+class InUse(OSError):
+    """Another process is at work on the same files."""
+
+
+@contextmanager
+def alone(path, doing):
+    """While the block runs, no other process is inside such a block of the same path, the lock file; else InUse
+
+    doing: what the other process does then, for the message. The system gives the lock back when a process ends,
+    however it ends; the file itself stays, hidden and empty.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        text = f"another process is {doing}; wait until it has ended, or stop it, or choose another place"
+        raise InUse(text) from error
+    except OSError as error:
+        raise _explained(error, path) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def write_text(path, text):
     """Write text as UTF-8 with newline line ends, in the place of what was there."""
     with replacing(path) as new:

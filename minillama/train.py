@@ -5,8 +5,11 @@ moments of AdamW and the step, in one file, so that no interruption can mix two 
 are functions of (seed, step), so weights, moments and step are all the state there is.
 """
 
+import itertools
 import json
 import math
+import os
+import sys
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,10 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from .checkpoint.places import MODEL_FILES, require_no_other_model
 from .config import Config
 from .corpora import Batches
-from .files import append_text, remove_leftovers, replacing, write_text
-from .interrupts import interruptible
+from .files import InUse, alone, append_text, remove_leftovers, replacing, require_free, write_text
+from .interrupts import STOPS, interruptible
 from .model import Model
 from .objectives import OBJECTIVES
 from .ops.loss import IGNORED
@@ -27,10 +31,12 @@ from .ops.masks import MASKS
 from .optim import AdamW, learning_rate
 from .tokenizers import MASK
 
-STATE_FILE, METRICS_FILE = "trainer.safetensors", "metrics.jsonl"
+STATE_FILE, METRICS_FILE, CURVE_FILE, LOCK_FILE = "trainer.safetensors", "metrics.jsonl", "loss.png", ".train.lock"
+ROW_KEYS = {"step", "train_loss", "val_loss", "seconds", "tokens_per_second", "learning_rate", "gradient_norm"}
 LOG_EVERY = 10  # steps between rows of metrics.jsonl; val_loss is null in rows without an evaluation
 _EVALUATION_TOKENS = 8192  # tokens in one forward pass of an evaluation
 _STOPPING = "\nfinishing the step, then saving; Ctrl-C once more stops without saving"
+_OTHER = "choose another folder with --out"  # what is offered where a folder is refused
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,8 @@ class Run:
     """A training run: model, optimizer, data, and the folder that keeps them.
 
     Run.start begins one, Run.resume continues one from its last checkpoint; `train()` does the work, and returns
-    the last validation loss in nats a token, or None if it was interrupted.
+    the last validation loss in nats a token, or None if it was interrupted. One process at a time trains in a folder;
+    another gets files.InUse.
     """
 
     def __init__(self, folder, config, settings, corpus, threads=None):
@@ -115,27 +122,31 @@ class Run:
         if len(corpus.validation) < 2:
             raise ValueError("the validation split, a tenth of the text, has fewer than 2 tokens; use more text")
         self.seconds = 0.0  # spent in training so far, also before interruptions
+        # Since the last row of metrics.jsonl: the loss of each step, and the seconds that they took.
+        self._losses, self._interval = [], 0.0
+        self.stopped_by = 0  # the signal that ended `train`, if any
 
     @classmethod
-    def start(cls, folder, config, settings, corpus, threads=None):
-        """A new run in a folder that holds none yet."""
+    def start(cls, folder, config, settings, corpus, threads=None, overwrite=False):
+        """A new run in a folder in which nothing stands in its way; overwrite: in place of the run that is there."""
         folder = Path(folder)
-        if (folder / STATE_FILE).exists():
-            raise FileExistsError(
-                f"{folder} already holds a run; continue it with --resume, or choose another folder with --out"
-            )
-        if (folder / "model.safetensors").exists() and not (folder / METRICS_FILE).exists():
-            raise FileExistsError(f"{folder} holds a model that was made elsewhere; choose another folder with --out")
+        check_folder(folder, overwrite)
         run = cls(folder, config, settings, corpus, threads)
-        write_text(folder / METRICS_FILE, "")
-        run.save()
+        with run._alone():
+            check_folder(folder, overwrite)  # again, as another process may have begun a run there in the meantime
+            run._save_state()  # first: from here on the folder holds a run, which can be resumed
+            for name in (CURVE_FILE, "generation_config.json", "chat_template.jinja"):  # of what was there before
+                (folder / name).unlink(missing_ok=True)
+            run.model.save(folder, corpus.tokenizer)
+            write_text(folder / METRICS_FILE, "")
         return run
 
     @classmethod
     def resume(cls, folder, corpus, threads=None):
         """The run of a folder at its last checkpoint. Rows of metrics.jsonl that are later are taken back.
 
-        threads None means as many as before, which makes the run go on to the same bits.
+        threads None means as many as before, which makes the run go on to the same bits. Of a damaged metrics.jsonl
+        the rows that can be read are kept, and the file itself under another name.
         """
         state = read_state(folder)
         threads = state["threads"] if threads is None else threads
@@ -145,21 +156,32 @@ class Run:
                 f"the text or its tokens differ from those that the run in {folder} was started with; a run can only "
                 f"be continued on the same data"
             )
-        with safe_open(run.folder / STATE_FILE, "np") as file:
-            for name, array in run._state_tensors().items():
-                array[:] = file.get_tensor(name)
-        run.optimizer.steps, run.seconds = state["step"], state["seconds"]
-        remove_leftovers(run.folder, [path.name for path in run.folder.iterdir() if not path.name.startswith(".")])
-        rows = [row for row in read_metrics(folder) if row["step"] <= state["step"]]
-        write_text(run.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
+        with run._alone():
+            state = read_state(folder)  # as no other process changes it now
+            with safe_open(run.folder / STATE_FILE, "np") as file:
+                for name, array in run._state_tensors().items():
+                    array[:] = file.get_tensor(name)
+            run.optimizer.steps, run.seconds = state["step"], state["seconds"]
+            run._losses, run._interval = state.get("losses", []), state.get("interval", 0.0)
+            remove_leftovers(run.folder, [path.name for path in run.folder.iterdir() if not path.name.startswith(".")])
+            rows = [row for row in _mended_metrics(folder) if row["step"] <= state["step"]]
+            write_text(run.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
         return run
+
+    def _alone(self):
+        return alone(self.folder / LOCK_FILE, f"training in {self.folder}")
 
     def save(self):
         """Write the checkpoint: first the model for others to open, then the state that `resume` reads."""
         self.model.save(self.folder, self.corpus.tokenizer)
+        self._save_state()
+
+    def _save_state(self):
         state = {
             "step": self.optimizer.steps,
             "seconds": self.seconds,
+            "losses": self._losses,
+            "interval": self._interval,
             "config": self.model.config.to_dict(),
             "settings": asdict(self.settings),
             "threads": self.model.workers.threads,
@@ -177,35 +199,46 @@ class Run:
         return {"weights": self.model.parameters.flat, "mean": optimizer.mean, "square": optimizer.square}
 
     def train(self, quiet=False):
-        """Train up to settings.steps; an interrupt (Ctrl-C) saves and returns None."""
+        """Train up to settings.steps; a request to stop (Ctrl-C, SIGTERM and their kin) saves and returns None."""
+        with self._alone():
+            if read_state(self.folder)["step"] != self.optimizer.steps:
+                raise InUse(
+                    f"the run in {self.folder} has gone on since it was opened here, in another process; resume it anew"
+                )
+            return self._train(quiet)
+
+    def _train(self, quiet):
         s, optimizer = self.settings, self.optimizer
         tokens_a_step = s.batch_size * self.model.config.context
-        recent, loss, mark = [], None, time.perf_counter()
+        loss, mark = None, time.perf_counter()
         bar = tqdm(
             total=s.steps, initial=optimizer.steps, unit="step", dynamic_ncols=True, disable=quiet, mininterval=0.5
         )
-        with bar, interruptible(_STOPPING) as interrupted:
+        with bar, interruptible(_STOPPING, STOPS) as interrupted:
             while optimizer.steps < s.steps:
                 train_loss, norm, rate = self.step()
-                recent.append(train_loss)
+                self._losses.append(train_loss)
+                now = time.perf_counter()
+                self._interval, self.seconds, mark = self._interval + now - mark, self.seconds + now - mark, now
                 last = optimizer.steps == s.steps
                 evaluating = last or optimizer.steps % s.eval_every == 0
-                speed = tokens_a_step * len(recent) / (time.perf_counter() - mark)
-                bar.update()
-                bar.set_postfix_str(f"loss {train_loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
+                speed = tokens_a_step * len(self._losses) / self._interval
                 if evaluating or optimizer.steps % LOG_EVERY == 0:
-                    self.seconds += time.perf_counter() - mark
                     loss = self._evaluate_finite(norm, rate) if evaluating else None
-                    self._log(train_loss=np.mean(recent), val_loss=loss, speed=speed, rate=rate, norm=norm)
+                    self._log(train_loss=np.mean(self._losses), val_loss=loss, speed=speed, rate=rate, norm=norm)
+                    self._losses, self._interval = [], 0.0
                     if evaluating:
                         self.save()
-                        if not quiet:
-                            tqdm.write(self._report(loss))
-                    recent, mark = [], time.perf_counter()
                 if interrupted() and not last:
-                    self.seconds += time.perf_counter() - mark
-                    self.save()
+                    self.stopped_by = interrupted()
+                    if not evaluating:
+                        self.save()
                     return None
+                bar.update()
+                bar.set_postfix_str(f"loss {train_loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
+                if evaluating and not quiet:
+                    tqdm.write(self._report(loss))
+                mark = time.perf_counter() if evaluating else mark
         return loss if loss is not None else self.evaluate()
 
     def _evaluate_finite(self, norm, rate):
@@ -270,8 +303,27 @@ class Run:
         append_text(self.folder / METRICS_FILE, json.dumps(row) + "\n")
 
 
+def check_folder(folder, overwrite=False):
+    """FileExistsError where a new run in the folder would change files that are there, or mix with another model
+
+    overwrite: files of the names that a run has may be replaced.
+    """
+    folder = Path(folder)
+    if (folder / STATE_FILE).exists() and not overwrite:
+        raise FileExistsError(
+            f"{folder} already holds a run; continue it with --resume, {_OTHER}, or begin anew in its place with "
+            f"--overwrite"
+        )
+    names = [*MODEL_FILES, STATE_FILE, METRICS_FILE, CURVE_FILE]
+    require_no_other_model(folder, names, _OTHER)
+    require_free([folder / name for name in names], overwrite, _OTHER)
+
+
 def read_state(folder):
-    """Step, settings, config, threads and data of the run in a folder, as a dictionary."""
+    """Step, settings, config, threads and data of the run in a folder, as a dictionary
+
+    A setting that the run was made without, by an older version, has its default.
+    """
     path = Path(folder) / STATE_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no run to resume: there is no {path.name}. Start it without --resume")
@@ -279,9 +331,10 @@ def read_state(folder):
         with safe_open(path, "np") as file:
             state = json.loads(file.metadata()["run"])
             missing = {"weights", "mean", "square"} - set(file.keys())
-            if missing or state["settings"].keys() != {field.name for field in fields(Settings)}:
+            unknown = state["settings"].keys() - {field.name for field in fields(Settings)}
+            if missing or unknown:
                 raise ValueError("its tensors or settings are not those of this version")
-            return state
+            return state | {"settings": asdict(Settings()) | state["settings"]}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is truncated or was not written by minillama ({error!r}); it cannot be resumed"
@@ -289,7 +342,42 @@ def read_state(folder):
 
 
 def read_metrics(folder):
-    """The rows of metrics.jsonl. A last line that was cut off by a kill is left out."""
+    """The rows of metrics.jsonl. A last line that was cut off by a kill is left out; ValueError for a damaged one."""
+    rows, damaged = _read_rows(Path(folder) / METRICS_FILE)
+    if damaged:
+        raise ValueError(
+            f"line {damaged[0]} of {Path(folder) / METRICS_FILE} is damaged; `minillama train --resume` keeps the rows "
+            f"that can be read, or remove that line"
+        )
+    return rows
+
+
+def _read_rows(path):
+    """The rows of a file of metrics, and the numbers of the lines that are none."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    rows, damaged = [], []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            row = json.loads(line)
+            if not (isinstance(row, dict) and isinstance(row["step"], int) and row.keys() >= ROW_KEYS):
+                raise ValueError("no row")
+            rows.append(row)
+        except (ValueError, KeyError, RecursionError):
+            damaged.append(number)
+    return rows, damaged
+
+
+def _mended_metrics(folder):
+    """The rows that can be read of metrics.jsonl, which is kept under another name where others cannot."""
     path = Path(folder) / METRICS_FILE
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-    return [json.loads(line) for line in lines[:-1]]
+    rows, damaged = _read_rows(path)
+    if damaged:
+        names = (path.with_name(f"metrics-damaged-{n}.jsonl") for n in itertools.count(1))
+        kept = next(name for name in names if not name.exists())
+        os.replace(path, kept)
+        print(
+            f"{len(damaged)} lines of {path} are damaged, the first is line {damaged[0]}: the other rows go on, and "
+            f"the file as it was is kept in {kept}",
+            file=sys.stderr,
+        )
+    return rows

@@ -34,7 +34,7 @@ def test_train_then_sample_then_info(cli, text, tmp_path):
     assert code == 0 and "validation loss" in out and "minillama sample" in out
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        "trainer.safetensors", "metrics.jsonl", "loss.png",
+        "trainer.safetensors", "metrics.jsonl", "loss.png", ".train.lock",
     }  # fmt: skip
     assert (tmp_path / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert read_metrics(tmp_path / "run")[-1]["step"] == 6
@@ -213,7 +213,7 @@ def test_help_shows_every_default(capsys):
     descriptions = " ".join(capsys.readouterr().out.split("options:")[1].split()).split(" --")[1:]
     without = [text.split()[0].strip(",") for text in descriptions if "(default:" not in text]
     switches = ["tied", "qk-norm", "embedding-norm"]  # told with --no-tied and so on
-    assert len(descriptions) > 25 and without == ["help", "resume", *switches]
+    assert len(descriptions) > 25 and without == ["help", "resume", "overwrite", *switches]
 
 
 def parsers(parser):

@@ -97,8 +97,8 @@ def test_an_epoch_is_windows_side_by_side_in_random_order_and_then_what_they_lea
     tokens = np.arange(length, dtype=np.int32)
     batches = Batches(tokens, 8, 3, seed=4)
     rows = [row for step in range(batches.windows) for row in batches[step][0]]  # 3 epochs
-    for epoch in range(3):
-        *cut, first, nearly_last, last = (row[0] for row in rows[epoch * batches.windows : (epoch + 1) * batches.windows])
+    for epoch in np.split(np.array(rows), 3):
+        *cut, first, nearly_last, last = epoch[:, 0]
         assert np.array_equal(np.diff(sorted(cut)), [8] * (len(cut) - 1))  # none twice
         assert first == 0 and last == length - 9 and nearly_last == min(max(cut) + 8, last)
     assert len(batches.tokens) - 1 <= batches.windows * 8 <= len(batches.tokens) - 1 + 3 * 8

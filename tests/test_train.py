@@ -15,7 +15,7 @@ import pytest
 import minillama
 from minillama import Config, train
 from minillama.corpora import encode_corpus
-from minillama.files import replacing
+from minillama.files import InUse, replacing
 from minillama.train import NotFinite, Run, Settings, evaluate, read_metrics, read_state
 
 KILLS = int(os.environ.get("MINILLAMA_KILLS", "3"))
@@ -87,26 +87,33 @@ def test_evaluation_covers_the_whole_split(corpus, tmp_path, monkeypatch):
     assert evaluate(model, tokens, corpus.tokenizer) == pytest.approx(np.mean(losses), rel=1e-6)
 
 
+STOPPED = [signal.SIGINT, *(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))]
+
+
+@pytest.mark.parametrize("number", STOPPED)
 @pytest.mark.parametrize("stop", [1, 4, 5, 11])
-def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(tmp_path, corpus, stop, monkeypatch):
+def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(tmp_path, corpus, stop, number, monkeypatch):
     whole = make(tmp_path / "whole", corpus).train(quiet=True)
     run, step, done = make(tmp_path / "parts", corpus), Run.step, []
 
     def interrupting_step(self):
         done.append(step(self))
         if len(done) == stop:
-            signal.raise_signal(signal.SIGINT)  # Ctrl-C in the middle of the loop
+            signal.raise_signal(number)  # Ctrl-C, or what a batch system sends, in the middle of the loop
+            if number != signal.SIGINT:
+                signal.raise_signal(number)  # which may come twice
         return done[-1]
 
     monkeypatch.setattr(Run, "step", interrupting_step)
-    assert run.train(quiet=True) is None
+    assert run.train(quiet=True) is None and run.stopped_by == number
     assert read_state(tmp_path / "parts")["step"] == stop
     resumed = Run.resume(tmp_path / "parts", corpus, threads=2)
     assert resumed.train(quiet=True) == whole
     for name, array in weights(tmp_path / "whole").items():
         np.testing.assert_array_equal(weights(tmp_path / "parts")[name], array)
     first, second = (read_metrics(tmp_path / name) for name in ("whole", "parts"))
-    assert [row["val_loss"] for row in first] == [row["val_loss"] for row in second]
+    for key in ("step", "train_loss", "val_loss", "learning_rate", "gradient_norm"):  # means of whole intervals
+        assert [row[key] for row in first] == [row[key] for row in second]
 
 
 def test_a_finished_run_can_be_resumed_and_has_nothing_to_do(tmp_path, corpus):
@@ -181,13 +188,35 @@ def test_resuming_takes_the_threads_of_the_run(tmp_path, corpus):
     assert Run.resume(tmp_path / "run", corpus, threads=2).model.workers.threads == 2
 
 
-def test_a_model_from_elsewhere_is_not_overwritten_but_a_first_save_cut_short_is(tmp_path, corpus):
+def test_a_model_from_elsewhere_stays_and_a_first_save_cut_short_can_be_resumed(tmp_path, corpus, monkeypatch):
     minillama.Model(Config(9), threads=1).save(tmp_path / "model")
-    with pytest.raises(FileExistsError, match="made elsewhere"):
+    with pytest.raises(FileExistsError, match="config.json.*nothing was changed. Choose another folder"):
         make(tmp_path / "model", corpus)
-    make(tmp_path / "run", corpus)
-    (tmp_path / "run" / train.STATE_FILE).unlink()
-    make(tmp_path / "run", corpus)
+    whole = make(tmp_path / "whole", corpus).train(quiet=True)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(minillama.Model, "save", killed)
+        make(tmp_path / "run", corpus)
+    assert Run.resume(tmp_path / "run", corpus).train(quiet=True) == whole
+    assert minillama.load(tmp_path / "run")[0].config.dim == 16
+
+
+def test_overwrite_begins_anew_in_the_place_of_a_run(tmp_path, corpus):
+    make(tmp_path / "run", corpus).train(quiet=True)
+    for name in ("loss.png", "chat_template.jinja"):
+        (tmp_path / "run" / name).write_bytes(b"of the run before")
+    config = Config(corpus.tokenizer.vocab_size, dim=8, layers=1, heads=2, context=16)
+    run = Run.start(tmp_path / "run", config, Settings(steps=2, batch_size=3), corpus, 1, overwrite=True)
+    assert read_metrics(tmp_path / "run") == [] and read_state(tmp_path / "run")["step"] == 0
+    assert not (tmp_path / "run" / "loss.png").exists() and not (tmp_path / "run" / "chat_template.jinja").exists()
+    run.train(quiet=True)
+    assert minillama.load(tmp_path / "run")[0].config == config
+    (tmp_path / "run" / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="index.json, which belong to another model"):
+        Run.start(tmp_path / "run", config, Settings(), corpus, 1, overwrite=True)
 
 
 def test_a_write_that_fails_keeps_the_last_checkpoint(tmp_path, corpus, monkeypatch):
@@ -296,3 +325,84 @@ def test_metrics_of_steps_after_the_checkpoint_are_taken_back(tmp_path, corpus):
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[-1], "step": 99}]) + '{"step": 1')
     Run.resume(tmp_path / "run", corpus)
     assert read_metrics(tmp_path / "run") == rows
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:40] + b"\0" * 200 + text[40:],  # as after a power cut
+        lambda text: text.replace(b"{", b"\xff", 1),
+        lambda text: b"[1, 2]\n" + text,
+        lambda text: b'{"step": 1}\n' + text,
+        lambda text: text + b"null\n",
+    ],
+)
+def test_a_damaged_metrics_file_does_not_block_the_checkpoint_and_is_kept(tmp_path, corpus, damage, capsys):
+    make(tmp_path / "run", corpus).train(quiet=True)
+    path, state = tmp_path / "run" / train.METRICS_FILE, weights(tmp_path / "run")
+    before = path.read_bytes()
+    path.write_bytes(damage(before))
+    with pytest.raises(ValueError, match="line . of .*metrics.jsonl is damaged"):
+        read_metrics(tmp_path / "run")
+    run = Run.resume(tmp_path / "run", corpus)
+    assert "1 lines of" in capsys.readouterr().err
+    assert (tmp_path / "run" / "metrics-damaged-1.jsonl").read_bytes() == damage(before)
+    kept = [json.dumps(row) for row in read_metrics(tmp_path / "run")]
+    assert len(kept) >= 2 and set(kept) <= set(before.decode().splitlines())
+    np.testing.assert_array_equal(run.model.parameters.flat, state["weights"])
+    path.write_bytes(b"other damage\n")
+    Run.resume(tmp_path / "run", corpus)
+    assert (tmp_path / "run" / "metrics-damaged-2.jsonl").read_bytes() == b"other damage\n"
+
+
+HOLD = """
+import sys
+from minillama.files import alone
+with alone(sys.argv[1], "at work"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("end", ["kill", "terminate", "leave"])
+def test_one_process_trains_in_a_folder_and_another_is_refused_until_it_has_ended(tmp_path, corpus, end):
+    make(tmp_path / "run", corpus)
+    held = [sys.executable, "-c", HOLD, tmp_path / "run" / train.LOCK_FILE]
+    other = subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline().strip() == b"held"
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(InUse, match="another process is training in .*run"):
+        Run.resume(tmp_path / "run", corpus)
+    with pytest.raises(InUse):
+        config = Config(corpus.tokenizer.vocab_size, dim=8, layers=1, heads=2, context=16)
+        Run.start(tmp_path / "run", config, Settings(), corpus, 1, overwrite=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    other.stdin.close() if end == "leave" else getattr(other, end)()
+    other.wait()
+    other.stdout.close()
+    assert Run.resume(tmp_path / "run", corpus).train(quiet=True) > 0
+
+
+def test_a_run_that_went_on_elsewhere_since_it_was_opened_is_not_set_back(tmp_path, corpus):
+    first = make(tmp_path / "run", corpus)
+    Run.resume(tmp_path / "run", corpus).train(quiet=True)
+    with pytest.raises(InUse, match="has gone on since it was opened here"):
+        first.train(quiet=True)
+    assert read_state(tmp_path / "run")["step"] == 12
+
+
+def test_a_setting_that_an_older_run_lacks_has_its_default(tmp_path, corpus, monkeypatch):
+    run, save_file = make(tmp_path / "run", corpus), train.save_file
+
+    def as_before(tensors, path, metadata):
+        state = json.loads(metadata["run"])
+        for name in ("weight_decay", "init_std"):
+            del state["settings"][name]
+        for name in ("losses", "interval"):
+            del state[name]
+        save_file(tensors, path, metadata={"run": json.dumps(state)})
+
+    monkeypatch.setattr(train, "save_file", as_before)
+    run.save()
+    monkeypatch.undo()
+    assert Run.resume(tmp_path / "run", corpus).settings == run.settings
