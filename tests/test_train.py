@@ -260,8 +260,10 @@ def test_settings_that_make_no_sense_are_refused(changes, words):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-def test_kills_at_random_moments_leave_a_loadable_run_that_ends_with_the_same_bits(tmp_path):
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_kills_at_random_moments_leave_a_loadable_run_that_ends_with_the_same_bits(tmp_path, name):
     """MINILLAMA_KILLS processes are killed, at moments spread over everything that a run does."""
+    number, codes = getattr(signal, name), []
     words = random.Random(0).choices(["red", "green", "blue"], k=3000)
     (tmp_path / "text.txt").write_text(" ".join(words))
     command = [sys.executable, "-m", "minillama", "train", "--threads", "2"]
@@ -277,22 +279,29 @@ def test_kills_at_random_moments_leave_a_loadable_run_that_ends_with_the_same_bi
         arguments = ["--resume", "--out", out] if resumable else [*start, "--out", out]
         process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if kills < KILLS:
-            # Wait for the checkpoint that this process writes, so that kills fall between and into later ones.
+            # Wait for the checkpoint that this process writes, so that kills fall between and into later ones; the first
+            # SIGKILLs come while the run begins.
             seen = _modified(out)
-            while resumable and process.poll() is None and _modified(out) == seen:
+            while (resumable or name == "SIGTERM") and process.poll() is None and _modified(out) == seen:
                 time.sleep(0.001)
             time.sleep(clock.uniform(0, 1.0))
             if process.poll() is None:
-                process.kill()
-                process.wait()
+                before = read_state(out)["step"] if (out / train.STATE_FILE).exists() else None
+                process.send_signal(number)
+                codes.append(process.wait())
                 kills += 1
+                if codes[-1] == 128 + signal.SIGTERM:  # it said that it saved
+                    assert read_state(out)["step"] >= before
                 if (out / train.STATE_FILE).exists():
-                    minillama.load(out)
                     read_state(out)
+                    if (out / "model.safetensors").exists() and (out / "config.json").exists():  # the state comes first
+                        minillama.load(out)
                 continue
         output = process.communicate()[0].decode()
         assert process.returncode == 0, output
         break
+    # Before training and after it there is nothing to save, and SIGTERM ends a process at once.
+    assert set(codes) <= {-number, 128 + number} and (name == "SIGKILL" or codes.count(128 + number) > KILLS / 2)
     assert kills == KILLS, f"the run ended after {kills} kills: it is too short for {KILLS}"
     for name, array in weights(tmp_path / "whole").items():
         np.testing.assert_array_equal(weights(out)[name], array)
