@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import PRESETS, Config, __version__, load
+from .checkpoint.places import require_no_other_model
 from .config import BIASES, SWITCHES
-from .files import write_text
+from .files import require_free, write_text
 from .interrupts import exit_code
 from .ops.positions import POSITIONS
 from .parallel import available_threads, check_threads
@@ -54,6 +55,7 @@ _TRAINING_OPTIONS = {
     "init_std": "standard deviation of the initial weights",
     "eval_every": "steps between evaluations, samples and checkpoints",
 }
+_OTHER = "choose another folder with --out"  # what is offered where a file is in the way
 _MODEL = "folder of a run, of Hugging Face or of Meta's layout, or a file of llama2.c"
 _ABLATION_SHAPE = ("dim", "layers", "heads", "context")
 _ABLATION_SETTINGS = ("steps", "batch_size", "lr", "warmup", "lr_floor", "weight_decay", "clip", "init_std")
@@ -257,13 +259,15 @@ def fill(options):
 
 
 def inspect(options):
-    from .inspect import draw, lens_table, prompt_ids, trace
+    from .inspect import draw, drawn, lens_table, prompt_ids, trace
 
     model, tokenizer = _load_with_tokenizer(options)
     if not 1 <= options.top <= model.config.vocab_size:
         raise ValueError(
             f"--top must lie in [1, {model.config.vocab_size}], the tokens that there are; received {options.top}"
         )
+    layers = range(model.config.layers) if options.layer is None else [options.layer]
+    require_free(drawn(options.out, layers), options.overwrite, _OTHER)
     ids = prompt_ids(model, tokenizer, options.prompt)
     seen = trace(model, ids, layers=None if options.layer is None else [options.layer])
     gaps = [] if tokenizer.mask_token is None else [i for i, token in enumerate(ids) if token == tokenizer.mask_token]
@@ -349,6 +353,9 @@ def train_tokenizer(options):
     from .corpora import read_corpus
     from .tokenizers import BPETokenizer
 
+    files = [Path(options.out) / name for name in ("tokenizer.json", "tokenizer_config.json")]
+    require_no_other_model(options.out, [path.name for path in files], _OTHER)
+    require_free(files, options.overwrite, _OTHER)
     tokenizer = BPETokenizer.train(read_corpus(options.data).train, options.vocab_size)
     tokenizer.save(options.out)
     print(f"{tokenizer.vocab_size} tokens in {options.out}")
@@ -377,7 +384,7 @@ def decode(options):
 def convert(options):
     from .checkpoint.open import convert
 
-    print(convert(options.source, options.target, options.format, options.tokenizer, options.int8))
+    print(convert(options.source, options.target, options.format, options.tokenizer, options.int8, options.overwrite))
 
 
 def info(options):
@@ -429,6 +436,8 @@ def model_table(options):
     from .table import FORMATS, model_rows
 
     rows = model_rows(options.names)
+    if options.figure:
+        require_free([options.figure], options.overwrite, "choose another name with --figure")
     print(FORMATS[options.format](rows))
     if options.figure:
         from .plots import parameters_and_cache
@@ -450,9 +459,11 @@ def bench(options):
     if options.rounds < 1:
         raise ValueError(f"--rounds must be at least 1; received {options.rounds}")
     threads = available_threads() if options.threads is None else check_threads(options.threads)
+    parts = options.parts or [part for part in PARTS if part not in ON_REQUEST]
+    _require_free_for_bench(options, parts)
     shapes = {name: SHAPES[name] for name in options.shapes or SHAPES}
     made = Bench(shapes, threads, options.rounds, options.torch)
-    rows = made.run(options.parts or [part for part in PARTS if part not in ON_REQUEST])
+    rows = made.run(parts)
     print(table(rows, made.machine))
     if options.json:
         save(rows, made.machine, options.json)
@@ -463,16 +474,28 @@ def bench(options):
             print(path)
 
 
+def _require_free_for_bench(options, parts):
+    from .bench.figures import drawn
+
+    files = [options.json] if options.json else []
+    files += drawn(options.figures, parts) if options.figures else []
+    require_free(files, options.overwrite, "choose another place with --json or --figures")
+
+
 def ablate(options):
-    from .ablate.figures import draw
+    from .ablate.figures import draw, drawn
     from .ablate.jobs import Protocol
     from .ablate.report import report
     from .ablate.results import read
     from .ablate.scheduler import run, sources
     from .ablate.variants import STUDIES
 
-    if options.studies[:1] == ["report"]:
-        folders = options.studies[1:] or [options.out]
+    reporting = options.studies[:1] == ["report"]
+    folders = (options.studies[1:] if reporting else []) or [options.out]
+    out = Path(options.figures or (folders[0] if not reporting or Path(folders[0]).is_dir() else "."))
+    if options.shard[1] == 1:
+        require_free([out / "report.md", *drawn(out)], options.overwrite, "choose another folder with --figures")
+    if reporting:
         results = read(folders)
     else:
         given = {name: value for name, value in vars(options).items() if value is not None}
@@ -486,12 +509,10 @@ def ablate(options):
         if options.shard[1] > 1:
             print(f"shard done; when all are: minillama ablate report {options.out}")
             return
-        folders = [options.out]
     if not results:
         raise ValueError(f"there are no results in {', '.join(map(str, folders))}")
     text = report(results)
     print(text)
-    out = Path(options.figures or (folders[0] if Path(folders[0]).is_dir() else "."))
     write_text(out / "report.md", text)
     for path in [out / "report.md", *draw(results, out)]:
         print(path)
@@ -581,6 +602,7 @@ def _parser():
     made.add_argument("model", metavar="MODEL", help=_MODEL)
     made.add_argument("--prompt", required=True, metavar="TEXT", help="the text to read; special tokens in it count")
     made.add_argument("--out", required=True, metavar="DIR", help="folder that receives the figures, as PNG")
+    overwrite(made, "replace the figures that are there")
     text = "layer whose attention is drawn, from 0 (default: all)"
     made.add_argument("--layer", type=int, metavar="N", help=text)
     made.add_argument("--top", type=int, default=5, metavar="N", help=_help("tokens to print for each layer", 5))
@@ -634,6 +656,7 @@ def _parser():
     made.add_argument("data", metavar="FILE", help="a UTF-8 text file, a folder of text files, or stories")
     made.add_argument("--vocab-size", type=int, default=1024, metavar="N", help=_help("tokens, at most", 1024))
     made.add_argument("--out", metavar="DIR", required=True, help="folder that receives tokenizer.json")
+    overwrite(made, "replace the tokenizer that is there")
     made = command("encode", encode, "turn text into token ids", group)
     made.add_argument("tokenizer", metavar="PATH", help="a tokenizer's file, or a folder that has one")
     text = "the text; special tokens in it count (default: what comes in on standard input)"
@@ -653,6 +676,7 @@ def _parser():
     text = "file or folder of the tokenizer (default: what lies in the folder SRC, or beside the file)"
     made.add_argument("--tokenizer", metavar="PATH", help=text)
     made.add_argument("--int8", action="store_true", help="round the weights to 8 bits, in a file of llama2.c")
+    overwrite(made, "replace the model that is there")
 
     made = command(
         "bench", bench, "measure speed and memory, in turn with PyTorch where it is installed, and the machine's limits"
@@ -667,6 +691,7 @@ def _parser():
     made.add_argument("--no-torch", dest="torch", action="store_false", help="leave PyTorch out")
     made.add_argument("--json", metavar="FILE", help="also write everything that was measured there")
     made.add_argument("--figures", metavar="DIR", help="also draw figures there, for the parts that were measured")
+    overwrite(made)
     threads(made)
 
     from .ablate.jobs import EQUAL, Protocol
@@ -685,6 +710,7 @@ def _parser():
     group = made.add_argument_group("run")
     group.add_argument("--out", default="results", metavar="DIR", help=_help("folder of the results", "results"))
     group.add_argument("--figures", metavar="DIR", help="folder of report and figures (default: that of the results)")
+    overwrite(group, "replace report and figures that are there; results are kept and added to")
     group.add_argument("--seeds", type=int, default=3, metavar="N", help=_help("seeds 0 to N - 1 of each variant", 3))
     text = "made equal between variants: parameters, by the feed-forward width, or compute, by the steps"
     group.add_argument("--equal", choices=EQUAL, default=Protocol.equal, help=_help(text, Protocol.equal))
@@ -708,6 +734,7 @@ def _parser():
         "--format", choices=("text", "markdown", "csv"), default="text", help=_help("of the table", "text")
     )
     made.add_argument("--figure", metavar="FILE", help="also draw parameters and cache there, as PNG")
+    overwrite(made, "replace the figure that is there")
     return parser
 
 

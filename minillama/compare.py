@@ -94,8 +94,8 @@ def compare(data, seeds, terms, path, vocab_size=1024, processes=1, quiet=False)
     groups = [({"family": family}, name) for family in TITLES]
     for changes, _ in groups:
         terms.plan(changes, corpus.tokenizer.vocab_size)  # what cannot be done is an error before all else
-    append_text(path, "")  # a file that cannot be written is one too
-    with process_pool(processes) as pool:
+    with results.adding(), process_pool(processes) as pool:
+        append_text(path, "")  # a file that cannot be written is one too
         run_jobs(terms, groups, {name: source}, range(seeds), results, processes, pool, quiet, compute)
     rows = [row for row in results.by_key.values() if row["kind"] == jobs.RUN and row["corpus"] == name]
     order = list(TITLES)

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from .files import write_text
+from .files import InUse, alone, require_free, write_text
 
 TIMEOUT = 30.0  # seconds that a server may be silent
 HUGGING_FACE, GITHUB = "https://huggingface.co", "https://raw.githubusercontent.com"
@@ -135,6 +136,9 @@ def download(name, folder=None, mirror=None, timeout=TIMEOUT, quiet=False):
     else:
         made = DOWNLOADS[name]
     done, files = [], [file._replace(address=_mirrored(file.address, mirror)) for file in made.files]
+    for file in files:
+        if not (folder / file.name).exists():
+            _require_free(file, folder)
     for i, file in enumerate(files):
         there = (folder / file.name).exists()
         if there:
@@ -154,6 +158,7 @@ def fetch(file, folder, timeout=TIMEOUT, quiet=False, others=()):
     """
     path = Path(folder) / file.name
     part, validator = (path.with_name(path.name + ending) for ending in (".part", ".part.etag"))
+    _require_free(file, folder)
     wanted = (f"the file {each.name} at {path.with_name(each.name)}, from {each.address}" for each in (file, *others))
     hint = f"By hand: put {'; and '.join(wanted)}"
     for have, headers in (_resume(file, part, validator), (0, {})):
@@ -161,14 +166,17 @@ def fetch(file, folder, timeout=TIMEOUT, quiet=False, others=()):
             break  # it was whole, but not checked yet
         response = _ask(file.address, hint, have, headers, timeout)
         if response is not None:
-            with response:
+            with response, _alone(part):
+                if (part.stat().st_size if part.is_file() else 0) != have and have:
+                    raise InUse(f"{part} has changed since it was looked at; give the same command again")
                 _save(file, hint, part, validator, response, have, quiet)
             break
     else:
         raise ConnectionError(f"{file.address} answers with a part that was not asked for. {hint}")
     digest = _digest(part)
     if file.sha256 not in (None, digest):
-        rejected = path.with_name(path.name + ".rejected")
+        names = (f"{path.name}.rejected{'' if n == 1 else f'-{n}'}" for n in itertools.count(1))
+        rejected = next(place for place in map(path.with_name, names) if not place.exists())
         os.replace(part, rejected)
         validator.unlink(missing_ok=True)
         raise ValueError(
@@ -180,6 +188,25 @@ def fetch(file, folder, timeout=TIMEOUT, quiet=False, others=()):
     if file.sha256 is None:
         write_text(_record(path), f"{digest}  {path.name}\n")
     return digest
+
+
+@contextlib.contextmanager
+def _alone(part):
+    """A block in which this process alone writes the part of a file."""
+    with _writing(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
+    with alone(part.with_name(f".{part.name}.lock"), f"receiving {part}"):
+        yield
+
+
+def _require_free(file, folder):
+    """FileExistsError where files of others have the names of those that are written while a file is received."""
+    path = Path(folder) / file.name
+    part = path.with_name(path.name + ".part")
+    if part.exists() and not part.with_name(part.name + ".etag").exists():
+        raise FileExistsError(f"{part} was not begun here, as there is no {part.name}.etag beside it; move it away")
+    if file.sha256 is None:
+        require_free([_record(path)], None, "move it away, or choose another folder with --out")
 
 
 def _resume(file, part, validator):
@@ -227,10 +254,10 @@ def _save(file, hint, part, validator, response, have, quiet):
         raise ValueError(_wrong_length(file, total, hint))
     etag = response.headers.get("ETag", "")
     with _writing(part):
-        part.parent.mkdir(parents=True, exist_ok=True)
-    with _writing(part), open(part, "ab" if have else "wb") as out:
         # A weak ETag stands for files that are alike but not the same; a date may stand for two files of one second.
+        # Written first: a part without it is not ours.
         validator.write_text("" if etag.startswith("W/") else etag, encoding="utf-8")
+    with _writing(part), open(part, "ab" if have else "wb") as out:
         bar = tqdm(
             total=total, initial=have, desc=file.name, unit="B", unit_scale=True, dynamic_ncols=True, disable=quiet
         )

@@ -36,17 +36,17 @@ def require_free(paths, overwrite=False, instead="choose another place"):
     """FileExistsError, naming them, if any of the paths that a command is about to write is there already
 
     Every command that writes asks this of all its paths before it does any work, so that no file which it did not make
-    is changed. overwrite: the user asked for --overwrite, and files (never folders) may be replaced. instead: what else
-    the message offers.
+    is changed. overwrite: the user asked for --overwrite, and files (never folders) may be replaced; None where there
+    is no such option. instead: what else the message offers.
     """
     there = [path for path in map(Path, paths) if os.path.lexists(path)]
     blocked = [path for path in there if path.is_dir() and not path.is_symlink()] if overwrite else there
     if blocked:
         names = ", ".join(map(str, blocked[:5])) + (f" and {len(blocked) - 5} more" if len(blocked) > 5 else "")
         verb = "is" if len(blocked) == 1 else "are"
-        ways = f"{instead}, or give --overwrite to replace" if not overwrite else instead
-        what = "" if overwrite else (" it" if len(blocked) == 1 else " them")
-        raise FileExistsError(f"{names} {verb} there already; nothing was changed. {ways[0].upper()}{ways[1:]}{what}")
+        them = "it" if len(blocked) == 1 else "them"
+        ways = f"{instead}, or give --overwrite to replace {them}" if overwrite is False else instead
+        raise FileExistsError(f"{names} {verb} there already; nothing was changed. {ways[0].upper()}{ways[1:]}")
 
 
 class InUse(OSError):

@@ -143,14 +143,19 @@ def token_labels(tokenizer, ids, longest=13):
     return [_label(tokenizer.token_bytes(int(i)), longest) for i in ids]
 
 
-def draw(model, tokenizer, seen, folder, positions=16):
-    """Draw the maps of `seen.layers`, the norms, and the logit lens of the last positions; returns the PNGs' paths
+def drawn(folder, layers):
+    """The paths that `draw` writes to: logit-lens.png, stream-norms.png, and attention-layer-N.png of each layer N."""
+    return [
+        Path(folder) / f"{name}.png"
+        for name in ("logit-lens", "stream-norms", *map("attention-layer-{}".format, layers))
+    ]
 
-    logit-lens.png, stream-norms.png, and attention-layer-N.png of each layer N.
-    """
+
+def draw(model, tokenizer, seen, folder, positions=16):
+    """Draw the maps of `seen.layers`, the norms, and the logit lens of the last positions; returns the PNGs' paths."""
     from . import plots
 
-    folder, ids = Path(folder), seen.ids
+    (lens, norms, *of_layers), ids = drawn(folder, seen.layers), seen.ids
     labels = token_labels(tokenizer, ids)
     end = slice(max(0, len(ids) - positions), None)
     tokens, probabilities = (array[:, end, 0] for array in top_tokens(model, seen, 1))
@@ -159,11 +164,10 @@ def draw(model, tokenizer, seen, folder, positions=16):
     if model.config.causal and len(ids) > 1:
         following = [*labels[end][1:], ""]
         right = tokens == [*ids[end][1:], -1]
-    shown = labels[end], folder / "logit-lens.png"
+    shown = labels[end], lens
     paths = [plots.logit_lens(best, probabilities, *shown, following, right, "the likeliest token after each layer")]
-    paths.append(plots.stream_norms(seen.norms, labels, folder / "stream-norms.png"))
-    for layer, maps in zip(seen.layers, seen.attention, strict=True):
-        path = folder / f"attention-layer-{layer}.png"
+    paths.append(plots.stream_norms(seen.norms, labels, norms))
+    for layer, maps, path in zip(seen.layers, seen.attention, of_layers, strict=True):
         paths.append(plots.attention_maps(maps, labels, path, f"attention of layer {layer}"))
     return paths
 

@@ -311,8 +311,8 @@ def check_folder(folder, overwrite=False):
     folder = Path(folder)
     if (folder / STATE_FILE).exists() and not overwrite:
         raise FileExistsError(
-            f"{folder} already holds a run; continue it with --resume, {_OTHER}, or begin anew in its place with "
-            f"--overwrite"
+            f"{folder} already holds a run ({STATE_FILE}); continue it with --resume, {_OTHER}, or begin anew in its "
+            f"place with --overwrite"
         )
     names = [*MODEL_FILES, STATE_FILE, METRICS_FILE, CURVE_FILE]
     require_no_other_model(folder, names, _OTHER)

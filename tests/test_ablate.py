@@ -20,6 +20,7 @@ from minillama.ablate.statistics import estimate, paired, t_quantile, verdict
 from minillama.ablate.variants import CLOSE_UPS, NOT_COMPARED, STUDIES, config_of, name_of, variants
 from minillama.config import SWITCHES
 from minillama.corpora import encode_corpus
+from minillama.files import InUse
 from minillama.sizes import match_parameters, parameters, training_flops_per_token
 from minillama.train import Settings
 
@@ -281,9 +282,34 @@ def test_results_survive_a_line_that_was_cut_off(tmp_path):
     assert list(read([tmp_path]).values()) == [first]
     results = Results(tmp_path, "results.jsonl", TINY.to_dict())
     assert list(results.by_key.values()) == [first]
-    results.add(second)
+    with results.adding():
+        results.add(second)
     assert list(read([tmp_path]).values()) == [first, second]
     assert results.path.read_text() == json.dumps(first) + "\n" + json.dumps(second) + "\n"
+
+
+def test_what_is_no_result_is_refused_and_left_as_it_is(tmp_path):
+    for content in (
+        b"one line",
+        b"{",
+        b'{"note": 1}\n',
+        b"\xff\xfe\n",
+        json.dumps(made_up()).encode() + b"\nmy remark",
+    ):
+        (tmp_path / "results.jsonl").write_bytes(content)
+        with pytest.raises(ValueError, match="results.jsonl"):
+            Results(tmp_path, "results.jsonl", TINY.to_dict())
+        assert (tmp_path / "results.jsonl").read_bytes() == content
+
+
+def test_two_processes_do_not_add_to_one_file(tmp_path):
+    one, other = (Results(tmp_path, "results.jsonl", TINY.to_dict()) for _ in range(2))
+    with one.adding():
+        with pytest.raises(InUse, match="another process is adding results"), other.adding():
+            pass
+        one.add(made_up())
+    with pytest.raises(InUse, match="has added results .*give the same command again"), other.adding():
+        pass
 
 
 def test_files_merge_and_the_first_of_two_results_counts(tmp_path):
@@ -302,7 +328,7 @@ def test_files_merge_and_the_first_of_two_results_counts(tmp_path):
         (made_up(protocol=replace(TINY, equal="compute")), "equal compute, not parameters"),
         (made_up(protocol=replace(TINY, settings=replace(TINY.settings, steps=5))), "steps 5, not 4"),
         (made_up(data="1"), "another text called a"),
-        ({"kind": RUN}, "line 2 of .* is not a result .*; remove that line"),
+        ({"kind": RUN}, "line 2 of .* is not a result .*remove that line"),
     ],
 )
 def test_results_that_cannot_be_compared_are_refused_with_a_reason(tmp_path, other, words):
@@ -355,7 +381,7 @@ def test_shards_share_the_jobs(text, tmp_path, two_variants):
     for i in (1, 2, 3):
         folder = tmp_path / str(i)  # on a cluster they may share one
         parts.append(scheduler.run(TINY, ["leave-one-out"], sources, 1, folder, shard=(i, 3), quiet=True).by_key)
-        assert [path.name for path in folder.iterdir()] == [f"results-{i}-of-3.jsonl"]
+        assert visible(folder) == {f"results-{i}-of-3.jsonl"}
     assert sum(map(len, parts)) == len(whole)
     merged = read([tmp_path / "1", tmp_path / "2", tmp_path / "3"])
     assert {key: r["loss"] for key, r in merged.items()} == {key: r["loss"] for key, r in whole.items()}
@@ -596,17 +622,24 @@ def cli(capsys):
     return run
 
 
+def visible(folder):
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
 def test_the_command_runs_reports_and_draws(cli, text, tmp_path, two_variants):
     options = "--dim 8 --layers 1 --heads 2 --context 8 --steps 3 --batch-size 2 --warmup 1 --seeds 2 --jobs 1".split()
     out = tmp_path / "results"
     code, printed, err = cli("leave-one-out", "--corpora", text, "--out", out, *options)
     assert code == 0 and "| tied " in printed, err
     figures = {f"ablation-{name}.png" for name in ("ladder", "leave-one-out", "extrapolation")}  # all that can be drawn
-    assert {path.name for path in out.iterdir()} == {"results.jsonl", "report.md", *figures}
+    assert visible(out) == {"results.jsonl", "report.md", *figures}
     assert (out / "report.md").read_text() in printed
     code, again, _ = cli("report", out, "--figures", tmp_path / "figures")
     assert code == 0 and (tmp_path / "figures" / "report.md").read_text() == (out / "report.md").read_text()
-    code, _, err = cli("leave-one-out", "--corpora", text, "--out", out, *options, "--lr", 0.5)
+    code, _, err = cli("leave-one-out", "--corpora", text, "--out", out, *options)
+    assert code == 1 and "report.md" in err and "--overwrite" in err
+    assert cli("leave-one-out", "--corpora", text, "--out", out, *options, "--overwrite")[1] == printed
+    code, _, err = cli("leave-one-out", "--corpora", text, "--out", out, *options, "--lr", 0.5, "--overwrite")
     assert code == 1 and "was made with lr 0.008, not 0.5" in err
     code, printed, _ = cli("leave-one-out", "--corpora", text, "--out", tmp_path / "s", *options, "--shard", "1/9")
     assert code == 0 and "report" in printed

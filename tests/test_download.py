@@ -107,7 +107,7 @@ def get(file, folder, **options):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 def test_a_file_is_received_whole(file, server, tmp_path):
@@ -170,6 +170,7 @@ def test_a_server_that_ignores_ranges_sends_all_again(file, server, tmp_path, ca
 
 def test_a_wrong_part_is_not_used(file, server, tmp_path):
     (tmp_path / "model.bin.part").write_bytes(CONTENT[:1000])
+    (tmp_path / "model.bin.part.etag").touch()
     server.wrong_range = True
     assert get(file, tmp_path) == CONTENT
     assert [headers.get("Range") for headers in server.asked] == ["bytes=1000-", None]
@@ -178,8 +179,25 @@ def test_a_wrong_part_is_not_used(file, server, tmp_path):
 @pytest.mark.parametrize("length", [len(CONTENT), len(CONTENT) + 5])
 def test_a_part_that_is_whole_or_too_long(length, file, server, tmp_path):
     (tmp_path / "model.bin.part").write_bytes((CONTENT + b"12345")[:length])
+    (tmp_path / "model.bin.part.etag").touch()
     assert get(file, tmp_path) == CONTENT
     assert len(server.asked) == (length > len(CONTENT))
+
+
+def test_parts_records_and_rejects_of_others_are_left_alone(file, server, tmp_path):
+    (tmp_path / "model.bin.part").write_bytes(CONTENT[:1000])  # as a browser leaves it
+    with pytest.raises(FileExistsError, match="model.bin.part was not begun here.* move it away"):
+        get(file, tmp_path)
+    assert (tmp_path / "model.bin.part").read_bytes() == CONTENT[:1000] and not server.asked
+    (tmp_path / "model.bin.part").unlink()
+    (tmp_path / "model.bin.sha256").write_text("mine")
+    with pytest.raises(FileExistsError, match="model.bin.sha256 is there already; nothing was changed. Move it away"):
+        get(file._replace(sha256=None), tmp_path)
+    (tmp_path / "model.bin.rejected").write_text("mine too")
+    with pytest.raises(ValueError, match="kept as .*model.bin.rejected-2"):
+        get(file._replace(sha256="0" * 64), tmp_path)
+    assert (tmp_path / "model.bin.rejected").read_text() == "mine too"
+    assert (tmp_path / "model.bin.sha256").read_text() == "mine"
 
 
 def test_a_part_that_is_longer_than_what_the_server_has_now(file, server, tmp_path):
@@ -262,6 +280,7 @@ def test_without_a_network_it_says_where_to_put_the_file(file, server, tmp_path)
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 def test_a_full_disk(file, server, tmp_path):
     (tmp_path / "model.bin.part").symlink_to("/dev/full")
+    (tmp_path / "model.bin.part.etag").touch()
     with pytest.raises(OSError, match="the disk is full; what was received is kept in .*part") as caught:
         get(file, tmp_path)
     assert caught.value.errno == errno.ENOSPC

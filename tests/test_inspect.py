@@ -277,7 +277,7 @@ def test_the_command(mask, cli, tmp_path):
     assert code == 0 and {path.name for path in (tmp_path / "one").iterdir()} == {
         "logit-lens.png", "stream-norms.png", "attention-layer-1.png"
     }  # fmt: skip
-    code, _, err = cli("inspect", tmp_path / "model", "--prompt", "x", "--out", tmp_path / "one", "--layer", 2)
+    code, _, err = cli("inspect", tmp_path / "model", "--prompt", "x", "--out", tmp_path / "three", "--layer", 2)
     assert code == 1 and "layers 0 to 1; received 2" in err
     V = tokenizer.vocab_size
     for top in (0, V + 1):

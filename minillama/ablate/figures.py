@@ -40,6 +40,12 @@ def curve_styles():
         yield colour, LINES[(i + i // len(CURVES)) % len(LINES)], marker
 
 
+def drawn(folder):
+    """The paths that `draw` may write to, whatever the results are."""
+    names = [*STUDIES, *CLOSE_UPS, "extrapolation"]
+    return [Path(folder) / f"ablation-{name}.png" for name in dict.fromkeys(names)]
+
+
 def draw(results, folder):
     """Write the figures that the results suffice for into folder; returns their paths."""
     corpora = corpora_of(results)

@@ -1,29 +1,45 @@
 """Results as lines of JSON, one for each job; folders that several processes fill merge by concatenation."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..files import append_text, write_text
+from ..files import InUse, alone, append_text, write_text
 from .jobs import key_of
+
+_BEGINS = b'{"kind": '  # every result
 
 
 class Results:
-    """The results in a folder, and one file of it to add to, which nobody else writes
+    """The results in a folder, and one file of it to add to, which no other process adds to at the same time
 
-    by_key: {key: result} of all files. A killed process leaves at most one line that is cut off; it is taken away
-    before the next one is written. ValueError if the folder has results of another protocol (see `read`). alone: only
-    the file is read, whatever else the folder has.
+    by_key: {key: result} of all files. ValueError if the folder has results of another protocol, or the file something
+    else (see `read`); so far nothing is written. A killed process leaves at most one line that is cut off; it is taken
+    away before results are added. alone: only the file is read, whatever else the folder has.
     """
 
     def __init__(self, folder, file, protocol, alone=False):
         self.path = Path(folder) / file
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.is_file():
-            content = self.path.read_bytes()
-            whole_lines = content[: content.rfind(b"\n") + 1]
-            if whole_lines != content:
-                write_text(self.path, whole_lines.decode("utf-8"))
-        self.by_key = read([folder] if not alone else [self.path] if self.path.is_file() else [], protocol)
+        files = [self.path] if self.path.is_file() else []
+        self.by_key = read(files if alone else [folder] if Path(folder).is_dir() else [], protocol)
+        self._content = self.path.read_bytes() if files else b""
+        self._whole = self._content[: self._content.rfind(b"\n") + 1]
+        cut = self._content[len(self._whole) :]
+        if cut and not (cut.startswith(_BEGINS) or self._whole and _BEGINS.startswith(cut)):
+            raise ValueError(
+                f"the end of {self.path} is no result: {cut[:40]!r}. Remove it, or give the name of another file"
+            )
+
+    @contextmanager
+    def adding(self):
+        """A block in which this process alone adds results; files.InUse where another one does, or has since."""
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with alone(lock, f"adding results to {self.path}"):
+            if (self.path.read_bytes() if self.path.is_file() else b"") != self._content:
+                raise InUse(f"another process has added results to {self.path}; give the same command again")
+            if self._whole != self._content:
+                write_text(self.path, self._whole.decode("utf-8"))
+            yield
 
     def add(self, result):
         line = json.dumps(result, allow_nan=False)
@@ -48,14 +64,20 @@ def read(paths, protocol=None):
     """
     results, data = {}, {}
     for file in _files(paths):
-        lines = file.read_text(encoding="utf-8").split("\n")
+        try:
+            lines = file.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is not UTF-8, so it holds no results; give another place for them") from error
         for number, line in enumerate(lines[:-1], 1):  # what stands behind the last line end was cut off
             where = f"line {number} of {file}"
             try:
                 result = json.loads(line)
                 results.setdefault(key_of(result), result)
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{where} is not a result ({error!r}); remove that line") from error
+                raise ValueError(
+                    f"{where} is not a result ({error!r}). If results are missing from it, remove that line; if it is "
+                    f"a file of something else, give another place for results"
+                ) from error
             protocol = protocol or result["protocol"]
             _check_protocol(result["protocol"], protocol, where)
             if data.setdefault(result["corpus"], result["data"]) != result["data"]:

@@ -1,8 +1,11 @@
 """All jobs of an ablation, on one process for each processor. What is done already is not done again."""
 
+import os
+import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for_any
 from pathlib import Path
 
 from tqdm import tqdm
@@ -48,11 +51,12 @@ def run(protocol, studies, sources, seeds, folder, processes=1, shard=(1, 1), qu
         for changes in variants(studies, protocol.base(corpus.tokenizer.vocab_size)):
             protocol.plan(changes, corpus.tokenizer.vocab_size)  # what cannot be done is an error before all else
             groups.append((changes, name))
-    with process_pool(processes) as pool:
-        mine = groups[part - 1 :: parts]
-        run_jobs(protocol, mine, sources, range(seeds), results, processes, pool, quiet, compute)
-    if part == 1:  # when the processors are free
-        _time(protocol, groups, sources, results)
+    with results.adding():
+        with process_pool(processes) as pool:
+            mine = groups[part - 1 :: parts]
+            run_jobs(protocol, mine, sources, range(seeds), results, processes, pool, quiet, compute)
+        if part == 1:  # when the processors are free
+            _time(protocol, groups, sources, results)
     return results
 
 
@@ -97,7 +101,17 @@ def run_jobs(protocol, groups, sources, seeds, results, processes, pool, quiet, 
 
 def process_pool(processes):
     """What runs functions on so many processes; with one, at once and in this process."""
-    return ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else _Here()
+    return ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent) if processes > 1 else _Here()
+
+
+def _end_with_parent():
+    """See to it that this process ends when the one that started it does, even if that is killed."""
+
+    def watch():
+        wait_for_any([parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Here:

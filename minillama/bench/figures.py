@@ -30,23 +30,19 @@ PARTS = {  # colours of the roofline
 MARKERS = "oDs^vPXp"  # of the roofline: one for each model
 
 
+def drawn(folder, parts):
+    """The paths that `draw` writes to when these parts were measured."""
+    return [Path(folder) / name for name, (_, needed) in _FIGURES.items() if needed <= set(parts)]
+
+
 def draw(rows, machine, folder):
     """Write the figures that the rows suffice for into folder; returns their paths."""
     rows = [row for row in rows if "unavailable" not in row]
-    parts = {row["part"] for row in rows}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, function, needed in (
-        ("bench.png", training_bars, {"training"}),
-        ("roofline.png", roofline, {"training"}),
-        ("attention-length.png", length_curves, {"length"}),
-    ):
-        if needed <= parts:
-            figure = function(rows, machine)
-            with replacing(folder / name) as new:
-                figure.savefig(new, format="png")
-            paths.append(folder / name)
+    paths = drawn(folder, {row["part"] for row in rows})
+    for path in paths:
+        figure = _FIGURES[path.name][0](rows, machine)
+        with replacing(path) as new:
+            figure.savefig(new, format="png")
     return paths
 
 
@@ -211,3 +207,10 @@ def _described(machine):
     return (
         f"{machine['processor']}, {machine['threads']} threads, NumPy {machine['numpy']}{torch}, {machine['date'][:10]}"
     )
+
+
+_FIGURES = {  # file: the function that draws it, and the parts that it shows
+    "bench.png": (training_bars, {"training"}),
+    "roofline.png": (roofline, {"training"}),
+    "attention-length.png": (length_curves, {"length"}),
+}

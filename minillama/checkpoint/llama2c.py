@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..config import Config
-from ..files import replacing
+from ..files import replacing, require_free
 from ..model import Model
 from ..ops.positions.rope import rope_frequencies, swap_rope_layout
 from ..parameters import parameter_shapes
@@ -209,6 +209,13 @@ def save(path, model, tokenizer=None, int8=False):
 def tokenizer_name(config):
     """What llama2.c calls the tokenizer's file: that of Llama 2 tokenizer.bin, others by the number of their tokens."""
     return "tokenizer.bin" if config.vocab_size == 32000 else f"tok{config.vocab_size}.bin"
+
+
+def check_tokenizer_place(path, tokenizer, config, overwrite=False):
+    """FileExistsError where another tokenizer lies beside the file at path; ValueError as of tokenizer_bytes."""
+    words, place = tokenizer_bytes(tokenizer, config), Path(path).with_name(tokenizer_name(config))
+    if not (place.is_file() and place.read_bytes() == words):
+        require_free([place], overwrite, "choose another folder to write to")
 
 
 def tokenizer_bytes(tokenizer, config):

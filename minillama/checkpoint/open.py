@@ -12,9 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ..chat_templates import published_template
-from ..files import write_text
+from ..files import require_free, write_text
 from ..tokenizers import load_tokenizer as read_tokenizer
 from . import huggingface, llama2c, meta
+from .places import MODEL_FILES, require_no_other_model
+
+_ELSEWHERE = "choose another place to write to"
 
 
 class FileFormat(NamedTuple):
@@ -107,12 +110,14 @@ def load_tokenizer(path, vocab_size):
     return None
 
 
-def convert(source, target, format=None, tokenizer=None, int8=False):
+def convert(source, target, format=None, tokenizer=None, int8=False, overwrite=False):
     """Write the model at source, and its tokenizer, to target: a text that says what was done
 
     format: one of WRITTEN; None: llama2c where target ends in .bin, else huggingface. tokenizer: where the tokenizer
     lies, if not with the model. int8: round the weights to 8 bits, in a file of llama2.c. The model's own tokenizer is
     left out where llama2.c does not have its kind, and the text says why. A chat template goes from folder to folder.
+    FileExistsError, before the model is read, where something lies at target; overwrite: a model that convert could
+    have written there is replaced.
     """
     if not str(target):
         raise ValueError("the path to write to is empty; give the name of a file or folder")
@@ -124,15 +129,16 @@ def convert(source, target, format=None, tokenizer=None, int8=False):
     if int8 and format != "llama2c":
         raise ValueError(f"int8 weights are written to files of llama2.c (.bin) only; {target} would be {format}")
     found, row = format_at(source)
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"the model in {source} would be written over itself; give another place to write to")
+    if format == "huggingface":
+        require_no_other_model(target, MODEL_FILES, _ELSEWHERE)
+    places = [target / name for name in MODEL_FILES] if format == "huggingface" else [target]
+    require_free(places, overwrite, _ELSEWHERE)
     words = None if tokenizer is None else read_tokenizer(tokenizer)
     model = row.load(Path(source))
     if words is None:
         words = load_tokenizer(source, model.config.vocab_size)
-    if words is None and format == "huggingface" and load_tokenizer(target, model.config.vocab_size) is not None:
-        raise ValueError(
-            f"{target} holds a tokenizer, and this model comes without one, so that it would get another model's; "
-            f"choose another folder"
-        )
     if words is not None and words.vocab_size > model.config.vocab_size:
         raise ValueError(
             f"the tokenizer has {words.vocab_size:,} tokens and the model {model.config.vocab_size:,}; give the "
@@ -141,12 +147,16 @@ def convert(source, target, format=None, tokenizer=None, int8=False):
     note = "with its tokenizer" if words is not None else "without a tokenizer, as there is none"
     if words is not None and format == "llama2c":
         try:
-            llama2c.tokenizer_bytes(words, model.config)
+            llama2c.check_tokenizer_place(target, words, model.config, overwrite)
         except ValueError as error:
             if tokenizer is not None:
                 raise
             words, note = None, f"without its tokenizer: {error}. To open it here, put tokenizer.json beside it"
     options = {"int8": True} if int8 else {}
+    if format == "huggingface":  # with overwrite: of the model that is replaced, and not every model has these
+        for name in MODEL_FILES:
+            if name not in ("config.json", "model.safetensors"):
+                (target / name).unlink(missing_ok=True)
     FILE_FORMATS[format].save(target, model, words, **options)
     template = published_template(Path(source))
     if template is not None and format == "huggingface":
