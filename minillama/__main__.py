@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import PRESETS, Config, __version__, load
+from .arguments import Parser
+from .commands import command_line
 from .config import BIASES, SWITCHES
 from .files import write_text
 from .ops.positions import POSITIONS
@@ -493,7 +495,7 @@ def ablate(options):
 
 
 def _parser():
-    parser = argparse.ArgumentParser("minillama", description="Train, sample and inspect tiny LLaMAs, in NumPy.")
+    parser = Parser("minillama", description="Train, sample and inspect tiny LLaMAs, in NumPy.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
