@@ -13,11 +13,12 @@ from pathlib import Path
 
 from .commands import command_line, quoted
 
-# Dashes that text programs and web pages put in the place of a hyphen: hyphens, figure dash, en and em dash, bar, minus.
+# What text programs and web pages put in the place of a hyphen: hyphens, figure dash, en and em dash, bar, minus.
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 _TO_HYPHEN = str.maketrans(dict.fromkeys(_DASHES, "-"))
 _QUOTES = "\u2018\u201c\u201e\u201a\u00ab\u201d"
 _SWITCHED = ("yes", "no", "true", "false", "on", "off", "1", "0")  # as if a flag had a value
+_MAY_BE_EMPTY = ("TEXT", "MARK")  # the other values are names and paths: an empty path is the folder that one is in
 _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|-inf|-nan", re.IGNORECASE)
 
 # What other programs call an option, and what it is called here.
@@ -99,7 +100,7 @@ WITHOUT_OPTION = {
     "download": {"name": "name", "model": "name", "repo": "name"},
     "tokenizer train": {"data": "data", "file": "data", "text": "data", "corpus": "data"},
     "tokenizer encode": {"tokenizer": "tokenizer", "path": "tokenizer", "model": "tokenizer", "text": "text"},
-    "tokenizer decode": {"tokenizer": "tokenizer", "path": "tokenizer", "model": "tokenizer", "id": "ids", "ids": "ids"},
+    "tokenizer decode": {"tokenizer": "tokenizer", "path": "tokenizer", "model": "tokenizer", "ids": "ids"},
     "convert": {
         "source": "source", "src": "source", "model": "source", "input": "source", "from": "source",
         "target": "target", "dst": "target", "out": "target", "output": "target", "to": "target",
@@ -135,6 +136,11 @@ class Parser(argparse.ArgumentParser):
         words, given = self._check_words(words)
         options, rest = super().parse_known_args(words, namespace)
         options.given, options.line = frozenset(given), self.line
+        for action in self._actions:
+            named = action.dest in given and action.metavar not in _MAY_BE_EMPTY
+            if named and "" in _listed(getattr(options, action.dest)):
+                name = next(iter(action.option_strings), action.metavar)
+                self.error(f"{name} is empty; is a variable of the shell not set?")
         return options, rest
 
     @property
@@ -168,7 +174,7 @@ class Parser(argparse.ArgumentParser):
         self.error(f"there is no command {word!r}; {hint} {self.prog} --help describes them")
 
     def _check_words(self, words):
-        """The words as argparse reads them rightly, and the names of what they give; an error for what it cannot take."""
+        """The words as argparse reads them, and the names of what they give; an error for what it could not take."""
         positionals = self._without_option()
         made, free, given = [], [], set()  # free: (place in made, the option behind whose value it stands)
         i, before = 0, None
@@ -254,7 +260,7 @@ class Parser(argparse.ArgumentParser):
                 places[at] = value
             shown = command_line(*self.line.split(), *places)
             return f"{said}: {positionals[at].metavar} is given without one, as in {shown}"
-        elsewhere = [] if exact else [line for line in _having(self._root()._inner().choices, name) if line != self.line]
+        elsewhere = [] if exact or self.above is None else _having(self._root()._inner().choices, name)
         if elsewhere:
             said += f" of {self.line}, but of {_any_of(elsewhere, 'and')}"
         if near:
@@ -286,8 +292,8 @@ class Parser(argparse.ArgumentParser):
             if option is not None and option.nargs == 0 and word.lower() in _SWITCHED:
                 return self._no_value(name, word)
             if option is not None and option.nargs is None and option.type in (None, str) and not Path(word).exists():
-                text = quoted(f"{value} {word}")
-                return f"{word!r} is a word too many behind {name} {value}; a text with blanks needs quotes: {name} {text}"
+                said += f" behind {name} {value}"
+                return f"{said}; a text with blanks needs quotes: {name} {quoted(f'{value} {word}')}"
         surplus = SURPLUS.get(self.line, "")
         if surplus.startswith("--") and self._option_string_actions[surplus].dest not in given:
             places = {place for place, _ in free[room:]}
@@ -338,6 +344,10 @@ def _is_number(text):
 def _as_whole(text):
     plain = re.sub(r"(?<=\d)[,' ](?=\d{3})", "", text)
     return f"; did you mean {int(float(plain))}?" if _is_number(plain) and float(plain).is_integer() else ""
+
+
+def _listed(value):
+    return value if isinstance(value, list) else [value]
 
 
 def _room(positional):
