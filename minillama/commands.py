@@ -5,6 +5,7 @@ import shlex
 import subprocess
 from pathlib import PurePath
 
+_WINDOWS = os.name == "nt"
 _FOR_CMD = set("&|<>^()%!;,='`@{}$#")  # what a shell of Windows reads as more than a letter, outside of quotes
 
 
@@ -30,7 +31,7 @@ def command_line(*words):
 
 def quoted(word):
     """A word as a shell takes it."""
-    if os.name != "nt":
+    if not _WINDOWS:
         return shlex.quote(word)
     made = subprocess.list2cmdline([word])
     if made.startswith('"') or not _FOR_CMD & set(word):

@@ -16,7 +16,7 @@ def no_run(folder, named):
     """
     folder = Path(folder)
     found = {}
-    for place in (Path("runs"), folder, folder.parent):
+    for place in (Path("runs"), folder, folder.parent, Path(".")):
         for path in [*place.glob(f"*/{STATE_FILE}"), *place.glob(STATE_FILE)]:
             found.setdefault(path.resolve(), path)
     newest = sorted(found.values(), key=lambda path: path.stat().st_mtime, reverse=True)

@@ -21,7 +21,7 @@ from .extrapolation import BINS, STRETCH, UNSCALED, stretched_by
 from .jobs import CURVE_TOKENS
 from .report import base_of, corpora_of, position_losses, runs_of, tables_of, times_of
 from .statistics import CONFIDENCE, estimate
-from .variants import CLOSE_UPS, STUDIES, name_of, variants
+from .variants import CLOSE_UPS, STUDIES, close_ups
 
 VERDICTS = {  # colour and marker: told apart in grey print too
     "better": (COLOURS["blue"], "o"),
@@ -46,9 +46,8 @@ def draw(results, folder, studies=tuple(STUDIES)):
     figures = {}
     for study in dict.fromkeys(study for study, _ in tables_of(results, studies)):
         figures[f"ablation-{study}.png"] = forest(results, study)
-    asked = {name_of(changes) for changes in variants(studies, base_of(results))}
-    for name, (_, sides) in CLOSE_UPS.items():
-        if asked.issuperset(map(name_of, sides.values())) and _closely_seen(results, name):
+    for name in close_ups(studies, base_of(results)):
+        if _closely_seen(results, name):
             figures[f"ablation-{name}.png"] = close_up(results, name)
     if "extrapolation" in studies and any(position_losses(results, corpus) for corpus in corpora):
         figures["ablation-extrapolation.png"] = by_position(results)

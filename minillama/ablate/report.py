@@ -9,7 +9,7 @@ from ..ops.positions import POSITIONS
 from .extrapolation import BINS, STRETCH, stretched_by
 from .jobs import RUN, TIME, tuning_losses
 from .statistics import CONFIDENCE, Estimate, estimate, paired, verdict
-from .variants import STUDIES, Row, config_of, extrapolation, name_of, variants
+from .variants import STUDIES, Row, close_ups, config_of, extrapolation, name_of
 
 
 class Outcome(NamedTuple):
@@ -99,7 +99,7 @@ def report(results, studies=tuple(STUDIES)):
             table, found = _beyond(results, corpus, protocol["context"])
             lines += ["", f"## {title}: {corpus}", "", *table]
             changes += found
-    lines += _times(results, {name_of(changes) for changes in variants(studies, base_of(results))})
+    lines += _times(results, studies)
     outcomes_shown = [row for rows in tables.values() for row in rows]
     compared = [row.difference for row in outcomes_shown if row.difference] + changes
     with_interval = sum(not isnan(difference.low) for difference in compared)
@@ -199,8 +199,10 @@ def _beyond(results, corpus, context):
     return _markdown(rows, 1), changes
 
 
-def _times(results, names):
-    """The time of a step of those of these variants that are looked at closely."""
+def _times(results, studies):
+    """The time of a step of the variants of these studies that are looked at closely."""
+    sides = [side for _, pair in close_ups(studies, base_of(results)).values() for side in pair.values()]
+    names = set(map(name_of, sides))
     rows = [
         [
             result["corpus"],
