@@ -258,8 +258,7 @@ class Parser(argparse.ArgumentParser):
             at = next(i for i, action in enumerate(positionals) if action.dest == meant)
             if value is not None and not self._is_option(value):
                 places[at] = value
-            shown = command_line(*self.line.split(), *places)
-            return f"{said}: {positionals[at].metavar} is given without one, as in {shown}"
+            return f"{said}: {positionals[at].metavar} is given without one, as in {self._written(*places)}"
         elsewhere = [] if exact or self.above is None else _having(self._root()._inner().choices, name)
         if elsewhere:
             said += f" of {self.line}, but of {_any_of(elsewhere, 'and')}"
@@ -273,7 +272,8 @@ class Parser(argparse.ArgumentParser):
 
     def _missing_value(self, name, option, rest):
         """The message on an option whose value is missing."""
-        said = f"{name} needs a value, {option.metavar or _any_of(map(str, option.choices))}"
+        value = option.metavar or _any_of(map(str, option.choices or [option.dest.upper()]))
+        said = f"{name} needs a value, {value}"
         if not rest:
             return f"{said}, and nothing stands behind it"
         joined = quoted(f"{name}={rest[0]}")
@@ -298,11 +298,15 @@ class Parser(argparse.ArgumentParser):
         if surplus.startswith("--") and self._option_string_actions[surplus].dest not in given:
             places = {place for place, _ in free[room:]}
             rest = [word for place, word in enumerate(made) if place not in places and word != "--"]
-            meant = command_line(*self.line.split(), *rest, (surplus, " ".join(words[room:])))
+            meant = self._written(*rest, (surplus, " ".join(words[room:])))
             return f"{said}; did you mean {meant}?"
         if self._takes_text():
             return f"{said}; a text with blanks needs quotes: {quoted(' '.join(words[room - 1 :]))}"
         return said if surplus.startswith("--") or not surplus else f"{said}. {surplus}"
+
+    def _written(self, *words):
+        """This command with these words, as a shell takes it."""
+        return self.prog + command_line(*words).removeprefix("minillama")
 
     def _takes_text(self):
         """Whether the last word of this command is a text."""

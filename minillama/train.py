@@ -53,10 +53,11 @@ class Settings:
     eval_every: int = 150  # steps between evaluations, samples and checkpoints
 
     def __post_init__(self):
-        if self.warmup is None and self.steps >= 1:
-            object.__setattr__(self, "warmup", 50 if self.steps > 50 else min(max(1, self.steps // 10), self.steps - 1))
+        if self.warmup is None:
+            few = min(max(1, self.steps // 10), max(0, self.steps - 1))
+            object.__setattr__(self, "warmup", 50 if self.steps > 50 else few)
         for name, value in asdict(self).items():
-            if value is not None and not math.isfinite(value):
+            if not math.isfinite(value):
                 off = "; 0 turns clipping off" if name == "clip" else ""
                 raise ValueError(f"{name} must be a finite number; received {value}{off}")
         for name in ("steps", "batch_size", "micro_batches", "eval_every"):

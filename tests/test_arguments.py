@@ -304,3 +304,21 @@ def test_no_command_is_printed_with_a_name_that_is_not_quoted():
 def test_parsers_of_argparse_have_all_that_is_used_here():
     """These names of argparse are not in its documentation; a Python without one of them must be noticed here."""
     assert isinstance(PARSER._inner(), argparse._SubParsersAction) and PARSER._option_string_actions and PARSER._actions
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("studnet x", "there is no command 'studnet'; did you mean student?"),
+        ("grade x --time_out 5", "there is no option --time_out; did you mean --timeout?"),
+        ("run --machine", "--machine needs a value, MACHINE, and nothing stands behind it"),
+        ("student x y", "'y' is a word too many"),
+    ],
+)
+def test_the_tools_of_the_lessons_have_the_same_parser(line, words, capsys):
+    from minillama.lessons.__main__ import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(line.split())
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and words in err and err.startswith("usage: python -m minillama.lessons"), err
