@@ -47,8 +47,9 @@ def _without_rope(options):
 
 
 def _unscaled(options):
-    if _field(options, "rope_scaling") == "none":
-        others = ", ".join(name for name in ROPE_SCALINGS if name != "none")
+    unscaled = Config.__dataclass_fields__["rope_scaling"].default
+    if _field(options, "rope_scaling") == unscaled:
+        others = ", ".join(name for name in ROPE_SCALINGS if name != unscaled)
         return f"it belongs to a --rope-scaling, one of {others}, and there is none"
 
 

@@ -68,14 +68,15 @@ def test_an_option_that_is_nearly_right_is_named_under_the_usage_of_its_command(
     tried = 0
     for line, option in OPTIONS:
         name, known = option[2:], LEAVES[line]._option_string_actions
-        wrong = {"--" + name.replace("-", "_"), "-" + name, option.upper()}
-        wrong |= {f"--{name[:i]}{name[i + 1 :]}" for i in range(len(name)) if name[i] != "-"}
-        wrong |= {dash + name for dash in ("–", "—", "−", "–-", "‐‐")} | {"--" + name.replace("-", "–")}
-        for word in wrong - known.keys():
+        same = {"--" + name.replace("-", "_"), "-" + name, option.upper(), "--" + name.replace("-", "–")}
+        same |= {dash + name for dash in ("–", "—", "−", "–-", "‐‐")}
+        shorter = {f"--{name[:i]}{name[i + 1 :]}" for i in range(len(name)) if name[i] != "-"}
+        for word in (same | shorter) - known.keys():
             message, whole = refused(*line.split(), word, "1")
             assert names(message.split("did you mean")[-1], option), (line, word, message)
             assert message.startswith(f"minillama {line}: error: there is no option {word}"), message
             assert whole.startswith(f"usage: minillama {line} "), whole
+            assert word in shorter or message.endswith(f"; did you mean {option}?"), message  # no other is offered
             tried += 1
     assert tried > 1000
 
