@@ -18,7 +18,7 @@ from minillama.ablate.report import outcomes, report
 from minillama.ablate.results import Results, of, read
 from minillama.ablate.statistics import estimate, paired, t_quantile, verdict
 from minillama.ablate.variants import CLOSE_UPS, NOT_COMPARED, STUDIES, config_of, name_of, variants
-from minillama.config import SWITCHES
+from minillama.config import BIASES, SWITCHES
 from minillama.corpora import encode_corpus
 from minillama.sizes import match_parameters, parameters, training_flops_per_token
 from minillama.train import Settings
@@ -131,6 +131,13 @@ def test_equal_compute_changes_the_steps_and_leaves_the_width():
     assert protocol.plan({}, 512) == (BASE, 400)
     with pytest.raises(ValueError, match="equal must be one of parameters, compute; received 'time'"):
         Protocol(equal="time")
+
+
+def test_a_warm_up_that_takes_all_steps_of_a_variant_is_refused_where_it_is_planned():
+    protocol = replace(TINY, equal="compute", settings=replace(TINY.settings, steps=400, warmup=399))
+    assert protocol.plan({}, 30)[1] == 400
+    with pytest.raises(ValueError, match="warmup must be less than steps"):
+        protocol.plan({"bias": BIASES, "kv_heads": 2, "ffn": 64}, 30)
 
 
 def test_the_grid_of_learning_rates_is_extended_at_most_twice():
