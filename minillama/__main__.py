@@ -6,8 +6,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from . import PRESETS, Config, __version__, load
+from . import PRESETS, Config, __version__, idle, load
+from .arguments import Parser
 from .checkpoint.places import require_no_other_model
+from .commands import command_line
 from .config import BIASES, SWITCHES
 from .files import require_free, write_text
 from .interrupts import exit_code
@@ -45,12 +47,12 @@ _TRAINING_OPTIONS = {
     "batch_size": "sequences in a step",
     "micro_batches": "compute a batch in this many parts, one after the other, to save memory",
     "lr": "peak learning rate",
-    "warmup": "steps of linear warm-up",
+    "warmup": "steps of linear warm-up, fewer than steps (default: 50, or a tenth of 50 steps and fewer)",
     "lr_floor": "final learning rate as a share of the peak, reached along a cosine",
     "beta1": "AdamW: decay of the mean of the gradient",
     "beta2": "AdamW: decay of the mean of its square",
     "weight_decay": "AdamW: decay of matrices",
-    "clip": "largest norm of the gradient",
+    "clip": "largest norm of the gradient, a longer one is shortened to it; 0 turns that off",
     "seed": "of the initial weights, the order of the data and dropout",
     "init_std": "standard deviation of the initial weights",
     "eval_every": "steps between evaluations, samples and checkpoints",
@@ -74,6 +76,7 @@ def main(arguments=None):
             stream.reconfigure(encoding="utf-8")  # Windows consoles default to a code page
     options = _parser().parse_args(arguments)
     try:
+        idle.refuse(options)
         return options.command(options) or 0
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         sys.stdout = None
@@ -89,8 +92,8 @@ def main(arguments=None):
 def train(options):
     from .corpora import encode_corpus
     from .plots import loss_curve
-    from .tokenizers import MASK
-    from .train import Run, Settings, check_folder, objective, read_metrics, read_state
+    from .runs import no_run
+    from .train import STATE_FILE, Run, Settings, check_folder, objective, read_metrics, read_state
 
     given = vars(options)
     folder = Path(given.get("out") or Path("runs") / Path(given.get("data", "stories")).resolve().stem)
@@ -98,6 +101,8 @@ def train(options):
     if options.resume and options.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite begins anew in its place; choose one of them")
     if options.resume:
+        if not (folder / STATE_FILE).is_file():
+            raise FileNotFoundError(no_run(folder, named="out" in given))
         state = read_state(folder)
         saved = {**state["config"], **state["settings"], **state["source"]}
         asked = {**FAMILIES[given["family"]], **given} if "family" in given else given
@@ -110,6 +115,7 @@ def train(options):
                     f"it began. Leave {option} out, or start a new run in another folder"
                 )
         source = {**state["source"], "data": given.get("data", state["source"]["data"])}
+        _say_what_is_read(source["data"])
         run = Run.resume(folder, encode_corpus(**source), threads)
         print(f"resuming {folder} at step {run.optimizer.steps} of {run.settings.steps}")
         if run.model.workers.threads != state["threads"]:
@@ -123,6 +129,7 @@ def train(options):
         }
         config = Config(vocab_size=1, **shape)  # a wrong shape is reported before the text is read
         check_folder(folder, options.overwrite)  # and so is a folder that something else lies in
+        _say_what_is_read(source["data"])
         corpus = encode_corpus(**source, mask_token=objective(config).needs_mask_token)
         config = Config(corpus.tokenizer.vocab_size, **shape)
         run = Run.start(folder, config, settings, corpus, threads, options.overwrite)
@@ -135,7 +142,8 @@ def train(options):
     if loss is None:
         if read_metrics(folder):
             loss_curve(folder)
-        print(f"\nstopped at step {run.optimizer.steps}; continue with: minillama train --out {folder} --resume")
+        on = command_line("train", ("--out", folder), "--resume")
+        print(f"\nstopped at step {run.optimizer.steps}; continue with: {on}")
         return exit_code(run.stopped_by)
     print(f"the model is in {folder}, its loss curve in {loss_curve(folder)}")
     per_character = f", {run.corpus.per_character(loss):.4f} nats a character" if run.objective.predicts_text else ""
@@ -144,9 +152,17 @@ def train(options):
         floor = run.corpus.per_character(run.floor)
         print(f"the true entropy of the source is {floor:.4f} nats a character: no model does better on average")
     if run.model.config.causal:
-        print(f"continue a text with: minillama sample {folder} --prompt TEXT")
+        print(f"continue a text with: {command_line('sample', folder, ('--prompt', 'TEXT'))}")
     else:
-        print(f'fill gaps with: minillama fill {folder} "a text with {MASK} in it"')
+        print(f"fill gaps with: {command_line('fill', folder, 'a text with ___ in it')}")
+
+
+def _say_what_is_read(data):
+    from .corpora import what_is_read
+
+    said = what_is_read(data)
+    if said is not None:
+        print(said, file=sys.stderr)
 
 
 def _describe_run(run):
@@ -211,7 +227,8 @@ def _load_writer(options):
         raise ValueError(f"--max-tokens must be at least 1; received {options.max_tokens}")
     model, tokenizer = _load_with_tokenizer(options)
     if not model.config.causal:
-        raise ValueError(f"{options.model} fills gaps and writes no text; try minillama fill {options.model} TEXT")
+        instead = command_line("fill", Path(options.model), "TEXT")
+        raise ValueError(f"{options.model} fills gaps and writes no text; try {instead}")
     if options.int8:
         from .quantize import quantize
 
@@ -237,9 +254,8 @@ def fill(options):
 
     model, tokenizer = _load_with_tokenizer(options)
     if model.config.causal:
-        raise ValueError(
-            f"{options.model} reads only what comes before a gap; try minillama sample {options.model} --prompt TEXT"
-        )
+        instead = command_line("sample", Path(options.model), ("--prompt", "TEXT"))
+        raise ValueError(f"{options.model} reads only what comes before a gap; try {instead}")
     if tokenizer.mask_token is None:
         raise ValueError(f"{options.model} has a tokenizer without a special token that marks a gap")
     if not options.gap:
@@ -320,9 +336,11 @@ def perplexity(options):
 def compare(options):
     from .compare import TITLES, Terms, compare, notes, table
 
-    given = {name: getattr(options, name) for name in _COMPARISON_SETTINGS if getattr(options, name) is not None}
-    terms = Terms(context=options.context, settings=replace(Terms.settings, **given), tune=not options.untuned)
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    settings = replace(Terms.settings, **_settings(given, _COMPARISON_SETTINGS))
+    terms = Terms(context=options.context, settings=settings, tune=not options.untuned)
     processes = available_threads() if options.threads is None else check_threads(options.threads)
+    _say_what_is_read(options.data)
     rows = compare(options.data, options.seeds, terms, Path(options.out), options.vocab_size, processes)
     print(table(rows))
     print()
@@ -356,6 +374,7 @@ def train_tokenizer(options):
     files = [Path(options.out) / name for name in ("tokenizer.json", "tokenizer_config.json")]
     require_no_other_model(options.out, [path.name for path in files], _OTHER)
     require_free(files, options.overwrite, _OTHER)
+    _say_what_is_read(options.data)
     tokenizer = BPETokenizer.train(read_corpus(options.data).train, options.vocab_size)
     tokenizer.save(options.out)
     print(f"{tokenizer.vocab_size} tokens in {options.out}")
@@ -486,40 +505,46 @@ def ablate(options):
     from .ablate.figures import draw, drawn
     from .ablate.jobs import Protocol
     from .ablate.report import report
-    from .ablate.results import read
+    from .ablate.results import of, read
     from .ablate.scheduler import run, sources
     from .ablate.variants import STUDIES
 
     reporting = options.studies[:1] == ["report"]
+    studies = [] if reporting else list(dict.fromkeys(options.studies))
+    studies = studies or list(STUDIES)
     folders = (options.studies[1:] if reporting else []) or [options.out]
     out = Path(options.figures or (folders[0] if not reporting or Path(folders[0]).is_dir() else "."))
     if options.shard[1] == 1:
-        require_free([out / "report.md", *drawn(out)], options.overwrite, "choose another folder with --figures")
+        require_free(
+            [out / "report.md", *drawn(out, studies)], options.overwrite, "choose another folder with --figures"
+        )
     if reporting:
         results = read(folders)
     else:
         given = {name: value for name, value in vars(options).items() if value is not None}
-        settings = replace(Protocol.settings, **{name: given[name] for name in _ABLATION_SETTINGS if name in given})
+        settings = replace(Protocol.settings, **_settings(given, _ABLATION_SETTINGS))
         shape = {name: given[name] for name in _ABLATION_SHAPE if name in given}
         protocol = Protocol(**shape, settings=settings, equal=options.equal)
         processes = available_threads() if options.jobs is None else check_threads(options.jobs)
+        for data in options.corpora:
+            _say_what_is_read(data)
         corpora = sources(options.corpora, options.tokenizer, options.vocab_size)
-        studies = options.studies or list(STUDIES)
         results = run(protocol, studies, corpora, options.seeds, options.out, processes, options.shard).by_key
+        results = of(results, corpora, options.seeds)  # the folder may have more than was asked for
         if options.shard[1] > 1:
-            print(f"shard done; when all are: minillama ablate report {options.out}")
+            print(f"shard done; when all are: {command_line('ablate', 'report', Path(options.out))}")
             return
     if not results:
         raise ValueError(f"there are no results in {', '.join(map(str, folders))}")
-    text = report(results)
+    text = report(results, studies)
     print(text)
     write_text(out / "report.md", text)
-    for path in [out / "report.md", *draw(results, out)]:
+    for path in [out / "report.md", *draw(results, out, studies)]:
         print(path)
 
 
 def _parser():
-    parser = argparse.ArgumentParser("minillama", description="Train, sample and inspect tiny LLaMAs, in NumPy.")
+    parser = Parser("minillama", description="Train, sample and inspect tiny LLaMAs, in NumPy.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -757,8 +782,13 @@ def _add_fields(group, source, options):
             group.add_argument(_flag(name), action=argparse.BooleanOptionalAction, help=_help(text, "no"))
         else:
             kind = int if default is None else type(default)
-            text = text if default is None else _help(text, default)
+            text = text if default is None or "(default:" in text else _help(text, default)
             group.add_argument(_flag(name), type=kind, metavar=_metavar(kind), help=text)
+
+
+def _settings(given, names):
+    """The changes to Settings that options ask for; the warm-up is that of the steps unless one is given."""
+    return {"warmup": None, **{name: given[name] for name in names if name in given}}
 
 
 def _flag(name):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from fnmatch import filter as matching
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,28 @@ from .ops.loss import IGNORED
 from .tokenizers import END_OF_TEXT, MASK, BPETokenizer, CharTokenizer, load_tokenizer
 
 TEXT_SUFFIXES = {".txt", ".md", ".rst", ".tex", ".py", ".csv", ".json", ".html"}
+# Folders of a data folder that hold no text of its author: environments, caches, models, runs and tokenizers.
+_NOT_TEXT = {"node_modules", "__pycache__"}
+_NOT_TEXT_WITH = {
+    "pyvenv.cfg": "a virtual environment",
+    "trainer.safetensors": "a run",
+    "metrics.jsonl": "a run",
+    "model*.safetensors": "a model",
+    "pytorch_model*.bin": "a model",
+    "consolidated*": "a model",
+    "tokenizer.json": "a tokenizer",
+    "train.npy": "an encoded text",
+    "results*.jsonl": "results of an ablation",
+}
+# What lies in the folder of a run or a model and is no text, where that folder is the data folder itself.
+_FILES_OF_MODELS = {
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "params.json", "corpus.json", "report.md",
+    "model.safetensors.index.json", "pytorch_model.bin.index.json",
+}  # fmt: skip
 VALIDATION_SHARE = 0.1
 STORIES_CHARACTERS, STORIES_SEED = 4_000_000, 0
+_SHOWN = 8  # names of what was passed over, in a message
 _TOKENIZER_SAMPLE = 2_000_000  # characters that a BPE tokenizer is trained on, at most
 
 
@@ -65,20 +86,23 @@ class EncodedCorpus:
 def read_corpus(data):
     """The Corpus of a UTF-8 text file, of a folder of text files, or of the name "stories"
 
-    A file is one document, or several with the marker <|endoftext|> between them. The last tenth of the characters is
+    A file is one document, or several with the marker <|endoftext|> between them; text_files says which files of a
+    folder are read. The last tenth of the characters is
     the validation split, as nanoGPT splits tinyshakespeare.
     """
     if data == "stories":
         made = stories.generate(STORIES_CHARACTERS, STORIES_SEED)
         return Corpus(made.train, made.validation, made.entropy(made.validation))
+    if str(data) == "":
+        raise ValueError("the name of the text is empty; give a UTF-8 text file, a folder, or 'stories'")
     path = Path(data)
     if path.is_dir():
-        paths = sorted(p for p in path.rglob("*") if p.suffix.lower() in TEXT_SUFFIXES and p.is_file())
+        paths, passed_over = text_files(path)
         documents = [document for path in paths for document in _read_documents(path)]
         if not documents:
             raise ValueError(
                 f"the folder {path} has no text: expected files ending in {', '.join(sorted(TEXT_SUFFIXES))} that "
-                f"are not empty; found {len(paths)} such files"
+                f"are not empty; found {len(paths)} such files{_listed(passed_over)}"
             )
     elif path.is_file():
         documents = _read_documents(path)
@@ -92,6 +116,61 @@ def read_corpus(data):
             f"{path} has {sum(map(len, documents))} characters, too few to set a tenth aside for validation"
         )
     return Corpus(train, validation)
+
+
+def text_files(folder):
+    """The text files of a folder and of those in it, sorted, and {what was passed over: why}
+
+    What is hidden (its name begins with a dot) is left out, and so are folders that hold no text of their author, such
+    as a run's: what training writes into a data folder must not become a part of the text. Links to folders are not
+    followed, so that no text is read twice.
+    """
+    folder = Path(folder)
+    paths, passed_over = [], {}
+
+    def unreadable(error):
+        raise error
+
+    for name, folders, files in os.walk(folder, onerror=unreadable):
+        here = Path(name)
+        own = next((kind for marker, kind in _NOT_TEXT_WITH.items() if matching(files, marker)), None)
+        if own is not None and here != folder:
+            passed_over[here] = own
+            folders.clear()
+            continue
+        for inner in list(folders):
+            kind = "hidden" if inner.startswith(".") else "no text" if inner in _NOT_TEXT else None
+            kind = "a link to a folder" if kind is None and (here / inner).is_symlink() else kind
+            if kind is not None:
+                folders.remove(inner)
+                passed_over[here / inner] = kind
+        for file in files:
+            path = here / file
+            if path.suffix.lower() in TEXT_SUFFIXES and path.is_file():
+                if file.startswith("."):
+                    passed_over[path] = "hidden"
+                elif own is not None and file in _FILES_OF_MODELS:
+                    passed_over[path] = f"a file of {own}"
+                else:
+                    paths.append(path)
+    return sorted(paths), dict(sorted(passed_over.items()))
+
+
+def what_is_read(data):
+    """What a command says of its data before it reads it: how many files of a folder, and what is passed over
+
+    None for all but folders.
+    """
+    if data == "stories" or not str(data) or not Path(data).is_dir():
+        return None
+    paths, passed_over = text_files(data)
+    return f"{len(paths)} text file{'' if len(paths) == 1 else 's'} in {data}{_listed(passed_over)}"
+
+
+def _listed(passed_over):
+    shown = [f"{path} ({kind})" for path, kind in list(passed_over.items())[:_SHOWN]]
+    more = f" and {len(passed_over) - _SHOWN} more" if len(passed_over) > _SHOWN else ""
+    return f"; passed over: {', '.join(shown)}{more}" if shown else ""
 
 
 def encode_corpus(data, tokenizer="bpe", vocab_size=1024, mask_token=False):

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from .commands import command_line
 from .files import InUse, alone, require_free, write_text
 
 TIMEOUT = 30.0  # seconds that a server may be silent
@@ -42,7 +43,7 @@ class Download(NamedTuple):
     """A row of DOWNLOADS."""
 
     files: tuple[File, ...]
-    then: str  # what to do with them; {folder} is where they are
+    then: tuple  # what to do with them, as words for command_line; {folder} is where they are
 
 
 _LLAMA2C_TOKENIZER = File(
@@ -55,7 +56,7 @@ _LLAMA2C_TOKENIZER = File(
 
 def _stories(name, size, sha256):
     model = File(f"{name}.bin", f"{_TINY_LLAMAS}/{name}.bin", size, sha256)
-    return Download((model, _LLAMA2C_TOKENIZER), f"minillama sample {{folder}}/{name}.bin")
+    return Download((model, _LLAMA2C_TOKENIZER), ("sample", f"{{folder}}/{name}.bin"))
 
 
 # Sizes of models follow from their shapes. Digests are those of copies of the files, and for 15M, 42M and 110M, of
@@ -76,7 +77,7 @@ DOWNLOADS = {
                 "037cb335abb25d1fa9e8ecae30ed2a3a8ace9302862ebcdc05d51a6bbb10c312",
             ),
         ),
-        "minillama sample {folder}/stories260K.bin",
+        ("sample", "{folder}/stories260K.bin"),
     ),
     "stories15M": _stories(
         "stories15M", 60_816_028, "cd590644d963867a2b6e5a1107f51fad663c41d79c149fbecbbb1f95fa81f49a"
@@ -96,7 +97,7 @@ DOWNLOADS = {
                 "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
             ),
         ),
-        "minillama train --data {folder}/tinyshakespeare.txt --tokenizer char",
+        ("train", ("--data", "{folder}/tinyshakespeare.txt"), ("--tokenizer", "char")),
     ),
 }
 _REFUSALS = {
@@ -132,7 +133,7 @@ def download(name, folder=None, mirror=None, timeout=TIMEOUT, quiet=False):
         raise ValueError(f"a mirror is an address such as https://host/path; received {mirror!r}")
     folder = Path(folder or Path("downloads") / (found[2] if found else name))
     if found:
-        made = Download(_repository_files(found[1], folder, mirror, timeout), "minillama info {folder}")
+        made = Download(_repository_files(found[1], folder, mirror, timeout), ("info", "{folder}"))
     else:
         made = DOWNLOADS[name]
     done, files = [], [file._replace(address=_mirrored(file.address, mirror)) for file in made.files]
@@ -147,7 +148,7 @@ def download(name, folder=None, mirror=None, timeout=TIMEOUT, quiet=False):
             others = [other for other in files[i + 1 :] if not (folder / other.name).exists()]
             digest = fetch(file, folder, timeout, quiet, others)
         done.append((file, digest, there))
-    return folder, done, made.then.format(folder=folder)
+    return folder, done, _going_on(made.then, folder)
 
 
 def fetch(file, folder, timeout=TIMEOUT, quiet=False, others=()):
@@ -335,6 +336,17 @@ def _writing(part):
         if error.errno is not None:
             raise OSError(error.errno, f"cannot write {part}: {error.strerror}") from error
         raise
+
+
+def _going_on(words, folder):
+    """The command that goes on with what is in a folder."""
+
+    def filled(word):
+        if isinstance(word, tuple):
+            return word[0], word[1].format(folder=folder)
+        return Path(word.format(folder=folder)) if "{folder}" in word else word
+
+    return command_line(*map(filled, words))
 
 
 def _mirrored(address, mirror):

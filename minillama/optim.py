@@ -24,11 +24,11 @@ def learning_rate(step, steps, peak, warmup, floor):
 
 
 def clip_scale(norm, limit):
-    """min(1, limit / norm): the factor that shortens a gradient to at most `limit`
+    """min(1, limit / norm): the factor that shortens a gradient to at most `limit`; 1 where that is 0, clipping off
 
     Source: Pascanu et al. 2013 (arXiv 1211.5063), algorithm 1.
     """
-    return min(1.0, limit / norm) if norm > 0 else 1.0
+    return min(1.0, limit / norm) if norm > 0 and limit > 0 else 1.0
 
 
 class AdamW:

@@ -48,34 +48,52 @@ class Settings:
     batch_size: int = 8  # sequences in a step
     micro_batches: int = 1  # parts that a batch is computed in, one after the other, to save memory
     lr: float = 1.5e-3  # peak learning rate
-    warmup: int = 50  # steps of linear warm-up
+    warmup: int | None = None  # steps of linear warm-up; None: 50, or a tenth of the steps where those are 50 or fewer
     lr_floor: float = 0.1  # final learning rate as a share of the peak
     beta1: float = 0.9
     beta2: float = 0.95
     weight_decay: float = 0.1  # of matrices
-    clip: float = 1.0  # largest norm of the gradient
+    clip: float = 1.0  # largest norm of the gradient; 0: it is never shortened
     seed: int = 0  # of the initial weights, the order of the data and dropout
     init_std: float = 0.06  # deviation of the initial weights; 0.02 suits widths from 768, a narrow model wants more
     eval_every: int = 150  # steps between evaluations, samples and checkpoints
 
     def __post_init__(self):
+        if self.warmup is None:
+            few = min(max(1, self.steps // 10), max(0, self.steps - 1))
+            object.__setattr__(self, "warmup", 50 if self.steps > 50 else few)
         for name, value in asdict(self).items():
             if not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number; received {value}")
+                off = "; 0 turns clipping off" if name == "clip" else ""
+                raise ValueError(f"{name} must be a finite number; received {value}{off}")
         for name in ("steps", "batch_size", "micro_batches", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; received {getattr(self, name)}")
-        for name in ("lr", "clip", "init_std"):
+        for name in ("lr", "init_std"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; received {getattr(self, name)}")
-        for name in ("warmup", "weight_decay", "seed"):
+        for name in ("warmup", "weight_decay", "seed", "clip"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative; received {getattr(self, name)}")
+                off = "; 0 turns clipping off" if name == "clip" else ""
+                raise ValueError(f"{name} must not be negative; received {getattr(self, name)}{off}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); received {getattr(self, name)}")
         if not 0 <= self.lr_floor <= 1:
             raise ValueError(f"lr_floor is a share of the peak, in [0, 1]; received {self.lr_floor}")
+        if self.warmup >= self.steps:
+            raise ValueError(
+                f"warmup must be less than steps, or the learning rate never comes down from its peak; received warmup "
+                f"{self.warmup} and steps {self.steps}. Choose a smaller warmup, or leave it out, which gives "
+                f"{Settings(steps=self.steps).warmup}"
+            )
+
+    @classmethod
+    def saved(cls, values):
+        """The Settings of a saved run; earlier ones may have a warm-up as long as the run, and go on with it."""
+        settings = cls(**{**values, "warmup": 0})
+        object.__setattr__(settings, "warmup", values["warmup"])
+        return settings
 
 
 class NotFinite(ArithmeticError):
@@ -150,7 +168,7 @@ class Run:
         """
         state = read_state(folder)
         threads = state["threads"] if threads is None else threads
-        run = cls(folder, Config.from_dict(state["config"]), Settings(**state["settings"]), corpus, threads)
+        run = cls(folder, Config.from_dict(state["config"]), Settings.saved(state["settings"]), corpus, threads)
         if state["corpus"] != corpus.fingerprint:
             raise ValueError(
                 f"the text or its tokens differ from those that the run in {folder} was started with; a run can only "

@@ -15,10 +15,10 @@ from minillama.ablate.extrapolation import losses_by_position
 from minillama.ablate.figures import by_position, close_up, curve_styles, draw, forest
 from minillama.ablate.jobs import RUN, TIME, TUNING, TUNING_SEED, Job, Protocol, best_rate, compute, due, next_rates
 from minillama.ablate.report import outcomes, report
-from minillama.ablate.results import Results, read
+from minillama.ablate.results import Results, of, read
 from minillama.ablate.statistics import estimate, paired, t_quantile, verdict
 from minillama.ablate.variants import CLOSE_UPS, NOT_COMPARED, STUDIES, config_of, name_of, variants
-from minillama.config import SWITCHES
+from minillama.config import BIASES, SWITCHES
 from minillama.corpora import encode_corpus
 from minillama.files import InUse
 from minillama.sizes import match_parameters, parameters, training_flops_per_token
@@ -132,6 +132,13 @@ def test_equal_compute_changes_the_steps_and_leaves_the_width():
     assert protocol.plan({}, 512) == (BASE, 400)
     with pytest.raises(ValueError, match="equal must be one of parameters, compute; received 'time'"):
         Protocol(equal="time")
+
+
+def test_a_warm_up_that_takes_all_steps_of_a_variant_is_refused_where_it_is_planned():
+    protocol = replace(TINY, equal="compute", settings=replace(TINY.settings, steps=400, warmup=399))
+    assert protocol.plan({}, 30)[1] == 400
+    with pytest.raises(ValueError, match="warmup must be less than steps"):
+        protocol.plan({"bias": BIASES, "kv_heads": 2, "ffn": 64}, 30)
 
 
 def test_the_grid_of_learning_rates_is_extended_at_most_twice():
@@ -469,6 +476,25 @@ def test_a_report_has_every_row_and_says_what_was_found(made_up_results):
     assert "Of 0 comparisons without any" in report(one_seed)
 
 
+@pytest.mark.parametrize("asked", [["ladder"], ["leave-one-out"], ["extrapolation"], ["ladder", "extrapolation"]])
+def test_a_study_is_reported_and_drawn_alone_though_the_results_have_others(asked, made_up_results, tmp_path):
+    results = dict(made_up_results)
+    for _, sides in CLOSE_UPS.values():
+        for changes in sides.values():
+            timed = made_up(changes, "a", 0, None, kind=TIME)
+            results |= by_key([timed])
+    whole, text = report(results), report(results, asked)
+    for name, study in STUDIES.items():
+        assert f"## {study.title}: a" in whole and (f"## {study.title}: a" in text) == (name in asked)
+    close = {"ladder": [], "leave-one-out": ["norm", "position"], "extrapolation": ["position"]}
+    drawn = {f"ablation-{name}.png" for study in asked for name in [study, *close[study]]}
+    assert {path.name for path in draw(results, tmp_path, asked)} == drawn
+    times = text.partition("## Time of a step")[2]
+    assert ("norm=layernorm" in times) == ("leave-one-out" in asked) and (times == "") == (asked == ["ladder"])
+    assert report(results, list(STUDIES)) == whole
+    assert len(of(results, {"a": {}}, 2)) == sum(key[2] == "a" and key[3] < 2 for key in results)
+
+
 def test_a_learning_rate_at_an_end_of_those_that_were_tried_is_marked():
     def found(tried, rate):
         tuning = [made_up(kind=TUNING, seed=TUNING_SEED, lr=lr) for lr in tried]
@@ -631,11 +657,12 @@ def test_the_command_runs_reports_and_draws(cli, text, tmp_path, two_variants):
     out = tmp_path / "results"
     code, printed, err = cli("leave-one-out", "--corpora", text, "--out", out, *options)
     assert code == 0 and "| tied " in printed, err
-    figures = {f"ablation-{name}.png" for name in ("ladder", "leave-one-out", "extrapolation")}  # all that can be drawn
-    assert visible(out) == {"results.jsonl", "report.md", *figures}
+    assert visible(out) == {"results.jsonl", "report.md", "ablation-leave-one-out.png"}
     assert (out / "report.md").read_text() in printed
+    figures = {f"ablation-{name}.png" for name in ("ladder", "leave-one-out", "extrapolation")}  # all that can be drawn
     code, again, _ = cli("report", out, "--figures", tmp_path / "figures")
-    assert code == 0 and (tmp_path / "figures" / "report.md").read_text() == (out / "report.md").read_text()
+    assert code == 0 and visible(tmp_path / "figures") == {"report.md", *figures}
+    assert (tmp_path / "figures" / "report.md").read_text() in again and again != printed
     code, _, err = cli("leave-one-out", "--corpora", text, "--out", out, *options)
     assert code == 1 and "report.md" in err and "--overwrite" in err
     assert cli("leave-one-out", "--corpora", text, "--out", out, *options, "--overwrite")[1] == printed
@@ -652,9 +679,11 @@ def test_the_command_runs_reports_and_draws(cli, text, tmp_path, two_variants):
         (["report", "nowhere"], "no file or folder nowhere"),
         (["ladder", "--seeds", "0"], "seeds must be at least 1; received 0"),
         (["ladder", "--heads", "3"], "heads must divide dim"),
+        (["ladder", "--steps", "8", "--warmup", "8"], "warmup must be less than steps"),
         (["ladder", "--jobs", "0"], "threads must be"),
     ],
 )
 def test_mistakes_are_explained(cli, text, tmp_path, arguments, words):
-    code, _, err = cli(*arguments, "--corpora", text, "--out", tmp_path / "r")
+    more = [] if "report" in arguments else ["--corpora", text, "--out", tmp_path / "r"]
+    code, _, err = cli(*arguments, *more)
     assert code == 1 and words in err and "Traceback" not in err, err

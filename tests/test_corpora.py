@@ -171,11 +171,81 @@ def test_an_evaluation_predicts_every_token_but_the_first_once(length):
     np.testing.assert_array_equal(ids[kept], tokens[:-1])
 
 
+LEFT_OUT = {  # a path of a file that is no text of the author: what is passed over, and why
+    ".git/notes.md": (".git", "hidden"),
+    ".ipynb_checkpoints/a-checkpoint.py": (".ipynb_checkpoints", "hidden"),
+    "book/.hidden.txt": ("book/.hidden.txt", "hidden"),
+    "node_modules/x/readme.md": ("node_modules", "no text"),
+    "book/__pycache__/x.py": ("book/__pycache__", "no text"),
+    "env/lib/x.py": ("env", "a virtual environment"),
+    "runs/a/config.json": ("runs/a", "a run"),
+    "book/model/config.json": ("book/model", "a model"),
+    "parts/config.json": ("parts", "a model"),
+    "meta/params.json": ("meta", "a model"),
+    "words/tokenizer.json": ("words", "a tokenizer"),
+    "results/report.md": ("results", "results of an ablation"),
+    "cache/corpus.json": ("cache", "an encoded text"),
+}
+MARKS = [
+    "env/pyvenv.cfg", "runs/a/trainer.safetensors", "book/model/model.safetensors", "words/tokenizer.json",
+    "parts/model-00001-of-00002.safetensors", "meta/consolidated.00.pth", "results/results-1-of-2.jsonl",
+    "cache/train.npy",
+]  # fmt: skip
+READ = ["a.txt", "book/b.md", "book/deep/c.py", "runs/readme.md", "d.JSON"]
+
+
+def test_a_folder_of_text_has_no_runs_no_environments_and_nothing_hidden(tmp_path):
+    for name in [*LEFT_OUT, *MARKS, *READ, "image.png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"text of {name} " * 20)
+    paths, passed_over = corpora.text_files(tmp_path)
+    assert paths == sorted(tmp_path / name for name in READ)
+    assert passed_over == {tmp_path / path: why for path, why in LEFT_OUT.values()}
+    text = "".join((c := read_corpus(tmp_path)).train + c.validation)
+    assert all(name in text for name in READ) and not any(name in text for name in LEFT_OUT)
+    said = corpora.what_is_read(tmp_path)
+    assert said.startswith(f"5 text files in {tmp_path}; passed over: ") and f"{tmp_path / '.git'} (hidden)" in said
+    assert said.endswith("and 5 more") and corpora.what_is_read(tmp_path / "a.txt") is None
+
+
+def test_of_a_folder_that_is_a_run_itself_only_its_own_files_are_no_text(tmp_path):
+    for name in ("a.txt", "config.json", "tokenizer_config.json", "trainer.safetensors", "notes.json"):
+        (tmp_path / name).write_text("some text " * 20)
+    paths, passed_over = corpora.text_files(tmp_path)
+    assert [path.name for path in paths] == ["a.txt", "notes.json"]
+    assert set(passed_over.values()) == {"a file of a run"}
+
+
+def test_links_between_folders_are_named_and_not_followed(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.txt").write_text("some text " * 20)
+    try:
+        (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
+        (tmp_path / "a" / "y.txt").symlink_to(tmp_path / "a" / "y.txt")  # which leads nowhere
+    except OSError:
+        pytest.skip("links need a right here")
+    paths, passed_over = corpora.text_files(tmp_path)
+    assert paths == [tmp_path / "a" / "x.txt"] and passed_over == {tmp_path / "a" / "loop": "a link to a folder"}
+
+
+@pytest.mark.parametrize("out", ["runs/x", "deep/er/x", "."])
+def test_a_run_within_its_own_text_can_be_resumed(out, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("the cat sat on the mat. " * 60)
+    (tmp_path / "b.md").write_text("the dog lay on the log. " * 60)
+    tiny = "--tokenizer char --context 16 --dim 16 --layers 1 --heads 2 --batch-size 2 --steps 4 --threads 1".split()
+    code, _, err = cli("train", "--data", ".", "--out", out, *tiny)
+    assert code == 0 and "2 text files in ." in err, err
+    code, _, err = cli("train", "--resume", "--out", out)
+    assert code == 0 and "2 text files in .; passed over: " in err and "a run" in err, err
+
+
 def test_text_that_cannot_be_used_is_refused_with_what_to_do(tmp_path):
     def refused(error, words, data, *settings):
         with pytest.raises(error, match=words):
             encode_corpus(data, *settings)
 
+    refused(ValueError, "the name of the text is empty", "")
     refused(FileNotFoundError, "no file or folder .*missing.txt; give a UTF-8 text file", tmp_path / "missing.txt")
     (tmp_path / "empty.txt").write_text("")
     refused(ValueError, "empty.txt is empty", tmp_path / "empty.txt")

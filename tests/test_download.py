@@ -298,7 +298,7 @@ def test_a_folder_that_cannot_be_made(file, server, tmp_path):
 @pytest.fixture
 def known(file, monkeypatch):
     unknown = file._replace(name="tok.bin", address="https://example.org/a/tok.bin", sha256=None)
-    made = Download((file, unknown), "minillama sample {folder}/model.bin")
+    made = Download((file, unknown), ("sample", "{folder}/model.bin"))
     monkeypatch.setitem(module.DOWNLOADS, "tiny", made)
     return made
 
@@ -312,7 +312,7 @@ def test_the_command_receives_checks_and_says_how_to_go_on(known, server, tmp_pa
     assert names(folder) == ["model.bin", "tok.bin", "tok.bin.sha256"]
     assert (folder / "tok.bin.sha256").read_text() == f"{DIGEST}  tok.bin\n"
     assert "model.bin: received, sha256 as expected" in out and f"sha256 {DIGEST}, which was not known" in out
-    assert out.endswith(f"go on with: minillama sample {os.path.join('downloads', 'tiny')}/model.bin\n")
+    assert out.endswith(f"go on with: minillama sample {os.path.join('downloads', 'tiny', 'model.bin')}\n")
     assert "model.bin: 100%" in err
     assert main(["download", "tiny", "--mirror", server.address]) == 0
     assert capsys.readouterr().out.count("was there already") == 2 and len(server.paths) == 2

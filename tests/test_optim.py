@@ -36,6 +36,7 @@ def test_the_floor_stays_after_the_last_step_and_step_0_divides_by_nothing():
 
 def test_clip_scale():
     assert clip_scale(4.0, 1.0) == 0.25 and clip_scale(0.5, 1.0) == 1.0 and clip_scale(0.0, 1.0) == 1.0
+    assert clip_scale(4.0, 0.0) == 1.0  # clipping is off
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

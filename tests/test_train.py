@@ -252,11 +252,50 @@ def test_training_outside_the_main_thread_works(tmp_path, corpus):
         ({"lr_floor": 2.0}, "share of the peak"),
         ({"init_std": float("inf")}, "init_std must be a finite number"),
         ({"warmup": -1}, "warmup must not be negative"),
+        (
+            {"steps": 20, "warmup": 20},
+            "warmup 20 and steps 20. Choose a smaller warmup, or leave it out, which gives 2",
+        ),
+        ({"warmup": 601}, "warmup must be less than steps"),
+        ({"clip": -1.0}, "clip must not be negative; received -1.0; 0 turns clipping off"),
+        ({"clip": float("inf")}, "clip must be a finite number; received inf; 0 turns clipping off"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         Settings(**changes)
+
+
+@pytest.mark.parametrize("steps, warmup", [(1, 0), (2, 1), (9, 1), (20, 2), (50, 5), (51, 50), (400, 50), (600, 50)])
+def test_a_warm_up_that_is_not_given_is_shorter_than_the_training(steps, warmup):
+    assert Settings(steps=steps).warmup == warmup < steps
+    rates = [train.learning_rate(t + 1, steps, 1.0, warmup, 0.1) for t in range(steps)]
+    assert steps == 1 or max(rates) == 1.0 and rates[-1] == pytest.approx(0.1)
+
+
+def test_a_run_that_was_saved_with_a_longer_warm_up_goes_on_with_it(tmp_path, corpus, monkeypatch):
+    with monkeypatch.context() as before:  # such Settings could be made
+        before.setattr(Settings, "__post_init__", lambda self: None)
+        run = make(tmp_path / "run", corpus, steps=6, warmup=50)
+        whole = make(tmp_path / "whole", corpus, steps=6, warmup=50)
+        run.step(), run.step(), run.save()
+        whole.train(quiet=True)
+    resumed = Run.resume(tmp_path / "run", corpus)
+    assert resumed.settings.warmup == 50 and resumed.settings == whole.settings
+    resumed.train(quiet=True)
+    for name, array in weights(tmp_path / "whole").items():
+        np.testing.assert_array_equal(weights(tmp_path / "run")[name], array)
+
+
+def test_without_clipping_a_run_is_the_one_with_a_limit_that_is_never_reached(tmp_path, corpus):
+    norms = {}
+    for clip in (0.0, 1e30, 0.05):
+        run = make(tmp_path / str(clip), corpus, clip=clip)
+        norms[clip] = [run.step()[1] for _ in range(6)]
+        run.save()
+    off, large, tight = (weights(tmp_path / str(clip))["weights"] for clip in (0.0, 1e30, 0.05))
+    np.testing.assert_array_equal(off, large)
+    assert norms[0.0] == norms[1e30] and min(norms[0.0]) > 0.05 and (off != tight).any()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")

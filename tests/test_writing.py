@@ -21,7 +21,8 @@ MODEL = [
 ]
 RUN = [*MODEL, "trainer.safetensors", "metrics.jsonl", "loss.png"]
 FIGURES = ["logit-lens.png", "stream-norms.png", "attention-layer-0.png"]
-ABLATED = ["report.md", "ablation-ladder.png", "ablation-leave-one-out.png", "ablation-extrapolation.png"]
+LEFT_ONE_OUT = ["report.md", "ablation-leave-one-out.png", "ablation-norm.png"]
+ABLATED = [*LEFT_ONE_OUT, "ablation-ladder.png", "ablation-extrapolation.png"]
 BENCHED = ["bench.png", "roofline.png", "attention-length.png"]
 
 # {command: [(arguments with {run}, {text} and {out}, the names in {out} of which each alone is in the way)]}. A name
@@ -42,8 +43,8 @@ WRITES = {
         (["nofile", "--out", "{out}/rows.jsonl"], ["rows.jsonl"]),
     ],
     "ablate": [
-        (["leave-one-out", "--corpora", "{text}", "--out", "{out}", *ABLATION], ["results.jsonl", *ABLATED]),
-        (["leave-one-out", "--corpora", "nofile", "--out", "{out}", *ABLATION], ["results.jsonl", *ABLATED]),
+        (["leave-one-out", "--corpora", "{text}", "--out", "{out}", *ABLATION], ["results.jsonl", *LEFT_ONE_OUT]),
+        (["leave-one-out", "--corpora", "nofile", "--out", "{out}", *ABLATION], ["results.jsonl", *LEFT_ONE_OUT]),
         (["report", "{results}", "--figures", "{out}"], ABLATED),
     ],
     "bench": [

@@ -21,7 +21,7 @@ from .extrapolation import BINS, STRETCH, UNSCALED, stretched_by
 from .jobs import CURVE_TOKENS
 from .report import base_of, corpora_of, position_losses, runs_of, tables_of, times_of
 from .statistics import CONFIDENCE, estimate
-from .variants import CLOSE_UPS, STUDIES
+from .variants import CLOSE_UPS, STUDIES, close_ups
 
 VERDICTS = {  # colour and marker: told apart in grey print too
     "better": (COLOURS["blue"], "o"),
@@ -40,22 +40,21 @@ def curve_styles():
         yield colour, LINES[(i + i // len(CURVES)) % len(LINES)], marker
 
 
-def drawn(folder):
-    """The paths that `draw` may write to, whatever the results are."""
-    names = [*STUDIES, *CLOSE_UPS, "extrapolation"]
-    return [Path(folder) / f"ablation-{name}.png" for name in dict.fromkeys(names)]
+def drawn(folder, studies=tuple(STUDIES)):
+    """The paths that `draw` may write to for these studies, whatever the results are."""
+    return [Path(folder) / f"ablation-{name}.png" for name in dict.fromkeys([*studies, *CLOSE_UPS])]
 
 
-def draw(results, folder):
-    """Write the figures that the results suffice for into folder; returns their paths."""
+def draw(results, folder, studies=tuple(STUDIES)):
+    """Write the figures of these studies that the results suffice for into folder; returns their paths."""
     corpora = corpora_of(results)
     figures = {}
-    for study in dict.fromkeys(study for study, _ in tables_of(results)):
+    for study in dict.fromkeys(study for study, _ in tables_of(results, studies)):
         figures[f"ablation-{study}.png"] = forest(results, study)
-    for name in CLOSE_UPS:
+    for name in close_ups(studies, base_of(results)):
         if _closely_seen(results, name):
             figures[f"ablation-{name}.png"] = close_up(results, name)
-    if any(position_losses(results, corpus) for corpus in corpora):
+    if "extrapolation" in studies and any(position_losses(results, corpus) for corpus in corpora):
         figures["ablation-extrapolation.png"] = by_position(results)
     for name, figure in figures.items():
         with replacing(Path(folder) / name) as new:

@@ -60,7 +60,9 @@ class Protocol:
     def plan(self, changes, vocab_size):
         """Config and number of steps of a variant."""
         base = self.base(vocab_size)
-        return EQUAL[self.equal](config_of(changes, base), base, self.settings.steps)
+        config, steps = EQUAL[self.equal](config_of(changes, base), base, self.settings.steps)
+        replace(self.settings, steps=steps)  # a warm-up that takes all of them is an error here
+        return config, steps
 
     def to_dict(self):
         """All of it, for JSON."""

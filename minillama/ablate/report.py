@@ -9,7 +9,7 @@ from ..ops.positions import POSITIONS
 from .extrapolation import BINS, STRETCH, stretched_by
 from .jobs import RUN, TIME, tuning_losses
 from .statistics import CONFIDENCE, Estimate, estimate, paired, verdict
-from .variants import STUDIES, Row, config_of, extrapolation, name_of
+from .variants import STUDIES, Row, close_ups, config_of, extrapolation, name_of
 
 
 class Outcome(NamedTuple):
@@ -76,30 +76,30 @@ def corpora_of(results):
     return list(dict.fromkeys(result["corpus"] for result in results.values()))
 
 
-def tables_of(results):
-    """{(study, corpus): its Outcomes} of the studies of losses, where something can be compared."""
+def tables_of(results, studies=tuple(STUDIES)):
+    """{(study, corpus): its Outcomes} of those studies that are of losses, where something can be compared."""
     found = {}
-    for name, study in STUDIES.items():
-        for corpus in corpora_of(results) if study.against is not None else ():
+    for name in studies:
+        for corpus in corpora_of(results) if STUDIES[name].against is not None else ():
             rows = outcomes(results, name, corpus)
             if any(row.difference for row in rows):
                 found[name, corpus] = rows
     return found
 
 
-def report(results):
-    """All tables, for every study and corpus, and how to read them."""
-    protocol, tables = next(iter(results.values()))["protocol"], tables_of(results)
+def report(results, studies=tuple(STUDIES)):
+    """All tables of these studies, for every corpus, and how to read them."""
+    protocol, tables = next(iter(results.values()))["protocol"], tables_of(results, studies)
     lines, changes = [_terms(protocol)], []
     for (study, corpus), rows in tables.items():
         lines += ["", f"## {STUDIES[study].title}: {corpus}", "", *_table(rows)]
-    for corpus in corpora_of(results):
+    for corpus in corpora_of(results) if "extrapolation" in studies else ():
         if position_losses(results, corpus):
             title = STUDIES["extrapolation"].title
             table, found = _beyond(results, corpus, protocol["context"])
             lines += ["", f"## {title}: {corpus}", "", *table]
             changes += found
-    lines += _times(results)
+    lines += _times(results, studies)
     outcomes_shown = [row for rows in tables.values() for row in rows]
     compared = [row.difference for row in outcomes_shown if row.difference] + changes
     with_interval = sum(not isnan(difference.low) for difference in compared)
@@ -199,8 +199,10 @@ def _beyond(results, corpus, context):
     return _markdown(rows, 1), changes
 
 
-def _times(results):
-    """The time of a step of the variants that are looked at closely."""
+def _times(results, studies):
+    """The time of a step of the variants of these studies that are looked at closely."""
+    sides = [side for _, pair in close_ups(studies, base_of(results)).values() for side in pair.values()]
+    names = set(map(name_of, sides))
     rows = [
         [
             result["corpus"],
@@ -208,7 +210,7 @@ def _times(results):
             *(f"{1e3 * result['step_seconds'][key]:.2f}" for key in ("min", "median")),
         ]
         for result in results.values()
-        if result["kind"] == TIME
+        if result["kind"] == TIME and result["variant"] in names
     ]
     if not rows:
         return []

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..files import InUse, alone, append_text, write_text
-from .jobs import key_of
+from .jobs import RUN, key_of
 
 _BEGINS = b'{"kind": '  # every result
 
@@ -54,6 +54,15 @@ class Results:
                     f"{self.path.parent} has results on {name} that were made with another text, or other tokens of "
                     f"it; they cannot be compared. Use another folder"
                 )
+
+
+def of(results, corpora, seeds):
+    """Those of the results that are on one of the corpora, and with one of the first so many seeds."""
+    return {
+        key: result
+        for key, result in results.items()
+        if result["corpus"] in corpora and (result["kind"] != RUN or result["seed"] < seeds)
+    }
 
 
 def read(paths, protocol=None):

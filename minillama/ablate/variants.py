@@ -133,5 +133,11 @@ def variants(studies, base):
     return list({name_of(row.changes): row.changes for row in rows}.values())
 
 
+def close_ups(studies, base):
+    """The rows of CLOSE_UPS of which both variants belong to these studies."""
+    names = {name_of(changes) for changes in variants(studies, base)}
+    return {name: row for name, row in CLOSE_UPS.items() if names.issuperset(map(name_of, row[1].values()))}
+
+
 def _spaced(name):
     return name.replace("_", " ").replace("feed forward", "feed-forward")

@@ -1,8 +1,8 @@
 """python -m minillama.lessons COMMAND: run the lessons, build the students' set, grade what comes back."""
 
-import argparse
 import sys
 
+from ..arguments import Parser
 from .checks import EXERCISES
 from .grading import SECONDS, grade, handed_in, ungraded, write_grades
 from .notebooks import build_student_set, export_figures, faults, paths, read, run
@@ -21,7 +21,7 @@ def main(arguments=None):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="python -m minillama.lessons", description=__doc__)
+    parser = Parser(prog="python -m minillama.lessons", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name, function, text):

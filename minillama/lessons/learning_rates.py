@@ -9,7 +9,6 @@ one training of each variant at five rates and a seed, 1000, that is not among t
 those of the grid were added after a first look at the reported runs, for all variants, warm-ups and seeds.
 """
 
-import argparse
 import json
 import math
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..arguments import Parser
 from ..config import Config
 from ..corpora import Batches, encode_corpus
 from ..files import append_text, write_text
@@ -115,7 +115,7 @@ def _remove_cut_line(path):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m minillama.lessons.learning_rates", description=__doc__)
+    parser = Parser(prog="python -m minillama.lessons.learning_rates", description=__doc__)
     parser.add_argument("--out", required=True, metavar="FILE", help="where results are added, a line of JSON each")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS)
