@@ -12,6 +12,7 @@ from .files import write_text
 from .ops.positions import POSITIONS
 from .parallel import available_threads, check_threads
 from .presets import FAMILIES
+from .vocabulary import check_ids, check_tokenizer
 
 _MODEL_OPTIONS = {
     "context": "longest sequence, in tokens",
@@ -163,9 +164,11 @@ def sample(options):
         if b"\n" not in tokenizer.vocab:
             raise ValueError("this model has no token that a text begins with; give the beginning with --prompt")
         prompt = list(tokenizer.encode("\n"))
+    check_ids(prompt, tokenizer, model.config.vocab_size)
     tokens = generate(
         model, prompt, options.max_tokens, options.temperature, options.top_k, options.top_p, options.seed,
         stop={begin, end}, sliding_window=options.sliding_window,
+        vocab_size=tokenizer.vocab_size,
     )  # fmt: skip
     stream = tokenizer.stream()
     for token in prompt:
@@ -218,6 +221,10 @@ def _load_with_tokenizer(options):
         raise ValueError(
             f"{options.model} comes without a tokenizer, which turns text into tokens; put its file beside it"
         )
+    try:
+        check_tokenizer(tokenizer, model.config.vocab_size)
+    except ValueError as error:
+        raise ValueError(f"{options.model}: {error}") from error
     return model, tokenizer
 
 
@@ -245,7 +252,7 @@ def fill(options):
     gaps = np.flatnonzero(ids == tokenizer.mask_token)
     if len(gaps) == 0:
         raise ValueError(f"the text has no gap; write {options.gap} where a token is missing")
-    filled, probabilities = fill(model, ids, tokenizer.mask_token)
+    filled, probabilities = fill(model, ids, tokenizer.mask_token, tokenizer.vocab_size)
     print(tokenizer.decode(filled[~np.isin(filled, [tokenizer.begin_of_text, tokenizer.end_of_text])]))
     for place in gaps:
         print(f"{probabilities[place]:8.1%}  {tokenizer.decode(filled[place : place + 1])!r}", file=sys.stderr)
@@ -378,7 +385,7 @@ def convert(options):
 def info(options):
     from .checkpoint.open import read_config
     from .parameters import parameter_shapes
-    from .sizes import BYTES, cache_bytes_per_token, flops_per_token, parameters
+    from .sizes import cache_bytes_per_token, flops_per_token, parameters, training_bytes, weight_bytes
 
     if options.model in PRESETS:
         config = PRESETS[options.model]
@@ -397,9 +404,10 @@ def info(options):
     for part, count in counts.items():
         print(f"{part + ' parameters':<28}{count:>16,}{count / counts['total']:>9.1%}")
     print()
-    for kind, size in BYTES.items():
-        print(f"{'weights in ' + kind:<24}{counts['total'] * size / 1e6:>20,.1f} MB")
-    training = f"{'training, float32':<24}{counts['total'] * 16 / 1e6:>20,.1f} MB"
+    held = {"int8": "  (with their scales)"}
+    for kind, size in weight_bytes(config).items():
+        print(f"{'weights in ' + kind:<24}{size / 1e6:>20,.1f} MB{held.get(kind, '')}")
+    training = f"{'training, float32':<24}{training_bytes(config) / 1e6:>20,.1f} MB"
     print(f"{training}  (weights, gradient, two moments; one gradient more for each further thread)")
     if config.causal:
         print(f"{'cache a token, float32':<24}{cache_bytes_per_token(config):>20,} bytes")

@@ -12,6 +12,7 @@ import numpy as np
 from .chat_templates import encode_chat, stop_tokens
 from .generate import check_sampling, generate
 from .interrupts import interruptible
+from .vocabulary import check_ids
 
 CONTEXT = 8192  # tokens of a conversation, at most: its cache is made at once, and models may have a much longer one
 READ_AT_A_TIME = 256  # tokens of a question between two looks at Ctrl-C
@@ -107,7 +108,8 @@ class Conversation:
         stream, seed = self.tokenizer.stream(), self.seed + self._answers
         self._answers += 1
         for token in generate(
-            self.model, text, limit, **self._settings, seed=seed, stop=self._stop, cache=self._cache
+            self.model, text, limit, **self._settings, seed=seed, stop=self._stop, cache=self._cache,
+            vocab_size=self.tokenizer.vocab_size,
         ):  # fmt: skip
             text.append(token)
             if token in self._stop:
@@ -135,7 +137,8 @@ class Conversation:
         messages = [] if self.system is None else [{"role": "system", "content": self.system}]
         for user, answer in turns:
             messages += [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-        return encode_chat(self.template, self.tokenizer, [*messages, {"role": "user", "content": text}])
+        ids = encode_chat(self.template, self.tokenizer, [*messages, {"role": "user", "content": text}])
+        return check_ids(ids, self.tokenizer, self.model.config.vocab_size)
 
 
 def converse(conversation, interactive=None):

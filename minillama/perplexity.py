@@ -22,6 +22,7 @@ import numpy as np
 
 from .ops.loss import IGNORED
 from .tokenizers import END_OF_TEXT
+from .vocabulary import check_ids
 
 LONGEST_CONTEXT = 2048  # tokens, unless more are asked for
 _TOKENS_AT_A_TIME = 2048  # in one forward
@@ -82,7 +83,8 @@ def perplexity(model, tokenizer, text, context=None, stride=None, report=None):
             count["bytes"] += size
             yield ids
 
-    nats, tokens = _sum(scored_tokens(model, parts(), context, stride), report)
+    known = (check_ids(ids, tokenizer, model.config.vocab_size) for ids in parts())
+    nats, tokens = _sum(scored_tokens(model, known, context, stride), report)
     if not tokens:
         raise ValueError(f"a token is scored by those before it; the text has {count['tokens']}, too few for that")
     return Score(nats, tokens, count["bytes"])
@@ -104,6 +106,7 @@ def pseudo_perplexity(model, tokenizer, text, context=None, report=None):
         )
     if tokenizer.mask_token is None:
         raise ValueError("pseudo-perplexity hides each token in turn, and this tokenizer has no token that marks a gap")
+    check_ids([tokenizer.mask_token], tokenizer, model.config.vocab_size)
     context, _ = check_windows(model, context, None)
     begin, end = tokenizer.begin_of_text, tokenizer.end_of_text
     before, behind = [token for token in [begin] if token is not None], [end] if end not in (begin, None) else []
@@ -124,7 +127,7 @@ def pseudo_perplexity(model, tokenizer, text, context=None, report=None):
 
     def hidden():
         for window in windows():
-            ids = np.array([*before, *window, *behind])
+            ids = check_ids(np.array([*before, *window, *behind]), tokenizer, model.config.vocab_size)
             places = len(before) + np.arange(len(window))
             for some in np.split(places, range(0, len(places), max(1, _TOKENS_AT_A_TIME // len(ids)))[1:]):
                 rows = np.arange(len(some))

@@ -19,6 +19,7 @@ from .sizes import (
     flops_per_token,
     parameters,
     training_flops_per_token,
+    weight_bytes,
 )
 
 
@@ -97,7 +98,7 @@ def _row(name):
         cache_saving=config.heads / config.kv_heads if config.causal else None,
         forward_flops_weights=flops_per_token(config, 0),
         forward_flops=flops_per_token(config),
-        **{f"bytes_{kind}": size * total for kind, size in BYTES.items()},
+        **{f"bytes_{kind}": size for kind, size in weight_bytes(config).items()},
     )
     if stated is None:
         return row
@@ -204,8 +205,9 @@ SECTIONS = {  # the heading: its columns
 EXPLANATIONS = (
     "Parts: embedding is of tokens, positions and types; head is the output matrix where it is not the embedding "
     "matrix, and the matrix of a masked-LM head.",
-    "Cache: keys and values, 2 layers x kv_heads x head width numbers a token. Memory is of the weights alone, int8 "
-    "without its scales; 1 GB is 10^9 bytes.",
+    "Cache: keys and values, 2 layers x kv_heads x head width numbers a token. Memory is of the weights alone: "
+    "matrices in the type that is named, int8 with a float32 scale for each 64 weights of a row, norms and biases in "
+    "float32; 1 GB is 10^9 bytes.",
     "FLOPs: 2 for each weight that a token is multiplied with, and 4 x dim x layers for each position that it reads "
     "(arXiv 2001.08361, table 1). Training is three forward passes, 6 N D with N parameters and D tokens; with "
     "attention, a token of a causal model reads half of its sequence on average, and looking up an embedding is free.",
