@@ -9,6 +9,7 @@ from pathlib import Path
 from . import PRESETS, Config, __version__, load
 from .config import BIASES, SWITCHES
 from .files import write_text
+from .names import unknown
 from .ops.positions import POSITIONS
 from .parallel import available_threads, check_threads
 from .presets import FAMILIES
@@ -170,24 +171,29 @@ def sample(options):
         stop={begin, end}, sliding_window=options.sliding_window,
         vocab_size=tokenizer.vocab_size,
     )  # fmt: skip
-    stream = tokenizer.stream()
+    stream, last = tokenizer.stream(), None
     for token in prompt:
         stream.feed(token)  # a token may be spelled in another way at the start of a text
     print(options.prompt, end="", flush=True)
     try:
-        for token in tokens:
-            if token not in (begin, end):  # where another text begins, this one has ended as well
-                print(stream.feed(token), end="", flush=True)
+        for last in tokens:
+            if last not in (begin, end):  # where another text begins, this one has ended as well
+                print(stream.feed(last), end="", flush=True)
     except KeyboardInterrupt:
         print()
         return 130
     print(stream.finish())
+    if options.max_tokens is None and last not in (begin, end):
+        context = model.config.cached_context
+        print(f"[the context of {context} tokens is full; --sliding-window goes on beyond it]", file=sys.stderr)
 
 
 def chat(options):
     from .chat import Conversation, converse
     from .chat_templates import recognise
 
+    if options.context is not None and options.context < 1:
+        raise ValueError(f"--context must be at least 1; received {options.context}")
     model, tokenizer = _load_writer(options)
     template = options.template or recognise(options.model, tokenizer)
     conversation = Conversation(
@@ -216,6 +222,8 @@ def _load_writer(options):
 
 
 def _load_with_tokenizer(options):
+    if options.threads is not None:
+        check_threads(options.threads, "--threads")
     model, tokenizer = load(options.model, options.threads)
     if tokenizer is None:
         raise ValueError(
@@ -320,7 +328,7 @@ def compare(options):
 
     given = {name: getattr(options, name) for name in _COMPARISON_SETTINGS if getattr(options, name) is not None}
     terms = Terms(context=options.context, settings=replace(Terms.settings, **given), tune=not options.untuned)
-    processes = available_threads() if options.threads is None else check_threads(options.threads)
+    processes = available_threads() if options.threads is None else check_threads(options.threads, "--threads")
     rows = compare(options.data, options.seeds, terms, Path(options.out), options.vocab_size, processes)
     print(table(rows))
     print()
@@ -392,7 +400,7 @@ def info(options):
     elif Path(options.model).exists():
         config = read_config(options.model)
     else:
-        raise ValueError(f"{options.model!r} is neither the path of a model nor one of {', '.join(PRESETS)}")
+        raise ValueError(f"{options.model} is no file or folder, and {unknown('model', options.model, PRESETS)}")
     counts = parameters(config)
     for name, value in _described_fields(config):
         print(f"{name:<24}{value}")
@@ -447,12 +455,12 @@ def bench(options):
     from .bench.shapes import SHAPES
 
     for kind, given, known in (("part", options.parts, PARTS), ("shape", options.shapes, SHAPES)):
-        unknown = [name for name in given if name not in known]
-        if unknown:
-            raise ValueError(f"there is no {kind} {unknown[0]!r} to measure; choose among {', '.join(known)}")
+        for name in given:
+            if name not in known:
+                raise ValueError(unknown(kind, name, known))
     if options.rounds < 1:
         raise ValueError(f"--rounds must be at least 1; received {options.rounds}")
-    threads = available_threads() if options.threads is None else check_threads(options.threads)
+    threads = available_threads() if options.threads is None else check_threads(options.threads, "--threads")
     shapes = {name: SHAPES[name] for name in options.shapes or SHAPES}
     made = Bench(shapes, threads, options.rounds, options.torch)
     rows = made.run(options.parts or [part for part in PARTS if part not in ON_REQUEST])
@@ -478,11 +486,14 @@ def ablate(options):
         folders = options.studies[1:] or [options.out]
         results = read(folders)
     else:
+        for study in options.studies:  # before the text is read and encoded
+            if study not in STUDIES:
+                raise ValueError(unknown("study", study, [*STUDIES, "report"]))
         given = {name: value for name, value in vars(options).items() if value is not None}
         settings = replace(Protocol.settings, **{name: given[name] for name in _ABLATION_SETTINGS if name in given})
         shape = {name: given[name] for name in _ABLATION_SHAPE if name in given}
         protocol = Protocol(**shape, settings=settings, equal=options.equal)
-        processes = available_threads() if options.jobs is None else check_threads(options.jobs)
+        processes = available_threads() if options.jobs is None else check_threads(options.jobs, "--jobs")
         corpora = sources(options.corpora, options.tokenizer, options.vocab_size)
         studies = options.studies or list(STUDIES)
         results = run(protocol, studies, corpora, options.seeds, options.out, processes, options.shard).by_key
@@ -552,7 +563,8 @@ def _parser():
     made.add_argument(
         "--sliding-window",
         action="store_true",
-        help="go on beyond the context, forgetting the older half of the text when it is full",
+        help="go on beyond the context, forgetting the older half of the text when it is full, until the model ends "
+        "its text or --max-tokens are written",
     )
     writer(made)
 
@@ -563,10 +575,12 @@ def _parser():
     made = command("chat", chat, "talk with a model that was taught to answer; a line is a question", epilog=text)
     made.add_argument("model", metavar="MODEL", help=_MODEL)
     text = "how a conversation is written down for the model (default: what its files tell)"
-    made.add_argument("--template", choices=TEMPLATES, help=text)
+    made.add_argument(
+        "--template", type=_named("chat format", TEMPLATES), metavar="NAME", help=f"{text}: {', '.join(TEMPLATES)}"
+    )
     made.add_argument("--system", metavar="TEXT", help="system prompt (default: the one of the template, if any)")
-    text = _help("tokens of the conversation that are kept, at most", CONTEXT)
-    made.add_argument("--context", type=int, default=CONTEXT, metavar="N", help=text)
+    text = f"tokens of the conversation that are kept, at most (default: the model's context, at most {CONTEXT})"
+    made.add_argument("--context", type=int, metavar="N", help=text)
     writer(made, "tokens of an answer, at most")
 
     made = command("fill", fill, "fill the gaps of a text with a bidirectional model")
@@ -708,6 +722,17 @@ def _parser():
     )
     made.add_argument("--figure", metavar="FILE", help="also draw parameters and cache there, as PNG")
     return parser
+
+
+def _named(kind, known):
+    """The type of an option that takes one of the known names."""
+
+    def name(text):
+        if text not in known:
+            raise argparse.ArgumentTypeError(unknown(kind, text, known))
+        return text
+
+    return name
 
 
 def _shard(text):

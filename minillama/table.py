@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Callable
-from difflib import get_close_matches
 from itertools import groupby
 from math import floor, log10
 from textwrap import fill
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from .card import CORRECTIONS, PEAK_FLOPS, REMARKS, STATED, concerns
 from .layers.heads import HEADS
+from .names import unknown
 from .presets import PRESETS
 from .sizes import (
     BYTES,
@@ -68,7 +68,7 @@ def model_rows(names=()):
     """
     for name in names:
         if name not in PRESETS:
-            raise ValueError(f"there is no model {name!r}{_hint(name.lower())} Known: {', '.join(PRESETS)}")
+            raise ValueError(unknown("model", name, PRESETS))
     rows = []
     for name in dict.fromkeys(names) or STATED:
         rows.append(_row(name))
@@ -76,11 +76,6 @@ def model_rows(names=()):
         if name in STATED and matrices_of_head:
             rows.append(_encoder_row(name))
     return rows
-
-
-def _hint(name):
-    near = [known for known in PRESETS if known.startswith(name)] or get_close_matches(name, PRESETS, 1, cutoff=0.5)
-    return f"; did you mean {', '.join(near)}?" if near else "."
 
 
 def _row(name):

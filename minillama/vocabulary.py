@@ -13,13 +13,13 @@ def check_tokenizer(tokenizer, vocab_size):
     special = set(tokenizer.special_tokens.values())
     if any(i not in special for i in range(vocab_size, tokenizer.vocab_size)):
         raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size:,} tokens and the model {vocab_size:,}, so it is another model's; "
-            f"put the tokenizer there that the model was trained with"
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens and the model {vocab_size:,}, so it is another "
+            f"model's; put the tokenizer there that the model was trained with"
         )
 
 
 def check_ids(ids, tokenizer, vocab_size):
-    """The ids that a tokenizer made of a text, or ValueError for one that has no row among the vocab_size of a model."""
+    """The ids that a tokenizer made of a text, or ValueError for one without a row among the vocab_size of a model."""
     outside = np.flatnonzero(np.asarray(ids) >= vocab_size)
     if len(outside):
         i = int(ids[outside[0]])

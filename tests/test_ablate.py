@@ -619,7 +619,7 @@ def test_the_command_runs_reports_and_draws(cli, text, tmp_path, two_variants):
         (["report", "nowhere"], "no file or folder nowhere"),
         (["ladder", "--seeds", "0"], "seeds must be at least 1; received 0"),
         (["ladder", "--heads", "3"], "heads must divide dim"),
-        (["ladder", "--jobs", "0"], "threads must be"),
+        (["ladder", "--jobs", "0"], "--jobs must be"),
     ],
 )
 def test_mistakes_are_explained(cli, text, tmp_path, arguments, words):
