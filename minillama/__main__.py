@@ -285,7 +285,7 @@ def inspect(options):
 def perplexity(options):
     from tqdm import tqdm
 
-    from .perplexity import check_windows, perplexity, pseudo_perplexity, read_pieces, require_causal, table
+    from .perplexity import check_readable, check_windows, perplexity, pseudo_perplexity, require_causal, table
 
     model, tokenizer = _load_with_tokenizer(options)
     if not options.pseudo:
@@ -297,21 +297,19 @@ def perplexity(options):
         from .quantize import quantize
 
         model = quantize(model)
-    for path in options.files:
-        next(read_pieces(path))  # a file that cannot be read is reported before another is scored
     scores = []
-    for path in options.files:
-        size = Path(path).stat().st_size
+    for path, size, text in check_readable(options.files):
         with tqdm(total=size, unit="B", unit_scale=True, desc=path, leave=False) as bar:
 
             def report(tokens, bar=bar):
                 # Tokens can be longer than their text: an unknown one has a name, WordPiece puts blanks between words.
-                bar.update(min(len(tokenizer.decode_bytes(tokens)), bar.total - bar.n))
+                read = len(tokenizer.decode_bytes(tokens))
+                bar.update(read if bar.total is None else min(read, bar.total - bar.n))
 
             if options.pseudo:
-                score = pseudo_perplexity(model, tokenizer, read_pieces(path), context, report)
+                score = pseudo_perplexity(model, tokenizer, text, context, report)
             else:
-                score = perplexity(model, tokenizer, read_pieces(path), context, stride, report)
+                score = perplexity(model, tokenizer, text, context, stride, report)
         scores.append((path, score))
     print(table(scores))
     if options.pseudo:
@@ -602,8 +600,8 @@ def _parser():
     made = command("perplexity", perplexity, "how well a model predicts text files, by token and by byte")
     made.add_argument("model", metavar="MODEL", help=_MODEL)
     text = (
-        "UTF-8 text files, each scored by itself; <|endoftext|> in a file stands between documents, where the "
-        "tokenizer has it"
+        "UTF-8 text files, or - for standard input, each scored by itself; <|endoftext|> in a file stands between "
+        "documents, where the tokenizer has it"
     )
     made.add_argument("files", nargs="+", metavar="FILE", help=text)
     text = "tokens in a window (default: the model's context, at most 2048)"
