@@ -13,9 +13,11 @@ from .commands import command_line
 from .config import BIASES, SWITCHES
 from .files import require_free, write_text
 from .interrupts import exit_code
+from .names import unknown
 from .ops.positions import POSITIONS
 from .parallel import available_threads, check_threads
 from .presets import FAMILIES
+from .vocabulary import check_ids, check_tokenizer
 
 _MODEL_OPTIONS = {
     "context": "longest sequence, in tokens",
@@ -97,7 +99,7 @@ def train(options):
 
     given = vars(options)
     folder = Path(given.get("out") or Path("runs") / Path(given.get("data", "stories")).resolve().stem)
-    threads = check_threads(given["threads"]) if "threads" in given else None
+    threads = check_threads(given["threads"], "--threads") if "threads" in given else None
     if options.resume and options.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite begins anew in its place; choose one of them")
     if options.resume:
@@ -186,28 +188,35 @@ def sample(options):
         if b"\n" not in tokenizer.vocab:
             raise ValueError("this model has no token that a text begins with; give the beginning with --prompt")
         prompt = list(tokenizer.encode("\n"))
+    check_ids(prompt, tokenizer, model.config.vocab_size)
     tokens = generate(
         model, prompt, options.max_tokens, options.temperature, options.top_k, options.top_p, options.seed,
         stop={begin, end}, sliding_window=options.sliding_window,
+        vocab_size=tokenizer.vocab_size,
     )  # fmt: skip
-    stream = tokenizer.stream()
+    stream, last = tokenizer.stream(), None
     for token in prompt:
         stream.feed(token)  # a token may be spelled in another way at the start of a text
     print(options.prompt, end="", flush=True)
     try:
-        for token in tokens:
-            if token not in (begin, end):  # where another text begins, this one has ended as well
-                print(stream.feed(token), end="", flush=True)
+        for last in tokens:
+            if last not in (begin, end):  # where another text begins, this one has ended as well
+                print(stream.feed(last), end="", flush=True)
     except KeyboardInterrupt:
         print()
         return 130
     print(stream.finish())
+    if options.max_tokens is None and last not in (begin, end):
+        context = model.config.cached_context
+        print(f"[the context of {context} tokens is full; --sliding-window goes on beyond it]", file=sys.stderr)
 
 
 def chat(options):
     from .chat import Conversation, converse
     from .chat_templates import recognise
 
+    if options.context is not None and options.context < 1:
+        raise ValueError(f"--context must be at least 1; received {options.context}")
     model, tokenizer = _load_writer(options)
     template = options.template or recognise(options.model, tokenizer)
     conversation = Conversation(
@@ -237,11 +246,17 @@ def _load_writer(options):
 
 
 def _load_with_tokenizer(options):
+    if options.threads is not None:
+        check_threads(options.threads, "--threads")
     model, tokenizer = load(options.model, options.threads)
     if tokenizer is None:
         raise ValueError(
             f"{options.model} comes without a tokenizer, which turns text into tokens; put its file beside it"
         )
+    try:
+        check_tokenizer(tokenizer, model.config.vocab_size)
+    except ValueError as error:
+        raise ValueError(f"{options.model}: {error}") from error
     return model, tokenizer
 
 
@@ -268,7 +283,7 @@ def fill(options):
     gaps = np.flatnonzero(ids == tokenizer.mask_token)
     if len(gaps) == 0:
         raise ValueError(f"the text has no gap; write {options.gap} where a token is missing")
-    filled, probabilities = fill(model, ids, tokenizer.mask_token)
+    filled, probabilities = fill(model, ids, tokenizer.mask_token, tokenizer.vocab_size)
     print(tokenizer.decode(filled[~np.isin(filled, [tokenizer.begin_of_text, tokenizer.end_of_text])]))
     for place in gaps:
         print(f"{probabilities[place]:8.1%}  {tokenizer.decode(filled[place : place + 1])!r}", file=sys.stderr)
@@ -295,7 +310,7 @@ def inspect(options):
 def perplexity(options):
     from tqdm import tqdm
 
-    from .perplexity import check_windows, perplexity, pseudo_perplexity, read_pieces, require_causal, table
+    from .perplexity import check_readable, check_windows, perplexity, pseudo_perplexity, require_causal, table
 
     model, tokenizer = _load_with_tokenizer(options)
     if not options.pseudo:
@@ -307,21 +322,19 @@ def perplexity(options):
         from .quantize import quantize
 
         model = quantize(model)
-    for path in options.files:
-        next(read_pieces(path))  # a file that cannot be read is reported before another is scored
     scores = []
-    for path in options.files:
-        size = Path(path).stat().st_size
+    for path, size, text in check_readable(options.files):
         with tqdm(total=size, unit="B", unit_scale=True, desc=path, leave=False) as bar:
 
             def report(tokens, bar=bar):
                 # Tokens can be longer than their text: an unknown one has a name, WordPiece puts blanks between words.
-                bar.update(min(len(tokenizer.decode_bytes(tokens)), bar.total - bar.n))
+                read = len(tokenizer.decode_bytes(tokens))
+                bar.update(read if bar.total is None else min(read, bar.total - bar.n))
 
             if options.pseudo:
-                score = pseudo_perplexity(model, tokenizer, read_pieces(path), context, report)
+                score = pseudo_perplexity(model, tokenizer, text, context, report)
             else:
-                score = perplexity(model, tokenizer, read_pieces(path), context, stride, report)
+                score = perplexity(model, tokenizer, text, context, stride, report)
         scores.append((path, score))
     print(table(scores))
     if options.pseudo:
@@ -339,7 +352,7 @@ def compare(options):
     given = {name: value for name, value in vars(options).items() if value is not None}
     settings = replace(Terms.settings, **_settings(given, _COMPARISON_SETTINGS))
     terms = Terms(context=options.context, settings=settings, tune=not options.untuned)
-    processes = available_threads() if options.threads is None else check_threads(options.threads)
+    processes = available_threads() if options.threads is None else check_threads(options.threads, "--threads")
     _say_what_is_read(options.data)
     rows = compare(options.data, options.seeds, terms, Path(options.out), options.vocab_size, processes)
     print(table(rows))
@@ -409,14 +422,14 @@ def convert(options):
 def info(options):
     from .checkpoint.open import read_config
     from .parameters import parameter_shapes
-    from .sizes import BYTES, cache_bytes_per_token, flops_per_token, parameters
+    from .sizes import cache_bytes_per_token, flops_per_token, parameters, training_bytes, weight_bytes
 
     if options.model in PRESETS:
         config = PRESETS[options.model]
     elif Path(options.model).exists():
         config = read_config(options.model)
     else:
-        raise ValueError(f"{options.model!r} is neither the path of a model nor one of {', '.join(PRESETS)}")
+        raise ValueError(f"{options.model} is no file or folder, and {unknown('model', options.model, PRESETS)}")
     counts = parameters(config)
     for name, value in _described_fields(config):
         print(f"{name:<24}{value}")
@@ -428,9 +441,10 @@ def info(options):
     for part, count in counts.items():
         print(f"{part + ' parameters':<28}{count:>16,}{count / counts['total']:>9.1%}")
     print()
-    for kind, size in BYTES.items():
-        print(f"{'weights in ' + kind:<24}{counts['total'] * size / 1e6:>20,.1f} MB")
-    training = f"{'training, float32':<24}{counts['total'] * 16 / 1e6:>20,.1f} MB"
+    held = {"int8": "  (with their scales)"}
+    for kind, size in weight_bytes(config).items():
+        print(f"{'weights in ' + kind:<24}{size / 1e6:>20,.1f} MB{held.get(kind, '')}")
+    training = f"{'training, float32':<24}{training_bytes(config) / 1e6:>20,.1f} MB"
     print(f"{training}  (weights, gradient, two moments; one gradient more for each further thread)")
     if config.causal:
         print(f"{'cache a token, float32':<24}{cache_bytes_per_token(config):>20,} bytes")
@@ -472,12 +486,12 @@ def bench(options):
     from .bench.shapes import SHAPES
 
     for kind, given, known in (("part", options.parts, PARTS), ("shape", options.shapes, SHAPES)):
-        unknown = [name for name in given if name not in known]
-        if unknown:
-            raise ValueError(f"there is no {kind} {unknown[0]!r} to measure; choose among {', '.join(known)}")
+        for name in given:
+            if name not in known:
+                raise ValueError(unknown(kind, name, known))
     if options.rounds < 1:
         raise ValueError(f"--rounds must be at least 1; received {options.rounds}")
-    threads = available_threads() if options.threads is None else check_threads(options.threads)
+    threads = available_threads() if options.threads is None else check_threads(options.threads, "--threads")
     parts = options.parts or [part for part in PARTS if part not in ON_REQUEST]
     _require_free_for_bench(options, parts)
     shapes = {name: SHAPES[name] for name in options.shapes or SHAPES}
@@ -521,11 +535,14 @@ def ablate(options):
     if reporting:
         results = read(folders)
     else:
+        for study in options.studies:  # before the text is read and encoded
+            if study not in STUDIES:
+                raise ValueError(unknown("study", study, [*STUDIES, "report"]))
         given = {name: value for name, value in vars(options).items() if value is not None}
         settings = replace(Protocol.settings, **_settings(given, _ABLATION_SETTINGS))
         shape = {name: given[name] for name in _ABLATION_SHAPE if name in given}
         protocol = Protocol(**shape, settings=settings, equal=options.equal)
-        processes = available_threads() if options.jobs is None else check_threads(options.jobs)
+        processes = available_threads() if options.jobs is None else check_threads(options.jobs, "--jobs")
         for data in options.corpora:
             _say_what_is_read(data)
         corpora = sources(options.corpora, options.tokenizer, options.vocab_size)
@@ -599,7 +616,8 @@ def _parser():
     made.add_argument(
         "--sliding-window",
         action="store_true",
-        help="go on beyond the context, forgetting the older half of the text when it is full",
+        help="go on beyond the context, forgetting the older half of the text when it is full, until the model ends "
+        "its text or --max-tokens are written",
     )
     writer(made)
 
@@ -610,10 +628,12 @@ def _parser():
     made = command("chat", chat, "talk with a model that was taught to answer; a line is a question", epilog=text)
     made.add_argument("model", metavar="MODEL", help=_MODEL)
     text = "how a conversation is written down for the model (default: what its files tell)"
-    made.add_argument("--template", choices=TEMPLATES, help=text)
+    made.add_argument(
+        "--template", type=_named("chat format", TEMPLATES), metavar="NAME", help=f"{text}: {', '.join(TEMPLATES)}"
+    )
     made.add_argument("--system", metavar="TEXT", help="system prompt (default: the one of the template, if any)")
-    text = _help("tokens of the conversation that are kept, at most", CONTEXT)
-    made.add_argument("--context", type=int, default=CONTEXT, metavar="N", help=text)
+    text = f"tokens of the conversation that are kept, at most (default: the model's context, at most {CONTEXT})"
+    made.add_argument("--context", type=int, metavar="N", help=text)
     writer(made, "tokens of an answer, at most")
 
     made = command("fill", fill, "fill the gaps of a text with a bidirectional model")
@@ -636,8 +656,8 @@ def _parser():
     made = command("perplexity", perplexity, "how well a model predicts text files, by token and by byte")
     made.add_argument("model", metavar="MODEL", help=_MODEL)
     text = (
-        "UTF-8 text files, each scored by itself; <|endoftext|> in a file stands between documents, where the "
-        "tokenizer has it"
+        "UTF-8 text files, or - for standard input, each scored by itself; <|endoftext|> in a file stands between "
+        "documents, where the tokenizer has it"
     )
     made.add_argument("files", nargs="+", metavar="FILE", help=text)
     text = "tokens in a window (default: the model's context, at most 2048)"
@@ -761,6 +781,17 @@ def _parser():
     made.add_argument("--figure", metavar="FILE", help="also draw parameters and cache there, as PNG")
     overwrite(made, "replace the figure that is there")
     return parser
+
+
+def _named(kind, known):
+    """The type of an option that takes one of the known names."""
+
+    def name(text):
+        if text not in known:
+            raise argparse.ArgumentTypeError(unknown(kind, text, known))
+        return text
+
+    return name
 
 
 def _shard(text):

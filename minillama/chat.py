@@ -12,8 +12,11 @@ import numpy as np
 from .chat_templates import encode_chat, stop_tokens
 from .generate import check_sampling, generate
 from .interrupts import interruptible
+from .names import near
+from .vocabulary import check_ids
 
 CONTEXT = 8192  # tokens of a conversation, at most: its cache is made at once, and models may have a much longer one
+LEAST_ANSWER = 32  # tokens that a question leaves for its answer; an eighth of the context, if that is fewer
 READ_AT_A_TIME = 256  # tokens of a question between two looks at Ctrl-C
 COMMANDS = {
     "/system": "TEXT gives another system prompt from the next answer on, without TEXT none",
@@ -31,24 +34,38 @@ class Conversation:
             print(text, end="")
 
     An answer takes at most max_tokens tokens (default: what the context leaves). context: tokens of the whole text, at
-    most, not more than the model's. The other settings are those of `generate`. turns are [(what the user said, the
-    answer)]. After an answer, cut says why it is not whole, or is None.
+    most, not more than the model's (default: the model's, at most CONTEXT). The other settings are those of `generate`.
+    turns are [(what the user said, the answer)]. After an answer, cut says why it is not whole, or is None.
     """
 
     def __init__(
         self, model, tokenizer, template, system=None, max_tokens=None, temperature=0.8, top_k=None, top_p=0.95, seed=0,
-        context=CONTEXT,
+        context=None,
     ):  # fmt: skip
         check_sampling(temperature, top_k, top_p, max_tokens, seed)
         self.model, self.tokenizer, self.template, self.system = model, tokenizer, template, system
         self.max_tokens, self.seed = max_tokens, seed
         self._settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        self.context = min(context, model.config.cached_context)
+        longest = model.config.cached_context
+        if context is not None and not 1 <= context <= longest:
+            raise ValueError(f"context must lie in [1, {longest}], which this model was made for; received {context}")
+        self.context = min(longest, CONTEXT) if context is None else context
         self._cache, self._read = model.new_cache(room=self.context), []  # _read: the tokens that the cache holds
         self.turns, self.cut, self._answers = [], None, 0
         self._question = self._prompt = None
-        self._encode("", [])  # a tokenizer without the tokens of the format is reported now
+        marks = len(self._encode("", []))  # a tokenizer without the tokens of the format is reported now
+        if marks + self._least >= self.context:
+            raise ValueError(
+                f"a context of {self.context} tokens has no room for a question: the system prompt and the marks of "
+                f"the format take {marks}, and an answer {self._least}"
+            )
         self._stop = stop_tokens(template, tokenizer)
+
+    @property
+    def _least(self):
+        """The fewest tokens that there must be for an answer."""
+        least = min(LEAST_ANSWER, max(1, self.context // 8))
+        return least if self.max_tokens is None else min(least, self.max_tokens)
 
     def reset(self):
         """Forget what was said; the system prompt stays."""
@@ -59,7 +76,7 @@ class Conversation:
 
         Where the text no longer leaves room for max_tokens, or for a quarter of the context, turns are forgotten, each
         as a whole, until it takes at most half of the context: what comes after them has to be read again, and so
-        that is seldom. ValueError for a question that does not fit even alone.
+        that is seldom. ValueError for a question that even alone does not fit, or leaves too little for an answer.
         """
         context, turns = self.context, list(self.turns)
         prompt = self._encode(text, turns)
@@ -68,10 +85,10 @@ class Conversation:
             while turns and len(prompt) > context // 2:
                 turns.pop(0)
                 prompt = self._encode(text, turns)
-        if len(prompt) >= context:
+        if len(prompt) + self._least > context:
             raise ValueError(
-                f"this question takes {len(prompt)} tokens, with the system prompt and the marks of the format, and "
-                f"the context is {context}; ask in fewer words"
+                f"this question takes {len(prompt)} tokens, with the system prompt and the marks of the format, and an "
+                f"answer at least {self._least}, but the context is {context}; ask in fewer words"
             )
         forgotten = len(self.turns) - len(turns)
         self.turns, self._question, self._prompt = turns, text, prompt
@@ -107,7 +124,8 @@ class Conversation:
         stream, seed = self.tokenizer.stream(), self.seed + self._answers
         self._answers += 1
         for token in generate(
-            self.model, text, limit, **self._settings, seed=seed, stop=self._stop, cache=self._cache
+            self.model, text, limit, **self._settings, seed=seed, stop=self._stop, cache=self._cache,
+            vocab_size=self.tokenizer.vocab_size,
         ):  # fmt: skip
             text.append(token)
             if token in self._stop:
@@ -118,7 +136,7 @@ class Conversation:
                 break
         else:
             full = f"the context of {self.context} tokens is full"
-            self.cut = full if limit == room else f"ended after {limit} tokens, the most that was asked for"
+            self.cut = f"ended after {limit} tokens, the most that was asked for" if limit == self.max_tokens else full
         yield stream.finish()
 
     def _read_nearly_all(self, text, stopped):
@@ -135,7 +153,8 @@ class Conversation:
         messages = [] if self.system is None else [{"role": "system", "content": self.system}]
         for user, answer in turns:
             messages += [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-        return encode_chat(self.template, self.tokenizer, [*messages, {"role": "user", "content": text}])
+        ids = encode_chat(self.template, self.tokenizer, [*messages, {"role": "user", "content": text}])
+        return check_ids(ids, self.tokenizer, self.model.config.vocab_size)
 
 
 def converse(conversation, interactive=None):
@@ -146,14 +165,18 @@ def converse(conversation, interactive=None):
     """
     interactive = sys.stdin.isatty() if interactive is None else interactive
     if interactive:
-        for line in [f"format {conversation.template}", *map(" ".join, COMMANDS.items()), "Ctrl-C stops an answer"]:
+        for line in [
+            f"format {conversation.template}",
+            *map(" ".join, COMMANDS.items()),
+            "Ctrl-C stops an answer (a second one leaves), or drops the line that is being typed",
+        ]:
             print(line, file=sys.stderr)
     for line in _lines(interactive):
         text = line.strip()
         try:
-            if text == "/quit":
-                return
             if text.startswith("/"):
+                if text == "/quit":
+                    return
                 _obey(conversation, *text.split(maxsplit=1))
             elif text:
                 _exchange(conversation, text)
@@ -175,10 +198,14 @@ def _lines(interactive):
         if not sys.stdout.isatty():  # which gets the answers alone then
             print("> ", end="", file=sys.stderr, flush=True)
         try:
-            yield input("> " if sys.stdout.isatty() else "")
+            line = input("> " if sys.stdout.isatty() else "")
         except EOFError:
             print(file=sys.stderr)
             return
+        except KeyboardInterrupt:
+            print("\n[there is no answer to stop; Ctrl-D or /quit leaves]", file=sys.stderr)
+            continue
+        yield line
 
 
 def _obey(conversation, command, text=None):
@@ -188,10 +215,17 @@ def _obey(conversation, command, text=None):
     elif command == "/system":
         conversation.system = text or ""
         print("the system prompt is changed" if text else "there is no system prompt", file=sys.stderr)
-    else:
+    elif command in COMMANDS:
         raise ValueError(
-            f"there is no command {command!r} here, but {', '.join(COMMANDS)}; put a word before a text that begins "
-            f"with /"
+            f"{command} takes no text; received {text!r}. Type {command} alone, or put a word before a question that "
+            f"begins with /"
+        )
+    else:
+        meant = near(command, COMMANDS)
+        hint = f" (did you mean {meant[0]}?)" if meant else ""
+        raise ValueError(
+            f"there is no command {command!r} here, but {', '.join(COMMANDS)}{hint}; put a word before a text that "
+            f"begins with /"
         )
 
 

@@ -211,6 +211,7 @@ def gap_accuracy(model, corpus, width):
             part[rows, gap] = mask_token
             logits = model.logits(part)[rows, gap]
         logits[:, special] = -np.inf
+        logits[:, corpus.tokenizer.vocab_size :] = -np.inf  # rows that stand for no text
         right += np.count_nonzero(logits.argmax(axis=1) == expected)
     return right / GAPS
 
@@ -219,7 +220,7 @@ def written(model, corpus, count):
     """(text, whether the model ended it) of texts by a causal model; the others reach as far as its context."""
     tokenizer, end = corpus.tokenizer, corpus.tokenizer.end_of_text
     for seed in range(_DRAWS, _DRAWS + count):
-        tokens = list(generate(model, [end], seed=seed, stop={end}))
+        tokens = list(generate(model, [end], seed=seed, stop={end}, vocab_size=tokenizer.vocab_size))
         ended = tokens[-1] == end
         yield tokenizer.decode(tokens[:-1] if ended else tokens), ended
 
@@ -290,7 +291,7 @@ def filled_text(model, corpus, gaps=6):
     ordinary = np.flatnonzero(~np.isin(ids, special))
     places = np.random.default_rng(_DRAWS).choice(ordinary, min(gaps, len(ordinary)), replace=False)
     ids[places] = tokenizer.mask_token
-    filled, _ = fill(model, ids, tokenizer.mask_token)
+    filled, _ = fill(model, ids, tokenizer.mask_token, tokenizer.vocab_size)
     shown = [tokenizer.decode([token]) for token in filled]
     for place in places:
         shown[place] = f"[{shown[place]}]"

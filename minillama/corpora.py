@@ -108,6 +108,11 @@ def read_corpus(data):
         documents = _read_documents(path)
         if not documents:
             raise ValueError(f"{path} is empty; training needs some text, a few hundred kilobytes for a tiny model")
+    elif path.exists():
+        raise ValueError(
+            f"{path} is a pipe or a device, which can be read once, and a text is read again when a run goes on; save "
+            f"what comes out of it to a file"
+        )
     else:
         raise FileNotFoundError(f"there is no file or folder {path}; give a UTF-8 text file, a folder, or 'stories'")
     train, validation = _split(documents)

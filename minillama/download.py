@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from .commands import command_line
 from .files import InUse, alone, require_free, write_text
+from .names import unknown
 
 TIMEOUT = 30.0  # seconds that a server may be silent
 HUGGING_FACE, GITHUB = "https://huggingface.co", "https://raw.githubusercontent.com"
@@ -115,6 +116,9 @@ _WANTED = re.compile(
 )
 
 
+_REPOSITORY = r"(\w[\w.-]*/(\w[\w.-]*))"  # OWNER/REPO
+
+
 def download(name, folder=None, mirror=None, timeout=TIMEOUT, quiet=False):
     """Bring the files of a name of DOWNLOADS, or of hf:OWNER/REPO, to a folder
 
@@ -123,12 +127,10 @@ def download(name, folder=None, mirror=None, timeout=TIMEOUT, quiet=False):
     name, and for files that are not what they must be; OSError for what network and disk do. Every message says what
     to do; after a connection that broke off, call again.
     """
-    found = re.fullmatch(r"hf:(\w[\w.-]*/(\w[\w.-]*))", name)
+    found = re.fullmatch("hf:" + _REPOSITORY, name)
     if name not in DOWNLOADS and not found:
-        raise ValueError(
-            f"there is no download {name!r}; choose among {', '.join(DOWNLOADS)}, or hf:OWNER/REPO, a model on Hugging "
-            f"Face"
-        )
+        meant = f" Did you mean hf:{name}?" if re.fullmatch(_REPOSITORY, name) else ""
+        raise ValueError(f"{unknown('download', name, DOWNLOADS)}, or hf:OWNER/REPO, a model on Hugging Face.{meant}")
     if mirror is not None and not re.match(r"https?://[^/]", mirror):
         raise ValueError(f"a mirror is an address such as https://host/path; received {mirror!r}")
     folder = Path(folder or Path("downloads") / (found[2] if found else name))

@@ -1,5 +1,7 @@
 """Text from a model: sampling with a key/value cache, one token at a time."""
 
+from itertools import count
+
 import numpy as np
 
 from . import backend
@@ -69,11 +71,12 @@ def draw(p, u):
     return backend.active().draw(p, u)
 
 
-def fill(model, ids, mask_token):
+def fill(model, ids, mask_token, vocab_size=None):
     """The gaps of a text, filled one after the other, the surest first: ids (T,), probabilities (T,)
 
     ids (T,) of a bidirectional model, with mask_token in the place of each gap. A gap gets its most likely token, and
-    the next one is chosen knowing it; its probability at that time is returned, 1 where there was no gap.
+    the next one is chosen knowing it; its probability at that time is returned, 1 where there was no gap. vocab_size is
+    that of `generate`.
     Source of the order: Ghazvininejad et al. 2019, Mask-Predict (arXiv 1904.09324), section 3, a token at a time.
     """
     if model.config.causal:
@@ -81,7 +84,7 @@ def fill(model, ids, mask_token):
     ids = np.array(ids)
     probabilities = np.ones(len(ids))
     while len(gaps := np.flatnonzero(ids == mask_token)):
-        logits = model.logits(ids[None])[0, gaps].astype(np.float64)
+        logits = model.logits(ids[None])[0, gaps, :vocab_size].astype(np.float64)
         logits[:, mask_token] = -np.inf
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
@@ -92,14 +95,17 @@ def fill(model, ids, mask_token):
 
 def generate(
     model, prompt, max_tokens=None, temperature=1.0, top_k=None, top_p=1.0, seed=0, stop=(), sliding_window=False,
-    cache=None,
+    cache=None, vocab_size=None,
 ):  # fmt: skip
     """Yield up to max_tokens token ids that continue the prompt, a list of ids; ends after one of the tokens in `stop`
 
     Prompt and answer together must fit model.config.cached_context, which is the context of most models, or a
     ValueError says so before anything is computed; max_tokens None means as many as fit. With sliding_window the answer
     may be longer: whenever the context is full, the older half of it is forgotten, and of a prompt that is longer than
-    the context the end is read.
+    the context the end is read; max_tokens None then means until a token of `stop` comes.
+
+    vocab_size: of the tokenizer, where the model has rows for more ids, which fill its matrices up to a round number
+    and stand for no text. They are not drawn: temperature, top_k and top_p act on the ids below vocab_size alone.
 
     A KVCache that is given holds the first cache.length tokens of the prompt, which are not read again, and afterwards
     all of the text that was read: prompt and answer without the last token. To forget the end of a text, let its length
@@ -109,15 +115,25 @@ def generate(
     context, text = model.config.cached_context, [int(token) for token in prompt]
     if not text:
         raise ValueError("the prompt is empty; begin with the end-of-text token, or with a character")
-    if max_tokens is None:
+    if vocab_size is not None and vocab_size < 1:
+        raise ValueError(f"vocab_size must be at least 1, the number of tokens to choose from; received {vocab_size}")
+    stop = {int(token) for token in stop if token is not None}
+    if max_tokens is None and sliding_window:
+        if not any(token < min(model.config.vocab_size, vocab_size or model.config.vocab_size) for token in stop):
+            raise ValueError(
+                "with the sliding window a text goes on until the model ends it, and here no token ends a text; say "
+                "how many tokens to write with max_tokens (--max-tokens)"
+            )
+    elif max_tokens is None:
         max_tokens = max(1, context - len(text))
-    if len(text) + max_tokens > context and not sliding_window:
+    if not sliding_window and len(text) + max_tokens > context:
         raise ValueError(
             f"a prompt of {len(text)} tokens and an answer of {max_tokens} do not fit this model's context of "
             f"{context} tokens; shorten them, or ask for the sliding window, which forgets the older half of the text"
         )
     if cache is None:
-        cache = model.new_cache(room=min(len(text) + max_tokens, context))
+        room = context if max_tokens is None else min(len(text) + max_tokens, context)
+        cache = model.new_cache(room=room)
     elif sliding_window:
         raise ValueError("a cache holds the beginning of a text, which the sliding window forgets; choose one of them")
     elif cache.length >= len(text):
@@ -126,18 +142,18 @@ def generate(
             f"read; lower cache.length"
         )
     rng = np.random.default_rng(seed)
-    return _generate(model, text, max_tokens, temperature, top_k, top_p, rng, set(stop), cache)
+    return _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop, cache, vocab_size)
 
 
-def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop, cache):
+def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop, cache, vocab_size):
     context = model.config.cached_context
     new = text[cache.length :][-(context - 1) :]
     arena = Arena()  # memory given back and asked for again at every token is cleared by the system each time
-    for _ in range(max_tokens):
+    for _ in count() if max_tokens is None else range(max_tokens):
         if cache.length + len(new) > context:
             cache.length, new = 0, text[-(context // 2) :]
         with arena.active():
-            logits = model.next_logits(np.array([new]), cache)[0]
+            logits = model.next_logits(np.array([new]), cache)[0, :vocab_size]
             token = draw(_weights(logits, temperature, top_k, top_p), rng.random())
         yield token
         if token in stop:

@@ -17,6 +17,7 @@ import numpy as np
 
 from .layers.attention import attention_maps
 from .layers.blocks import PLACEMENTS
+from .vocabulary import check_ids
 
 
 class Trace(NamedTuple):
@@ -122,7 +123,8 @@ def prompt_ids(model, tokenizer, text):
     """The ids of a text as the model is used to them; special tokens in it count as such
 
     begin_of_text stands before it, and end_of_text after it in a model that reads a text as a whole (BERT's [SEP]),
-    where that is another token. ValueError for no token, or for more than the model's context.
+    where that is another token. ValueError for no token, for more than the model's context, and for a token that the
+    model does not have.
     """
     ids = [int(i) for i in tokenizer.encode(text)]
     if tokenizer.begin_of_text is not None:
@@ -135,12 +137,16 @@ def prompt_ids(model, tokenizer, text):
         raise ValueError(
             f"a prompt of {len(ids)} tokens does not fit this model's context of {model.config.context}; shorten it"
         )
-    return np.array(ids)
+    return np.array(check_ids(ids, tokenizer, model.config.vocab_size))
 
 
 def token_labels(tokenizer, ids, longest=13):
-    """Each token as a line can show it: blanks and line breaks as signs, bytes that are no text in hexadecimal."""
-    return [_label(tokenizer.token_bytes(int(i)), longest) for i in ids]
+    """Each token as a line can show it: blanks and line breaks as signs, bytes that are no text in hexadecimal
+
+    An id beyond the tokenizer's, of a row that fills the model's matrices up, is shown by its number.
+    """
+    known = tokenizer.vocab_size
+    return [_label(tokenizer.token_bytes(int(i)), longest) if 0 <= i < known else f"id {i}" for i in ids]
 
 
 def drawn(folder, layers):

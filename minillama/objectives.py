@@ -49,7 +49,10 @@ def next_token_sample(model, corpus, characters, seed):
     tokenizer = corpus.tokenizer
     start = corpus.validation[0] if tokenizer.end_of_text is None else tokenizer.end_of_text
     budget = min(model.config.cached_context - 1, characters)
-    tokens = generate(model, [start], budget, 0.8, top_p=0.95, seed=seed, stop={tokenizer.end_of_text})
+    tokens = generate(
+        model, [start], budget, 0.8, top_p=0.95, seed=seed, stop={tokenizer.end_of_text},
+        vocab_size=tokenizer.vocab_size,
+    )  # fmt: skip
     tokens = [token for token in tokens if token != tokenizer.end_of_text]
     return tokenizer.decode(tokens)[:characters]
 
@@ -89,7 +92,7 @@ def masked_sample(model, corpus, characters, seed):
     ids = corpus.validation[: min(model.config.context, characters)]
     gaps = np.random.default_rng(seed).random(len(ids)) < MASKED_SHARE
     shown = np.where(gaps & ~np.isin(ids, list(tokenizer.special_tokens.values())), tokenizer.mask_token, ids)
-    filled, _ = fill(model, shown, tokenizer.mask_token)
+    filled, _ = fill(model, shown, tokenizer.mask_token, tokenizer.vocab_size)
     parts = [
         f"[{tokenizer.decode([token])}]" if hidden else tokenizer.decode([token])
         for token, hidden in zip(filled, shown == tokenizer.mask_token, strict=True)

@@ -25,10 +25,10 @@ def available_threads():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_threads(threads):
-    """threads, or ValueError if it is not a whole number of at least 1."""
+def check_threads(threads, name="threads"):
+    """threads, or ValueError if it is not a whole number of at least 1; name: what the user calls it."""
     if not isinstance(threads, Integral) or threads < 1:
-        raise ValueError(f"threads must be a whole number of at least 1; received {threads!r}")
+        raise ValueError(f"{name} must be a whole number of at least 1; received {threads!r}")
     return int(threads)
 
 

@@ -13,8 +13,11 @@ Source: "Perplexity of fixed-length models", the guide of Hugging Face's transfo
 
 import codecs
 import re
+import sys
 from collections import Counter
-from math import log
+from contextlib import nullcontext
+from itertools import chain
+from math import log, nan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +25,7 @@ import numpy as np
 
 from .ops.loss import IGNORED
 from .tokenizers import END_OF_TEXT
+from .vocabulary import check_ids
 
 LONGEST_CONTEXT = 2048  # tokens, unless more are asked for
 _TOKENS_AT_A_TIME = 2048  # in one forward
@@ -42,13 +46,13 @@ class Score(NamedTuple):
 
     @property
     def byte_perplexity(self):
-        """exp of the mean over bytes; comparable between tokenizers."""
-        return _exp(self.nats / self.bytes)
+        """exp of the mean over bytes; comparable between tokenizers. NaN where no token that is scored has a byte."""
+        return _exp(self.nats / self.bytes) if self.bytes else nan
 
     @property
     def bits_per_byte(self):
-        """The length of the text, in bits a byte, if it were compressed with the model (arithmetic coding)."""
-        return self.nats / self.bytes / log(2)
+        """The length of the text, in bits a byte, if it were compressed with the model (arithmetic coding); or NaN."""
+        return self.nats / self.bytes / log(2) if self.bytes else nan
 
 
 def _exp(x):
@@ -82,7 +86,8 @@ def perplexity(model, tokenizer, text, context=None, stride=None, report=None):
             count["bytes"] += size
             yield ids
 
-    nats, tokens = _sum(scored_tokens(model, parts(), context, stride), report)
+    known = (check_ids(ids, tokenizer, model.config.vocab_size) for ids in parts())
+    nats, tokens = _sum(scored_tokens(model, known, context, stride), report)
     if not tokens:
         raise ValueError(f"a token is scored by those before it; the text has {count['tokens']}, too few for that")
     return Score(nats, tokens, count["bytes"])
@@ -104,6 +109,7 @@ def pseudo_perplexity(model, tokenizer, text, context=None, report=None):
         )
     if tokenizer.mask_token is None:
         raise ValueError("pseudo-perplexity hides each token in turn, and this tokenizer has no token that marks a gap")
+    check_ids([tokenizer.mask_token], tokenizer, model.config.vocab_size)
     context, _ = check_windows(model, context, None)
     begin, end = tokenizer.begin_of_text, tokenizer.end_of_text
     before, behind = [token for token in [begin] if token is not None], [end] if end not in (begin, None) else []
@@ -124,7 +130,7 @@ def pseudo_perplexity(model, tokenizer, text, context=None, report=None):
 
     def hidden():
         for window in windows():
-            ids = np.array([*before, *window, *behind])
+            ids = check_ids(np.array([*before, *window, *behind]), tokenizer, model.config.vocab_size)
             places = len(before) + np.arange(len(window))
             for some in np.split(places, range(0, len(places), max(1, _TOKENS_AT_A_TIME // len(ids)))[1:]):
                 rows = np.arange(len(some))
@@ -221,15 +227,12 @@ _CUT = re.compile(r"(?<=\S)(?:\n(?=\S)|(?= \S))")
 def read_pieces(path, size=_BYTES_AT_A_TIME):
     """Yield the text of a UTF-8 file in pieces of about `size` bytes, so that a file of any length can be read
 
-    As in training data a byte order mark is left out and line ends are \\n. ValueError for an empty file, and for bytes
-    that are not UTF-8; FileNotFoundError or IsADirectoryError where there is no file.
+    A path may be a pipe, and "-" is standard input. As in training data a byte order mark is left out and line ends are
+    \\n. ValueError for an empty file, and for bytes that are not UTF-8; FileNotFoundError or IsADirectoryError where
+    there is no file.
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    if Path(path).is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name its files")
     position, undecoded, text, line_end, pieces = 0, b"", "", "", 0
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         while True:
             block = file.read(size)
             undecoded += block
@@ -255,6 +258,44 @@ def read_pieces(path, size=_BYTES_AT_A_TIME):
                 break
     if not pieces:
         raise ValueError(f"{path} is empty; there is nothing to score")
+
+
+def _opened(path):
+    """The file at a path, or standard input, from its beginning, as a context; what was not opened here stays open."""
+    if str(path) == "-":
+        if sys.stdin is None:
+            raise ValueError("standard input is closed, so there is no text in it; name a file")
+        return nullcontext(sys.stdin.buffer)
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name its files")
+    file = open(path, "rb")
+    if file.seekable():  # on macOS /dev/stdin begins where it was left
+        file.seek(0)
+    return file
+
+
+def check_readable(paths):
+    """An iterator of (path, its size in bytes or None, the pieces of its text), once the beginning of each was read
+
+    So a file that cannot be read is reported before another is scored. An ordinary file is opened again for that, as
+    there may be more of them than can be open at once. A pipe cannot be: it goes on after the piece that was read.
+    """
+    texts = []
+    for i, path in enumerate(paths):
+        ordinary = Path(path).is_file() and str(path) != "-"
+        if not ordinary and path in paths[:i]:
+            raise ValueError(f"{path} is no file but a pipe, which can be read once; it is named twice")
+        pieces = read_pieces(path)
+        first = next(pieces)
+        if ordinary:
+            pieces.close()
+        texts.append((path, None if ordinary else chain([first], pieces)))
+    return (
+        (path, Path(path).stat().st_size, read_pieces(path)) if pieces is None else (path, None, pieces)
+        for path, pieces in texts
+    )
 
 
 def _last_cut(text):
@@ -295,7 +336,10 @@ def table(scores):
         named.append(("all", Score(*map(sum, zip(*(score for _, score in scores), strict=True)))))
     for name, score in named:
         numbers = score.perplexity, score.byte_perplexity, score.nats / score.tokens, score.bits_per_byte
-        rows.append((name, f"{score.tokens:,}", f"{score.bytes:,}", *(f"{number:,.4f}" for number in numbers)))
+        cells = [f"{number:,.4f}" for number in numbers]
+        if not score.bytes:  # marks between documents alone
+            cells[1] = cells[3] = "-"
+        rows.append((name, f"{score.tokens:,}", f"{score.bytes:,}", *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
     return "\n".join("  ".join(line) for line in lines)

@@ -1,6 +1,7 @@
 """Figures of a run. One palette (Okabe and Ito 2008, distinct to the colour-blind), axes with units."""
 
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
@@ -154,7 +155,9 @@ def attention_maps(maps, tokens, path, title=""):
     side = min(max(1.5, 0.15 * T), 4.5)
     labels, step = _drawable(tokens), -(-T // _LABELS_AT_MOST)
     margin = 0.6 + 0.07 * max(map(len, labels))
-    size = max(4.5, columns * side + margin + 0.9), rows * (side + 0.3) + margin + 0.3
+    width = max(4.5, columns * side + margin + 0.9)
+    title = _wrapped(title, width)
+    size = width, rows * (side + 0.3) + margin + 0.3 + 0.17 * title.count("\n")
     figure = Figure(figsize=size, dpi=150, layout="compressed")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     colours = SHARES.with_extremes(bad=_UNREAD)
@@ -168,7 +171,7 @@ def attention_maps(maps, tokens, path, title=""):
     figure.supxlabel("token that is read", fontsize=9)
     figure.supylabel("token that reads", fontsize=9)
     bar = figure.colorbar(image, ax=grid, shrink=0.8, aspect=30, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1])
-    bar.set_label("share of the attention (each row adds up to 1)", fontsize=9)
+    bar.set_label("share of the attention\n(each row adds up to 1)", fontsize=9)  # the bar of one short row is short
     bar.ax.set_yticklabels([f"{100 * tick:g} %" for tick in bar.get_ticks()], fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10, parse_math=False)
@@ -204,7 +207,7 @@ def stream_norms(norms, tokens, path, title=""):
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
-    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.set_title(_wrapped(title, 6), fontsize=10, parse_math=False)
     for text in axes.legend(frameon=False, fontsize=8).get_texts():
         text.set_parse_math(False)
     return _save(figure, path)
@@ -219,7 +222,9 @@ def logit_lens(best, probabilities, tokens, path, following=None, right=None, ti
     """
     rows, T = probabilities.shape
     longest = max(len(label) for labels in [*best, tokens] for label in labels)
-    size = max(6, 1.6 + T * (0.2 + 0.065 * longest)), 1.7 + 0.27 * rows
+    width = max(6, 1.6 + T * (0.2 + 0.065 * longest))
+    title = _wrapped(title, width)
+    size = width, 1.7 + 0.27 * rows + 0.17 * title.count("\n")
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(probabilities, cmap=SHARES, vmin=0, vmax=1, aspect="auto", origin="lower")
@@ -247,6 +252,11 @@ def logit_lens(best, probabilities, tokens, path, following=None, right=None, ti
     if title:
         figure.suptitle(title, fontsize=10, parse_math=False)
     return _save(figure, path)
+
+
+def _wrapped(title, width):
+    """A title of size 10 in lines that a figure of this width, in inches, has room for."""
+    return "\n".join(wrap(title, int(10 * width)))
 
 
 def _drawable(labels):

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from math import prod
 
+from .ops.narrow import GROUP
 from .parameters import parameter_shapes
 
-BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a weight of a matrix
 _PARTS = {  # the last part of a matrix's name, without the w_, and what it belongs to
     **dict.fromkeys(("embedding", "position_embedding", "type_embedding"), "embedding"),
     **dict.fromkeys(("q", "k", "v", "o"), "attention"),
@@ -25,6 +26,24 @@ def parameters(config):
         matrix = name.rsplit(".", 1)[-1].removeprefix("w_")
         parts["norms and biases" if len(shape) == 1 else _PARTS[matrix]] += prod(shape)
     return {**parts, "total": sum(parts.values())}
+
+
+def weight_bytes(config):
+    """{kind of BYTES: bytes that the weights of a model take in memory, when its matrices are of this kind}
+
+    Norms and biases are float32 in all of them (minillama.narrow), and int8 comes with a float32 scale for each GROUP
+    weights of a row (minillama.quantize), the last of which may be fewer. Half precision takes what bfloat16 takes.
+    """
+    shapes = parameter_shapes(config).values()
+    matrices, vectors = (sum(prod(shape) for shape in shapes if (len(shape) > 1) == wide) for wide in (True, False))
+    scales = sum(rows * -(-columns // GROUP) for rows, columns in (shape for shape in shapes if len(shape) > 1))
+    further = {"int8": 4 * scales}
+    return {kind: size * matrices + 4 * vectors + further.get(kind, 0) for kind, size in BYTES.items()}
+
+
+def training_bytes(config):
+    """Bytes of a training on one thread, without activations: weights, their gradient, AdamW's two moments, float32."""
+    return 4 * weight_bytes(config)["float32"]
 
 
 def encoder_parameters(config):

@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Callable
-from difflib import get_close_matches
 from itertools import groupby
 from math import floor, log10
 from textwrap import fill
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from .card import CORRECTIONS, PEAK_FLOPS, REMARKS, STATED, concerns
 from .layers.heads import HEADS
+from .names import unknown
 from .presets import PRESETS
 from .sizes import (
     BYTES,
@@ -19,6 +19,7 @@ from .sizes import (
     flops_per_token,
     parameters,
     training_flops_per_token,
+    weight_bytes,
 )
 
 
@@ -67,7 +68,7 @@ def model_rows(names=()):
     """
     for name in names:
         if name not in PRESETS:
-            raise ValueError(f"there is no model {name!r}{_hint(name.lower())} Known: {', '.join(PRESETS)}")
+            raise ValueError(unknown("model", name, PRESETS))
     rows = []
     for name in dict.fromkeys(names) or STATED:
         rows.append(_row(name))
@@ -75,11 +76,6 @@ def model_rows(names=()):
         if name in STATED and matrices_of_head:
             rows.append(_encoder_row(name))
     return rows
-
-
-def _hint(name):
-    near = [known for known in PRESETS if known.startswith(name)] or get_close_matches(name, PRESETS, 1, cutoff=0.5)
-    return f"; did you mean {', '.join(near)}?" if near else "."
 
 
 def _row(name):
@@ -97,7 +93,7 @@ def _row(name):
         cache_saving=config.heads / config.kv_heads if config.causal else None,
         forward_flops_weights=flops_per_token(config, 0),
         forward_flops=flops_per_token(config),
-        **{f"bytes_{kind}": size * total for kind, size in BYTES.items()},
+        **{f"bytes_{kind}": size for kind, size in weight_bytes(config).items()},
     )
     if stated is None:
         return row
@@ -204,8 +200,9 @@ SECTIONS = {  # the heading: its columns
 EXPLANATIONS = (
     "Parts: embedding is of tokens, positions and types; head is the output matrix where it is not the embedding "
     "matrix, and the matrix of a masked-LM head.",
-    "Cache: keys and values, 2 layers x kv_heads x head width numbers a token. Memory is of the weights alone, int8 "
-    "without its scales; 1 GB is 10^9 bytes.",
+    "Cache: keys and values, 2 layers x kv_heads x head width numbers a token. Memory is of the weights alone: "
+    "matrices in the type that is named, int8 with a float32 scale for each 64 weights of a row, norms and biases in "
+    "float32; 1 GB is 10^9 bytes.",
     "FLOPs: 2 for each weight that a token is multiplied with, and 4 x dim x layers for each position that it reads "
     "(arXiv 2001.08361, table 1). Training is three forward passes, 6 N D with N parameters and D tokens; with "
     "attention, a token of a causal model reads half of its sequence on average, and looking up an embedding is free.",

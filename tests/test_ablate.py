@@ -680,7 +680,7 @@ def test_the_command_runs_reports_and_draws(cli, text, tmp_path, two_variants):
         (["ladder", "--seeds", "0"], "seeds must be at least 1; received 0"),
         (["ladder", "--heads", "3"], "heads must divide dim"),
         (["ladder", "--steps", "8", "--warmup", "8"], "warmup must be less than steps"),
-        (["ladder", "--jobs", "0"], "threads must be"),
+        (["ladder", "--jobs", "0"], "--jobs must be"),
     ],
 )
 def test_mistakes_are_explained(cli, text, tmp_path, arguments, words):

@@ -42,9 +42,9 @@ def make_model(tokenizer, context=128, dtype=np.float32, seed=0):
     return model
 
 
-def conversation_with(template, context=128, **settings):
+def conversation_with(template, longest=128, **settings):
     tokenizer = make_tokenizer(template)
-    return Conversation(make_model(tokenizer, context, np.float64), tokenizer, template, **settings)
+    return Conversation(make_model(tokenizer, longest, np.float64), tokenizer, template, **settings)
 
 
 def say(conversation, text, **settings):
@@ -300,17 +300,23 @@ def test_a_question_that_does_not_fit_is_refused_and_the_conversation_goes_on():
     assert say(conversation, "Hello?")
 
 
-def test_a_question_may_leave_room_for_a_single_token():
-    conversation = conversation_with("llama3", 128)
+@pytest.mark.parametrize(
+    "context, max_tokens, least", [(128, None, 16), (400, None, 32), (400, 100, 32), (400, 7, 7), (128, 1, 1)]
+)
+def test_a_question_leaves_room_for_an_answer(context, max_tokens, least):
+    conversation = conversation_with("llama3", context, max_tokens=max_tokens, top_k=1)
+    only(conversation.model, conversation.tokenizer.encode("a")[0])
     conversation.ask("?")
-    length = len(conversation._prompt)
-    conversation.ask("?" * (128 - length))
-    assert len(conversation._prompt) == 127
-    list(conversation.answer())
-    assert conversation._cache.length == 127
+    longest = "?" * (context - least - len(conversation._prompt) + 1)
+    answer = say(conversation, longest)
+    assert answer == "a" * least and conversation._cache.length == context - 1
+    cut = f"after {max_tokens} tokens" if max_tokens == least else f"the context of {context} tokens is full"
+    assert cut in conversation.cut
     conversation.reset()
-    with pytest.raises(ValueError, match="takes 128 tokens, .* context is 128"):
-        conversation.ask("?" * (129 - length))
+    words = rf"takes {context - least + 1} tokens, .* an answer at least {least}, but the context is {context}; ask in"
+    with pytest.raises(ValueError, match=words):
+        conversation.ask(longest + "?")
+    assert conversation.turns == []
 
 
 def only(model, token):
@@ -367,8 +373,13 @@ def test_an_answer_that_is_stopped_stays_as_far_as_it_came():
 
 
 @pytest.mark.parametrize(
-    "settings, words", [({"temperature": 0}, "above 0"), ({"max_tokens": 0}, "max_tokens"), ({"seed": -1}, "seed")]
-)
+    "settings, words", [
+        ({"temperature": 0}, "above 0"), ({"max_tokens": 0}, "max_tokens"), ({"seed": -1}, "seed"),
+        ({"context": 0}, r"context must lie in \[1, 128\], .*; received 0"), ({"context": -3}, "received -3"),
+        ({"context": 129}, "received 129"), ({"context": 9}, "a context of 9 tokens has no room for a question: "),
+        ({"context": 60, "system": "Be brief. " * 30}, "has no room for a question: the system prompt and the marks"),
+    ],
+)  # fmt: skip
 def test_settings_that_make_no_sense_are_refused_at_once(settings, words):
     with pytest.raises(ValueError, match=words):
         conversation_with("llama2", **settings)
@@ -413,7 +424,26 @@ def test_commands(chat):
     brief = chat("Hello\n", "--max-tokens", "5", "--top-k", "1", "--system", "Be brief.")[1]
     assert out == brief + first
     code, out, err = chat("/rest\n")
-    assert code == 1 and "no command '/rest' here, but /system, /reset, /quit" in err
+    assert code == 1 and "no command '/rest' here, but /system, /reset, /quit (did you mean /reset?)" in err
+    for command in ("/reset", "/quit"):
+        code, _, err = chat(f"{command} now\n")
+        assert code == 1 and f"{command} takes no text; received 'now'. Type {command} alone" in err
+    assert "but /system, /reset, /quit; put a word before" in chat("/zzzzz\n")[2]
+
+
+def test_what_was_typed_is_named(chat, capsys):
+    for context in ("0", "-1"):
+        code, _, err = chat("Hello\n", "--context", context)
+        assert code == 1 and err == f"minillama: error: --context must be at least 1; received {context}\n"
+    code, _, err = chat("Hello\n", "--context", "257")
+    assert code == 1 and "context must lie in [1, 256], which this model was made for; received 257" in err
+    assert chat("Hello\n", "--context", "256", "--max-tokens", "3")[0] == 0
+    for name, words in (("Llama3", "did you mean llama3? There are llama2"), ("zzz", "choose among llama2, llama3")):
+        with pytest.raises(SystemExit):
+            chat("Hello\n", "--template", name)
+        assert f"there is no chat format {name!r}; {words}" in capsys.readouterr().err
+    code, _, err = chat("Hello\n", "--threads", "0")
+    assert code == 1 and "--threads must be a whole number of at least 1; received 0" in err
 
 
 def test_turns_that_are_forgotten_are_told(chat):
@@ -527,6 +557,41 @@ def test_at_a_terminal(folder):
     assert process.wait(60) == 0
     os.close(master)
     assert b"format llama3" in seen and b"no command '/rest'" in seen and seen.count(b"> ") == 3
+
+
+def test_ctrl_c_at_a_terminal_does_what_the_banner_says(folder):
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "minillama", "chat", folder, "--max-tokens", "6", "--threads", "1"]
+    # In a session of its own, so that the terminal's Ctrl-C goes to it as from a keyboard.
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, preexec_fn=_take_terminal)
+    os.close(slave)
+
+    def until_prompt(seen=b""):
+        while not seen.endswith(b"> "):
+            assert select.select([master], [], [], 60)[0], seen
+            seen += os.read(master, 1000)
+        return seen
+
+    banner = until_prompt()
+    assert b"Ctrl-C stops an answer (a second one leaves), or drops the line that is being typed" in banner
+    for typed in (b"\x03", b"a line that is dropped\x03", b"\x03"):
+        os.write(master, typed)
+        assert b"[there is no answer to stop; Ctrl-D or /quit leaves]" in until_prompt()
+    os.write(master, b"Hello\n")
+    answered = until_prompt()
+    assert b"ended after 6 tokens" in answered and b"error" not in answered  # of what was dropped nothing is left
+    os.write(master, b"/quit\n")
+    assert process.wait(60) == 0
+    os.close(master)
+
+
+def _take_terminal():
+    import fcntl
+    import termios
+
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def test_a_model_whose_format_is_not_known_asks_for_it(tmp_path, capsys, monkeypatch):

@@ -9,8 +9,11 @@ import sys
 
 import pytest
 
-from minillama import PRESETS, __main__
+import minillama
+from minillama import PRESETS, Config, Model, __main__
 from minillama.chat import COMMANDS as CHAT_COMMANDS
+from minillama.generate import generate
+from minillama.tokenizers import BPETokenizer, CharTokenizer
 from minillama.train import read_metrics
 
 TINY = "--tokenizer char --context 16 --dim 16 --layers 1 --heads 2 --batch-size 2 --steps 6 --eval-every 3 --threads 1"
@@ -48,6 +51,92 @@ def test_train_then_sample_then_info(cli, text, tmp_path):
 
     code, out, _ = cli("info", tmp_path / "run")
     assert code == 0 and "heads                   2" in out and "total parameters" in out
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """A folder, tokenizer and context of a model that seldom ends a text."""
+    tokenizer = BPETokenizer.train("the cat sat on the mat. " * 9, 270)
+    model = Model(Config(tokenizer.vocab_size, dim=16, layers=1, heads=2, context=32), threads=1, init_std=0.5)
+    model.save(tmp_path / "model", tokenizer)
+    return tmp_path / "model", tokenizer, 32
+
+
+def test_a_sample_that_fills_the_context_says_so(cli, endless):
+    folder, tokenizer, context = endless
+    full = "[the context of 32 tokens is full; --sliding-window goes on beyond it]\n"
+    for length in (1, 20, context - 2):  # with the token that begins a text there is room for 30, 11, 1
+        prompt = "\x00" * length  # a token each
+        code, out, err = cli("sample", folder, "--prompt", prompt, "--top-k", 1)
+        assert code == 0 and err == full, length
+        room = context - 1 - length
+        assert cli("sample", folder, "--prompt", prompt, "--top-k", 1, "--max-tokens", room) == (0, out, "")
+    code, out, err = cli("sample", folder, "--prompt", "\x00" * (context - 1))
+    assert code == 1 and "a prompt of 32 tokens and an answer of 1 do not fit" in err
+
+
+def test_a_sliding_window_goes_on_until_the_text_ends(cli, endless, tmp_path):
+    folder, tokenizer, context = endless
+    lengths = []
+    for prompt in ("the", "\x00" * 30, "\x00" * 31, "\x00" * 70):
+        code, out, err = cli("sample", folder, "--prompt", prompt, "--sliding-window", "--temperature", 2, "--top-p", 1)
+        # Until the token that ends a text is drawn; another seed or another model would end it elsewhere.
+        expected = [tokenizer.end_of_text, *tokenizer.encode(prompt)]
+        model, _ = minillama.load(folder)
+        written = list(generate(
+            model, expected, 10_000, 2.0, seed=0, stop={tokenizer.end_of_text}, sliding_window=True
+        ))  # fmt: skip
+        assert code == 0 and err == "" and written[-1] == tokenizer.end_of_text
+        lengths.append(len(written))
+        assert out == tokenizer.decode([*expected[1:], *written[:-1]]) + "\n"
+    assert context < max(lengths) < 10_000
+    characters = CharTokenizer.train("the cat sat\n")
+    Model(Config(characters.vocab_size, dim=16, layers=1, heads=2, context=32), threads=1).save(
+        tmp_path / "c", characters
+    )
+    code, out, err = cli("sample", tmp_path / "c", "--sliding-window")
+    assert code == 1 and "here no token ends a text; say how many tokens to write with max_tokens (--max-tokens)" in err
+    assert cli("sample", tmp_path / "c", "--sliding-window", "--max-tokens", 50)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, kind, name, near",
+    [
+        (["info"], "model", "llama-2-7B", "llama-2-7b"),
+        (["info"], "model", "LLAMA-65B", "llama-65b"),
+        (["info"], "model", "meta-llama/Llama-2-7b-hf", "llama-2-7b"),
+        (["info"], "model", "gpt2", "gpt2-small, gpt2-medium, gpt2-large, gpt2-xl"),
+        (["table"], "model", "Bert-Base", "bert-base"),
+        (["download"], "download", "Stories15m", "stories15M"),
+        (["download"], "download", "tinyshakespear", "tinyshakespeare"),
+        (["ablate"], "study", "Ladder", "ladder"),
+        (["ablate"], "study", "leave_one_out", "leave-one-out"),
+        (["ablate"], "study", "reprot", "report"),
+        (["bench", "matmul"], "part", "Decode", "decoding"),
+        (["bench", "--shapes"], "shape", "stories260k", "stories260K"),
+    ],
+)
+def test_a_name_that_there_is_not_is_met_with_the_near_ones(arguments, kind, name, near, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli(*arguments, name)
+    assert code == 1 and f"there is no {kind} {name!r}; did you mean {near}? There are " in err
+    code, _, err = cli(*arguments, "xxxxxxxx")
+    assert code == 1 and f"there is no {kind} 'xxxxxxxx'; choose among " in err and not list(tmp_path.iterdir())
+
+
+def test_a_repository_is_downloaded_as_one(cli):
+    code, _, err = cli("download", "HuggingFaceTB/SmolLM2-135M")
+    assert code == 1 and err.endswith("Did you mean hf:HuggingFaceTB/SmolLM2-135M?\n")
+
+
+@pytest.mark.parametrize("command", [["ablate", "ladder", "--jobs"], ["compare", "--threads"], ["bench", "--threads"],
+                                     ["sample", "RUN", "--threads"]])  # fmt: skip
+@pytest.mark.parametrize("number", [0, -2])
+def test_a_number_of_processors_is_called_what_was_typed(number, command, cli, endless, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli(*(str(endless[0]) if part == "RUN" else part for part in command), number)
+    words = f"minillama: error: {command[-1]} must be a whole number of at least 1; received {number}\n"
+    assert code == 1 and err == words
 
 
 def test_info_of_a_model_of_the_card(cli):

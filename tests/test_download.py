@@ -366,7 +366,7 @@ def test_ctrl_c_keeps_what_was_received(known, server, tmp_path, capsys, monkeyp
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["stories"], "no download 'stories'; choose among stories260K, stories15M"),
+        (["stories"], "no download 'stories'; did you mean stories260K, stories15M"),
         (["hf:model"], "hf:OWNER/REPO"),
         (["hf:a/../b"], "hf:OWNER/REPO"),
         (["hf:a/.."], "hf:OWNER/REPO"),

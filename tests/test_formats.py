@@ -1,9 +1,13 @@
 """Formats besides Hugging Face's: files of llama2.c, Meta's layout, and what opens and converts them all."""
 
 import copy
+import io
 import json
+import os
 import shutil
 import struct
+import tarfile
+import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 import minillama
 from minillama import PRESETS, Config, Model, __main__
 from minillama.chat_templates import published_template
-from minillama.checkpoint import llama2c
+from minillama.checkpoint import foreign, llama2c
 from minillama.checkpoint.meta import config_from_params
 from minillama.checkpoint.open import convert, format_at, read_config
 from minillama.checkpoint.tensors import write_tensors
@@ -571,3 +575,141 @@ def test_what_was_meant_is_said(stories, tmp_path):
             minillama.load(path)
     with pytest.raises(ValueError, match="dtype must be 'float32'.*received 'bfloat16'"):
         minillama.load(stories, dtype="bfloat16")
+
+
+# What people have besides
+
+
+def npz():
+    file = io.BytesIO()
+    np.savez(file, w=np.ones(3))
+    return file.getvalue()
+
+
+def packed(kind):
+    file = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("model/config.json", "{}")
+    else:
+        with tarfile.open(fileobj=file, mode=kind) as archive:
+            archive.addfile(tarfile.TarInfo("config.json"))
+    return file.getvalue()
+
+
+FOREIGN_FILES = {  # usual name: content, what it is called
+    "model.Q4_K_M.gguf": (b"GGUF\x03\0\0\0" + bytes(200), "a file of GGUF, llama.cpp's format"),
+    "ggml-model-q4_0.ggml": (b"tjgg\x03\0\0\0" + bytes(200), "a file of ggml, llama.cpp's format before GGUF"),
+    "model.onnx": (b"\x08\x07\x12\x07pytorch" + bytes(200), "a model of ONNX"),
+    "tf_model.h5": (b"\x89HDF\r\n\x1a\n" + bytes(200), "a file of HDF5"),
+    "model.tflite": (b"\x1c\0\0\0TFL3" + bytes(200), "a model of TensorFlow Lite"),
+    "weights.npz": (npz(), "a file of NumPy arrays"),
+    "model.zip": (packed("zip"), "a packed archive"),
+    "model.tar": (packed("w"), "a packed archive"),
+    "model.tgz": (packed("w:gz"), "a packed archive"),
+    "model.pt": (b"PK\x03\x04" + bytes(22) + b"\x10\0\0\0archive/data.pkl" + bytes(200), "a pickle of PyTorch"),
+    "last.ckpt": (b"\x80\x02\x8a\x0a" + bytes(200), "a pickle of PyTorch"),
+}
+WITHOUT_A_NAME = {
+    "model.bin": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS"),
+    "model2.bin": (b"\n<!DOCTYPE html><html>", "a web page, not a model"),
+}
+each_foreign = pytest.mark.parametrize("name", [*FOREIGN_FILES, *WITHOUT_A_NAME])
+
+
+@each_foreign
+@pytest.mark.parametrize("command", ["info", "sample", "convert", "perplexity"])
+def test_another_format_is_named(name, command, cli, tmp_path):
+    content, what = {**FOREIGN_FILES, **WITHOUT_A_NAME}[name]
+    named = tmp_path / name
+    named.write_bytes(content)
+    rest = {"convert": [tmp_path / "new"], "perplexity": [named]}.get(command, [])
+    code, _, err = cli(command, named, *rest)
+    assert code == 1 and f"{named} is {what}" in err and "which minillama does not open. " in err
+    if name != "model.onnx":  # whatever its name, but for one that has no mark
+        other = tmp_path / "other.bin"
+        named.rename(other)
+        assert f"{other} is {what}" in cli(command, other, *rest)[2]
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", FOREIGN_FILES)
+@pytest.mark.parametrize("beside", [None, "config.json"])
+def test_a_folder_of_another_format_is_named(name, beside, cli, tmp_path):
+    if beside:
+        random_model().save(tmp_path)
+        (tmp_path / "model.safetensors").unlink()
+    (tmp_path / name).write_bytes(FOREIGN_FILES[name][0])
+    (tmp_path / "README.md").write_text("a model")
+    with pytest.raises(ValueError) as raised:
+        minillama.load(tmp_path)
+    assert f"{tmp_path / name} is {FOREIGN_FILES[name][1]}" in str(raised.value)
+
+
+def test_a_pointer_in_the_place_of_weights(tmp_path):
+    random_model().save(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(WITHOUT_A_NAME["model.bin"][0])
+    with pytest.raises(ValueError, match=r"model\.safetensors is a pointer of Git LFS .* Type git lfs pull"):
+        minillama.load(tmp_path)
+
+
+def test_no_model_that_is_opened_is_taken_for_another_format(tmp_path):
+    model = random_model(tied=True)
+    model.save(tmp_path / "folder")
+    write_meta(tmp_path / "meta", meta_model())
+    for version, options in enumerate(({}, {"int8": True})):
+        llama2c.save(tmp_path / f"{version}.anything", model, **options)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 5 and not any(map(foreign.recognise, files))
+    for dim in [*range(2, 3000, 2), 4096, 8192, 16384]:  # the first bytes of a file of version 0
+        head = struct.pack("<7i", dim, 4 * dim, 32, 32, 32, 32000, 2048)
+        assert not any(row.begins(head + bytes(300)) for row in foreign.FOREIGN), dim
+
+
+def test_weights_alone_ask_for_their_config(cli, tmp_path):
+    random_model().save(tmp_path / "a")
+    (tmp_path / "a" / "config.json").unlink()
+    for path in (tmp_path / "a", tmp_path / "a" / "model.safetensors"):
+        code, _, err = cli("info", path)
+        assert code == 1 and f"no model at {path}" in err and "lacks the config.json that belongs to" in err
+
+
+def test_a_folder_with_models_in_it_names_them(tmp_path):
+    for name in ("runs/one", "cache/snapshots/abc"):
+        random_model().save(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"Did you mean .*one\?"):
+        minillama.load(tmp_path / "runs")
+    with pytest.raises(FileNotFoundError, match=r"Did you mean .*abc\?"):
+        minillama.load(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["a.gguf", "a.GGUF", "a.safetensors", "a.pt", "a.pth", "a.onnx", "a.npz", "a.zip"])
+def test_what_is_not_written_is_refused_by_its_name(name, cli, tmp_path):
+    random_model().save(tmp_path / "model")
+    code, _, err = cli("convert", tmp_path / "model", tmp_path / name)
+    assert (
+        code == 1 and f"the name of {tmp_path / name} is that of a" in err and "end in .bin; give one of these" in err
+    )
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_what_is_read_more_than_once_is_no_pipe(cli, tmp_path):
+    random_model().save(tmp_path / "model")
+    pipe = tmp_path / "tokenizer.json"
+    os.mkfifo(pipe)
+    text = "tokenizer.json is a pipe or a device, which can be read once, and a text is read again when a run goes on"
+    commands = {
+        ("train", "--data", pipe): text,
+        ("tokenizer", "train", pipe, "--out", tmp_path / "new"): text,
+        ("compare", pipe, "--out", tmp_path / "new" / "a.jsonl"): text,
+        ("ablate", "ladder", "--corpora", pipe, "--out", tmp_path / "new"): text,
+        ("tokenizer", "encode", pipe, "a"): "is a pipe or a device, and a tokenizer is a file",
+        ("convert", tmp_path / "model", tmp_path / "new", "--tokenizer", pipe): "and a tokenizer is a file",
+        ("info", pipe): "This is a pipe or a device; save what comes out of it to a file",
+        ("sample", pipe): "This is a pipe or a device; save what comes out of it to a file",
+    }
+    for command, words in commands.items():
+        code, _, err = cli(*command)
+        assert code == 1 and words in err, command
+    assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]

@@ -1,6 +1,7 @@
 """Sampling: the distribution that is drawn from, the cache, the context, and settings that make no sense."""
 
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -107,6 +108,17 @@ def test_the_context_is_the_limit_unless_the_window_slides(model):
     with pytest.raises(ValueError, match="prompt of 40 tokens"):
         generate(model, [1] * 40)
     assert len(list(generate(model, [1] * 40, 50, sliding_window=True))) == 50
+
+
+def test_without_a_number_of_tokens_the_sliding_window_goes_on_until_the_model_ends_the_text(model):
+    for length in (1, 11, 12, 40):  # less than the context, all but one, all, more
+        endless = list(islice(generate(model, [1] * length, stop={7}, seed=3, sliding_window=True), 100))
+        expected = list(generate(model, [1] * length, 100, stop={7}, seed=3, sliding_window=True))
+        assert endless == expected and len(expected) > 12
+        assert 7 not in expected[:-1] and (expected[-1] == 7 or len(expected) == 100)
+    for stop in ((), {None}, {20}, {25}):  # the last two are never drawn: there are 20 tokens
+        with pytest.raises(ValueError, match=r"no token ends a text; say how many .* max_tokens \(--max-tokens\)"):
+            generate(model, [1], stop=stop, sliding_window=True)
 
 
 def test_the_sliding_window_reads_the_newer_half(model, monkeypatch):

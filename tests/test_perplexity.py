@@ -1,7 +1,12 @@
 """Perplexity: every token once, with the context that its window gives, of files of any length."""
 
+import io
+import os
 import random
-from math import exp, log
+import subprocess
+import sys
+import threading
+from math import exp, isnan, log
 
 import numpy as np
 import pytest
@@ -373,3 +378,152 @@ def test_the_command_for_a_model_that_fills_gaps(cli, tmp_path):
     assert code == 0 and out.startswith(table([(str(path), expected)]) + "\n\npseudo-perplexity")
     code, _, err = cli("perplexity", tmp_path / "model", path, "--pseudo", "--stride", 5)
     assert code == 1 and "leave --stride out" in err
+
+
+# Inputs that can be read once
+
+
+def reference(model, ids, context, stride):
+    """nats of the tokens after the first: a LLaMA in float64, with none of minillama's functions"""
+    w = {name: np.asarray(array, np.float64) for name, array in model.parameters.items()}
+    H, C = model.config.heads, model.config.dim
+    D = C // H
+    frequencies = model.config.rope_theta ** (-np.arange(0, D, 2) / D)
+
+    def norm(x, weight):
+        return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + model.config.norm_eps) * weight
+
+    def rotated(x, positions):
+        cos, sin = np.cos(positions[:, None] * frequencies)[:, None], np.sin(positions[:, None] * frequencies)[:, None]
+        a, b = x[..., : D // 2], x[..., D // 2 :]
+        return np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+
+    def last_logits(tokens):
+        x, positions = w["embedding"][tokens], np.arange(len(tokens))
+        future = np.triu(np.full((len(tokens), len(tokens)), -np.inf), 1)
+        for i in range(model.config.layers):
+            h = norm(x, w[f"blocks.{i}.attention_norm"])
+            q, k, v = ((h @ w[f"blocks.{i}.w_{name}"].T).reshape(len(tokens), H, D) for name in "qkv")
+            scores = np.einsum("qhd,khd->hqk", rotated(q, positions), rotated(k, positions)) / np.sqrt(D) + future
+            p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            mixed = np.einsum("hqk,khd->qhd", p / p.sum(axis=-1, keepdims=True), v).reshape(len(tokens), C)
+            x = x + mixed @ w[f"blocks.{i}.w_o"].T
+            h = norm(x, w[f"blocks.{i}.ffn_norm"])
+            gate = h @ w[f"blocks.{i}.w_gate"].T
+            x = x + (gate / (1 + np.exp(-gate)) * (h @ w[f"blocks.{i}.w_up"].T)) @ w[f"blocks.{i}.w_down"].T
+        return norm(x[-1], w["final_norm"]) @ w["output"].T
+
+    nats = 0.0
+    for i in range(1, len(ids)):
+        first = max(0, -(-(i - context) // stride)) * stride
+        logits = last_logits(ids[first:i])
+        nats += np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[ids[i]]
+    return nats
+
+
+@pytest.fixture
+def scored(bpe, tmp_path):
+    """A folder of a model, a text of several pieces, and the line of its score, from the sum by the reference."""
+    model = Model(Config(bpe.vocab_size, dim=16, layers=2, heads=2, context=16), init_std=0.4, threads=1)
+    model.save(tmp_path / "model", bpe)
+    text = TEXT[:900]
+    ids = np.array([bpe.begin_of_text, *bpe.encode(text, special=False)])
+    nats = reference(model, ids, 16, 8)
+    score = perplexity(model, bpe, text)
+    assert score.tokens == len(ids) - 1 and score.bytes == len(text.encode()) and abs(score.nats / nats - 1) < 1e-6
+    assert abs(score.perplexity / exp(nats / (len(ids) - 1)) - 1) < 1e-5
+    return tmp_path / "model", text, score
+
+
+def line(name, score):
+    return table([(str(name), score)]) + "\n\n"
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(request, monkeypatch):
+    """A text of a few hundred bytes is read as a file of megabytes is, piece after piece."""
+    if "scored" in request.fixturenames:
+        monkeypatch.setattr(read_pieces, "__defaults__", (100,))
+
+
+def feed(path, data):
+    """Write to a pipe, as the other program does that a shell has started."""
+
+    def write():
+        with open(path, "wb") as file:
+            file.write(data)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_has_the_perplexity_of_its_text(cli, scored, tmp_path):
+    folder, text, score = scored
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    assert cli("perplexity", folder, tmp_path / "a.txt")[1].startswith(line(tmp_path / "a.txt", score))
+    pipes = [tmp_path / "one", tmp_path / "two"]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    writers = [feed(pipe, text.encode()) for pipe in pipes]
+    code, out, err = cli("perplexity", folder, pipes[0], tmp_path / "a.txt", pipes[1])
+    names = [pipes[0], tmp_path / "a.txt", pipes[1]]
+    assert code == 0 and out.startswith(table([(str(name), score) for name in names]) + "\n\n")
+    for writer in writers:
+        writer.join(30)
+    writer = feed(pipes[0], b"")
+    assert "one is empty" in cli("perplexity", folder, pipes[0])[2]
+    writer.join(30)
+    writer = feed(pipes[0], text.encode())
+    code, _, err = cli("perplexity", folder, pipes[0], pipes[0])
+    assert code == 1 and "one is no file but a pipe, which can be read once; it is named twice" in err
+    writer.join(30)
+
+
+def test_standard_input_has_the_perplexity_of_its_text(cli, scored, monkeypatch):
+    folder, text, score = scored
+
+    def stdin():
+        return io.TextIOWrapper(io.BytesIO(text.encode()))
+
+    monkeypatch.setattr(sys, "stdin", stdin())
+    assert cli("perplexity", folder, "-")[1].startswith(line("-", score))
+    assert not sys.stdin.buffer.closed
+    monkeypatch.setattr(sys, "stdin", stdin())
+    assert "- is no file but a pipe, which can be read once; it is named twice" in cli("perplexity", folder, *"--")[2]
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "standard input is closed" in cli("perplexity", folder, "-")[2]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="there is no /dev/stdin")
+@pytest.mark.parametrize("redirected", ["pipe", "file"])
+def test_dev_stdin_of_a_process(scored, redirected, tmp_path):
+    folder, text, _ = scored
+    text *= 3000  # more than a piece, more than a pipe holds
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-c", COUNT, "/dev/stdin"]
+    with open(tmp_path / "a.txt", "rb") as file:
+        given = {"stdin": file} if redirected == "file" else {"input": text.encode()}
+        done = subprocess.run(command, capture_output=True, timeout=120, **given)
+    assert done.stdout.split() == [str(len(text.encode())).encode()], done.stderr
+
+
+COUNT = """
+import sys
+from minillama.perplexity import check_readable
+for _, _, pieces in check_readable(sys.argv[1:]):
+    print(sum(len(piece.encode()) for piece in pieces))
+"""
+
+
+def test_marks_alone_have_no_byte(cli, scored, tmp_path, bpe):
+    folder, text, score = scored
+    (tmp_path / "a.txt").write_text(END_OF_TEXT * 3, encoding="utf-8")
+    (tmp_path / "b.txt").write_text(text, encoding="utf-8")
+    code, out, _ = cli("perplexity", folder, tmp_path / "a.txt", tmp_path / "b.txt")
+    marks, plain, both = (line.split()[1:] for line in out.split("\n")[1:4])
+    assert code == 0 and marks[:2] == ["3", "0"] and marks[3] == marks[5] == "-" and "-" not in plain + both
+    alone = Score(6.0, 3, 0)
+    assert alone.perplexity == exp(2) and isnan(alone.byte_perplexity) and isnan(alone.bits_per_byte)
+    assert int(both[1].replace(",", "")) == score.bytes and int(both[0].replace(",", "")) == score.tokens + 3

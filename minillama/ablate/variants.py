@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..config import BIASES, SWITCHES
+from ..names import unknown
 from ..presets import GPT2
 
 BASE = "LLaMA"  # what a variant without changes is called
@@ -128,7 +129,7 @@ def variants(studies, base):
     """The changes of every variant of these studies, each once."""
     for study in studies:
         if study not in STUDIES:
-            raise ValueError(f"there is no study {study!r}; choose among {', '.join(STUDIES)}")
+            raise ValueError(unknown("study", study, STUDIES))
     rows = [row for study in studies for row in STUDIES[study].rows(base)]
     return list({name_of(row.changes): row.changes for row in rows}.values())
 

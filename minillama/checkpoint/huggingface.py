@@ -18,7 +18,7 @@ from ..files import replacing, write_text
 from ..model import Model
 from ..narrow import HALVES, HalfModel
 from ..parameters import parameter_shapes
-from . import FORMATS
+from . import FORMATS, foreign
 from .limits import check_context
 from .tensors import TensorFiles, narrowed, write_tensors
 
@@ -164,6 +164,7 @@ def _open(path):
                     f"{path / pickles[0]} is a pickle of PyTorch, which can run any code when it is opened, so "
                     f"minillama does not open it. Most models also come as {_WEIGHTS}: copy that into {path}"
                 )
+            foreign.refuse_folder(path)
             raise FileNotFoundError(f"{path} has a config.json but no {_WEIGHTS}; is the copy complete?")
         return TensorFiles([path / _WEIGHTS]), path / _WEIGHTS
     values = read_json(index)

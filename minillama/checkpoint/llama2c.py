@@ -27,6 +27,7 @@ from ..ops.positions.rope import rope_frequencies, swap_rope_layout
 from ..parameters import parameter_shapes
 from ..quantize import GROUP, quantize_rows
 from ..tokenizers.llama2c import write_llama2c
+from .foreign import refuse_file
 from .limits import check_context
 from .llama2c_tables import rotation_tables
 
@@ -35,7 +36,6 @@ _LAYOUT = "interleaved"
 _MAGIC = b"24ka"  # 0x616b3432, little-endian
 _HEADER, _LATER_HEADER = struct.Struct("<7i"), struct.Struct("<4si7iBi")
 _LATER_START = 256  # bytes
-_PICKLES = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # of PyTorch: a zip archive, and its form before 1.6
 _FIELDS = ("dim", "ffn", "layers", "heads", "kv_heads", "vocab_size", "context")
 # What a file can say besides; every other field of Config has its default in a model that llama2.c computes.
 _FREE = {*_FIELDS, "tied", "dropout", "rope_layout"}
@@ -66,14 +66,9 @@ class Header(NamedTuple):
 def read_header(path):
     """The Header of a file; ValueError where the file does not have the size that follows from it."""
     path = Path(path)
+    refuse_file(path)
     with open(path, "rb") as file:
         head = file.read(_LATER_START)
-    if head.startswith(_PICKLES):
-        raise ValueError(
-            f"{path} is a pickle of PyTorch, which can run any code when it is opened, so minillama does not open it. "
-            f"Models from Hugging Face also come as model.safetensors: copy that with its config.json, and open the "
-            f"folder"
-        )
     later = head[: len(_MAGIC)] == _MAGIC
     if len(head) < (_LATER_START if later else _HEADER.size):
         raise ValueError(f"{path} ends within its header, after {len(head)} bytes; copy it again")

@@ -14,7 +14,7 @@ import numpy as np
 from ..chat_templates import published_template
 from ..files import require_free, write_text
 from ..tokenizers import load_tokenizer as read_tokenizer
-from . import huggingface, llama2c, meta
+from . import foreign, huggingface, llama2c, meta
 from .places import MODEL_FILES, require_no_other_model
 
 _ELSEWHERE = "choose another place to write to"
@@ -63,20 +63,35 @@ def format_at(path):
     path = Path(path)
     if path.is_file():
         meta.refuse_pickles(path)
+        foreign.refuse_file(path)
     for name, row in FILE_FORMATS.items():
         if row.found(path):
             return name, row
     meta.refuse_pickles(path)
+    if path.is_dir():
+        foreign.refuse_folder(path)
     known = "; ".join(row.describes for row in FILE_FORMATS.values())
     raise FileNotFoundError(f"there is no model at {path}; expected {known}{_hint(path)}")
 
 
 def _hint(path):
-    """What may have been meant: the file of llama2.c in a folder, or the folder of a file."""
+    """What may have been meant: the file of llama2.c or the folder in a folder, or the folder of a file."""
+    if path.is_file() and not any(row.found(path.parent) for row in FILE_FORMATS.values()):
+        return (
+            f". This file is a part of a model, and {path.parent} lacks the config.json that belongs to it: put it "
+            f"there, with tokenizer.json, and give the folder"
+        )
     if path.is_file():
         return f". Give the folder of this file, {path.parent}"
+    if path.exists() and not path.is_dir():
+        return ". This is a pipe or a device; save what comes out of it to a file"
     files = [file for file in sorted(path.glob("*.bin")) if not file.name.startswith("tok")]
-    return f". Did you mean {files[0]}?" if len(files) == 1 else ""
+    inside = [file.parent for pattern in ("*", "snapshots/*") for file in sorted(path.glob(f"{pattern}/config.json"))]
+    if len(files) == 1 or inside:
+        return f". Did you mean {', or '.join(map(str, files[:1] or inside[:3]))}?"
+    if any(path.glob("*.safetensors")):
+        return f". {path} has weights, and lacks the config.json that belongs to them: put it there"
+    return ""
 
 
 def read_config(path):
@@ -122,6 +137,7 @@ def convert(source, target, format=None, tokenizer=None, int8=False, overwrite=F
     if not str(target):
         raise ValueError("the path to write to is empty; give the name of a file or folder")
     target = Path(target)
+    foreign.refuse_target(target)
     if format is None:
         format = next((name for name in WRITTEN if FILE_FORMATS[name].suffix == target.suffix), "huggingface")
     if format not in WRITTEN:

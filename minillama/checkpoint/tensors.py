@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..ops.narrow import widen_bfloat16
+from .foreign import refuse_file
 
 # As they lie in the file; of bfloat16 the bits.
 KINDS = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
@@ -119,6 +120,7 @@ def _read_header(path):
     """{name: (kind, shape, first byte)} of a file that the library finds whole."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; is the copy complete?")
+    refuse_file(path)  # of Git LFS there may be a pointer in its place
     try:
         with safe_open(path, "np"):
             pass

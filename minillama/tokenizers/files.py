@@ -35,6 +35,10 @@ def load_tokenizer(
     if path.is_dir():
         path = next((path / name for name in _FILES if (path / name).is_file()), path / "tokenizer.json")
     if not path.is_file():
+        if path.exists():
+            raise ValueError(
+                f"{path} is a pipe or a device, and a tokenizer is a file; save what comes out of it to one"
+            )
         raise FileNotFoundError(f"no file {path}; pass a tokenizer.json, or a folder that has one or {_OTHERS}")
     read = next((reader for name, reader in _FILES.items() if path.suffix == Path(name).suffix), None)
     if read is None:
