@@ -31,24 +31,27 @@ class Conversation:
             print(text, end="")
 
     An answer takes at most max_tokens tokens (default: what the context leaves). context: tokens of the whole text, at
-    most, not more than the model's. The other settings are those of `generate`. turns are [(what the user said, the
-    answer)]. After an answer, cut says why it is not whole, or is None.
+    most, not more than the model's. stop: ids that end an answer besides those of the template and the tokenizer. The
+    other settings are those of `generate`. turns are [(what the user said, the answer)]. After an answer, cut says why
+    it is not whole, or is None.
     """
 
     def __init__(
         self, model, tokenizer, template, system=None, max_tokens=None, temperature=0.8, top_k=None, top_p=0.95, seed=0,
-        context=CONTEXT,
+        context=CONTEXT, repetition_penalty=1.0, stop=(),
     ):  # fmt: skip
-        check_sampling(temperature, top_k, top_p, max_tokens, seed)
+        check_sampling(temperature, top_k, top_p, max_tokens, seed, repetition_penalty)
         self.model, self.tokenizer, self.template, self.system = model, tokenizer, template, system
         self.max_tokens, self.seed = max_tokens, seed
-        self._settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        self._settings = {
+            "temperature": temperature, "top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty,
+        }  # fmt: skip
         self.context = min(context, model.config.cached_context)
         self._cache, self._read = model.new_cache(room=self.context), []  # _read: the tokens that the cache holds
         self.turns, self.cut, self._answers = [], None, 0
         self._question = self._prompt = None
         self._encode("", [])  # a tokenizer without the tokens of the format is reported now
-        self._stop = stop_tokens(template, tokenizer)
+        self._stop = stop_tokens(template, tokenizer, stop)
 
     def reset(self):
         """Forget what was said; the system prompt stays."""

@@ -14,7 +14,7 @@ import numpy as np
 from ..chat_templates import published_template
 from ..files import write_text
 from ..tokenizers import load_tokenizer as read_tokenizer
-from . import huggingface, llama2c, meta
+from . import generation_config, huggingface, llama2c, meta
 
 
 class FileFormat(NamedTuple):
@@ -112,7 +112,8 @@ def convert(source, target, format=None, tokenizer=None, int8=False):
 
     format: one of WRITTEN; None: llama2c where target ends in .bin, else huggingface. tokenizer: where the tokenizer
     lies, if not with the model. int8: round the weights to 8 bits, in a file of llama2.c. The model's own tokenizer is
-    left out where llama2.c does not have its kind, and the text says why. A chat template goes from folder to folder.
+    left out where llama2.c does not have its kind, and the text says why. A chat template goes from folder to folder,
+    and so does what is said of drawing text: generation_config.json, and the tokens that end one.
     """
     if not str(target):
         raise ValueError("the path to write to is empty; give the name of a file or folder")
@@ -147,6 +148,8 @@ def convert(source, target, format=None, tokenizer=None, int8=False):
                 raise
             words, note = None, f"without its tokenizer: {error}. To open it here, put tokenizer.json beside it"
     options = {"int8": True} if int8 else {}
+    if found == format == "huggingface":
+        options["generation"] = generation_config.source(source, model.config.vocab_size)
     FILE_FORMATS[format].save(target, model, words, **options)
     template = published_template(Path(source))
     if template is not None and format == "huggingface":
