@@ -1,6 +1,7 @@
 """generation_config.json: what a folder says of drawing text, how it is heeded, and that it is not lost."""
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from minillama.chat import Conversation
 from minillama.checkpoint import generation_config, huggingface
 from minillama.checkpoint.generation_config import IGNORED, NEUTRAL, SETTINGS, TOKENS, Generation
 from minillama.checkpoint.open import convert
-from minillama.generate import generate
+from minillama.generate import check_sampling, generate
 from minillama.tokenizers import CharTokenizer
+from tests.test_fuzz import mutated_json
 
 IDS = {"bos_token_id": 1, "eos_token_id": [2, 7], "pad_token_id": 2}
 # As published; the names of the models are those on huggingface.co
@@ -169,7 +171,7 @@ def test_every_key_has_one_place(tmp_path):
     ignored = set().union(*IGNORED.values())
     assert generation_config.read(write(tmp_path, dict.fromkeys(ignored, 3)), 9) == Generation()
     assert generation_config.read(write(tmp_path, {"chat_format": "chatml"}), 9).notes == (
-        "generation_config.json asks for chat_format = 'chatml', which is not done here",
+        "generation_config.json has the unknown key 'chat_format', which is not heeded",
     )
 
 
@@ -189,6 +191,8 @@ def test_every_key_has_one_place(tmp_path):
         ({"temperature": 0, "do_sample": True}, "temperature must be above 0; received 0"),
         ({"temperature": float("nan")}, "temperature must be above 0; received nan"),
         ({"top_k": 2.5}, "top_k = 2.5 must be a whole number"),
+        ({"top_k": 2**63}, "top_k = 9223372036854775808 must be a whole number"),
+        ({"temperature": 10**400}, "temperature = 1000.* must be a number"),
         ({"top_k": -3}, "top-k must be at least 1"),
         ({"top_p": 2}, r"top-p must lie in \(0, 1\]"),
         ({"repetition_penalty": 0}, r"repetition penalty must lie in \[0.001, 1000\]; received 0"),
@@ -211,6 +215,24 @@ def test_a_damaged_file_is_refused(text, folder):
     (folder / "generation_config.json").write_bytes(text)
     with pytest.raises(ValueError, match="generation_config.json is truncated or not JSON .*copy it again"):
         generation_config.read(folder, 9)
+
+
+def test_mutated_files(tmp_path):
+    values = PUBLISHED["SakuraLLM/Sakura-14B-Qwen2.5-v1.0"][0]
+    read = refused = 0
+    for case in range(2000):
+        text = mutated_json(random.Random(case), values)
+        (tmp_path / "generation_config.json").write_bytes(text.encode("utf-8", "replace"))
+        try:
+            said = generation_config.read(tmp_path, 152064)
+        except ValueError as error:
+            refused += 1
+            assert str(tmp_path) in str(error)
+        else:
+            read += 1
+            check_sampling(**said.sampling())
+            "".join(said.notes).encode("utf-8")  # it can be printed
+    assert read > 200 and refused > 200
 
 
 def test_convert_keeps_what_is_said_to_the_byte(folder, tmp_path):

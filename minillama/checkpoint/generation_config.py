@@ -151,10 +151,11 @@ def _generation(values, vocab_size, name):
     given = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "repetition_penalty": 1.0}
     check_sampling(**given | {key: value for key, value in numbers.items() if value is not None})
     notes = [
-        f"{name} asks for {key} = {value!r:.60}, which is not done here"
-        for key, value in values.items()
-        if (key in NEUTRAL and value not in NEUTRAL[key]) or key not in _KEYS
+        f"{name} asks for {key} = {values[key]!r:.60}, which is not done here"
+        for key, neutral in NEUTRAL.items()
+        if key in values and values[key] not in neutral
     ]
+    notes += [f"{name} has the unknown key {key!r:.60}, which is not heeded" for key in values if key not in _KEYS]
     return Generation(begin, end, pad, greedy, **numbers, notes=tuple(notes))
 
 
@@ -172,8 +173,9 @@ def _tokens(values, vocab_size, name):
 
 
 def _number(values, key):
-    value = values.get(key)
-    kinds = int if key == "top_k" else (int, float)
-    if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-        raise ValueError(f"{key} = {value!r:.60} must be a {'whole ' if key == 'top_k' else ''}number")
+    value, whole = values.get(key), key == "top_k"
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or abs(value) >= 2**63:
+        raise ValueError(f"{key} = {value!r:.60} must be a {'whole ' if whole else ''}number")
     return value
