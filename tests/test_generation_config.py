@@ -9,11 +9,13 @@ import pytest
 import minillama
 from minillama import Config, Model
 from minillama.chat import Conversation
+from minillama.chat_templates import encode_chat, stop_tokens
 from minillama.checkpoint import generation_config, huggingface
 from minillama.checkpoint.generation_config import IGNORED, NEUTRAL, SETTINGS, TOKENS, Generation
 from minillama.checkpoint.open import convert
 from minillama.generate import check_sampling, generate
 from minillama.tokenizers import CharTokenizer
+from tests.test_chat import SAMPLE, make_model, make_tokenizer
 from tests.test_fuzz import mutated_json
 
 IDS = {"bos_token_id": 1, "eos_token_id": [2, 7], "pad_token_id": 2}
@@ -186,6 +188,7 @@ def test_every_key_has_one_place(tmp_path):
         ({"bos_token_id": True}, "says bos_token_id = True"),
         ({"pad_token_id": 10**30}, "says pad_token_id = 1000"),
         ({"do_sample": "yes"}, "do_sample = 'yes' must be true or false"),
+        ({"do_sample": 0}, "do_sample = 0 must be true or false"),
         ({"temperature": "0.6"}, "temperature = '0.6' must be a number"),
         ({"temperature": -1}, "temperature must be above 0; received -1"),
         ({"temperature": 0, "do_sample": True}, "temperature must be above 0; received 0"),
@@ -237,13 +240,13 @@ def test_mutated_files(tmp_path):
 
 def test_convert_keeps_what_is_said_to_the_byte(folder, tmp_path):
     edit(folder, **IDS, temperature=0.3)
-    text = '{"eos_token_id":  [2, 7],\n "temperature": 0.25, "do_sample": true, "note": "ä"}'
-    (folder / "generation_config.json").write_text(text, encoding="utf-8")
+    text = '{"eos_token_id":  [2, 7],\r\n "temperature": 0.25, "do_sample": true, "note": "ä"}'
+    (folder / "generation_config.json").write_bytes(text.encode("utf-8"))
     convert(folder, tmp_path / "new")
     convert(tmp_path / "new", tmp_path / "newer")
     values = json.loads((tmp_path / "newer" / "config.json").read_text())
     assert {**values, **IDS, "temperature": 0.3} == values
-    assert (tmp_path / "newer" / "generation_config.json").read_text(encoding="utf-8") == text
+    assert (tmp_path / "newer" / "generation_config.json").read_bytes() == text.encode("utf-8")
     assert generation_config.read(tmp_path / "newer", 9) == generation_config.read(folder, 9)
 
 
@@ -333,6 +336,36 @@ def test_help_says_where_defaults_come_from(capsys, monkeypatch):
         text = capsys.readouterr().out
         for default in ("0.8", "all", "0.95", "1, none"):
             assert f"(default: what the model's files say, else {default})" in text
+
+
+def test_an_answer_ends_at_the_tokens_that_the_files_name():
+    tokenizer = make_tokenizer("llama2")
+    model = make_model(tokenizer, dtype=np.float64)
+
+    def answered(**settings):
+        conversation = Conversation(model, tokenizer, "llama2", top_k=1, max_tokens=20, **settings)
+        conversation.ask("Hello")
+        text = "".join(conversation.answer())
+        prompt = encode_chat("llama2", tokenizer, [{"role": "user", "content": "Hello"}]).tolist()
+        return text, conversation.cut, prompt
+
+    text, cut, prompt = answered()
+    assert "20 tokens" in cut
+    tokens = list(generate(model, prompt, 20, top_k=1))
+    end = list(dict.fromkeys(tokens))[2]
+    expected = tokenizer.decode(tokens[: tokens.index(end)]).lstrip()
+    assert text.startswith(expected) and answered(stop=(end, 3))[:2] == (expected, None)
+    with_penalty = list(generate(model, prompt, 20, top_k=1, repetition_penalty=1.5))
+    assert with_penalty != tokens
+    assert answered(repetition_penalty=1.5)[0] == tokenizer.decode(with_penalty).lstrip()
+
+
+def test_a_tokenizer_that_names_no_end_will_do_where_the_files_name_one():
+    tokenizer = CharTokenizer.train(SAMPLE)
+    with pytest.raises(ValueError, match="no special token that ends an answer"):
+        stop_tokens("vicuna", tokenizer)
+    assert stop_tokens("vicuna", tokenizer, (3, 5)) == {3, 5}
+    assert stop_tokens("llama2", make_tokenizer("llama2"), (5,)) == {5, make_tokenizer("llama2").end_of_text}
 
 
 class _Spy(Conversation):

@@ -83,7 +83,8 @@ class Generation(NamedTuple):
     def sampling(self, temperature=None, top_k=None, top_p=None, repetition_penalty=None):
         """The settings of minillama.generate.generate: what is given here, else what the files say, else our defaults
 
-        Files that ask for the likeliest token each time are heeded where nothing is said about drawing.
+        Files that ask for the likeliest token each time are heeded where nothing is given about drawing. Most files do
+        not say do_sample; then transformers takes the likeliest token, and this is left to our defaults.
         """
         if self.greedy and temperature is top_k is top_p is None:
             top_k = 1
@@ -129,7 +130,7 @@ def source(folder, vocab_size):
     path = folder / FILE
     keys = _generation_keys(folder / CONFIG)
     _tokens(keys, vocab_size, CONFIG)
-    return Source(keys, path.read_text(encoding="utf-8") if path.is_file() else None)
+    return Source(keys, path.read_bytes().decode("utf-8") if path.is_file() else None)
 
 
 def _generation_keys(path):
@@ -141,7 +142,7 @@ def _generation(values, vocab_size, name):
     begin, end, pad = _tokens(values, vocab_size, name)
     numbers = {key: _number(values, key) for key in SETTINGS if key != "do_sample"}
     draws = values.get("do_sample")
-    if draws not in (None, True, False):
+    if draws is not None and not isinstance(draws, bool):
         raise ValueError(f"do_sample = {draws!r} must be true or false")
     greedy = draws is False or (numbers["temperature"] == 0 and draws is None)
     if greedy and numbers["temperature"] == 0:
