@@ -200,7 +200,7 @@ SAME_AS = {
     "meta-llama/Llama-3.2-1B-Instruct": "llama-3.2-1b",
     "meta-llama/Llama-3.2-3B-Instruct": "llama-3.2-3b",
 }
-# The numbers that Hugging Face shows of the safetensors files
+# As known of the published weights; SmolLM2's and DeepSeek's were read from copies like the above
 PARAMETERS = {
     "meta-llama/Llama-2-13b-hf": 13015864320,
     "meta-llama/Llama-2-70b-hf": 68976648192,
