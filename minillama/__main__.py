@@ -189,10 +189,11 @@ def sample(options):
             raise ValueError("this model has no token that a text begins with; give the beginning with --prompt")
         prompt = list(tokenizer.encode("\n"))
     check_ids(prompt, tokenizer, model.config.vocab_size)
+    settings, ends = _published_settings(options, model)
+    stop = {begin, end, *ends}  # where another text begins, this one has ended as well
     tokens = generate(
-        model, prompt, options.max_tokens, options.temperature, options.top_k, options.top_p, options.seed,
-        stop={begin, end}, sliding_window=options.sliding_window,
-        vocab_size=tokenizer.vocab_size,
+        model, prompt, options.max_tokens, **settings, seed=options.seed, stop=stop,
+        sliding_window=options.sliding_window, vocab_size=tokenizer.vocab_size,
     )  # fmt: skip
     stream, last = tokenizer.stream(), None
     for token in prompt:
@@ -200,7 +201,7 @@ def sample(options):
     print(options.prompt, end="", flush=True)
     try:
         for last in tokens:
-            if last not in (begin, end):  # where another text begins, this one has ended as well
+            if last not in stop:
                 print(stream.feed(last), end="", flush=True)
     except KeyboardInterrupt:
         print()
@@ -219,9 +220,10 @@ def chat(options):
         raise ValueError(f"--context must be at least 1; received {options.context}")
     model, tokenizer = _load_writer(options)
     template = options.template or recognise(options.model, tokenizer)
+    settings, ends = _published_settings(options, model)
     conversation = Conversation(
-        model, tokenizer, template, options.system, options.max_tokens, options.temperature, options.top_k,
-        options.top_p, options.seed, options.context,
+        model, tokenizer, template, options.system, options.max_tokens, **settings, seed=options.seed,
+        context=options.context, stop=ends,
     )  # fmt: skip
     try:
         converse(conversation)
@@ -243,6 +245,17 @@ def _load_writer(options):
 
         model = quantize(model)
     return model, tokenizer
+
+
+def _published_settings(options, model):
+    """How to draw: what was asked for, else what the model's files say; and the tokens that they say end a text."""
+    from .checkpoint import generation_config
+
+    said = generation_config.read(options.model, model.config.vocab_size)
+    for note in said.notes:
+        print(f"minillama: note: {note}", file=sys.stderr)
+    asked = options.temperature, options.top_k, options.top_p, options.repetition_penalty
+    return said.sampling(*asked), said.end
 
 
 def _load_with_tokenizer(options):
@@ -595,14 +608,19 @@ def _parser():
 
     _add_fields(made.add_argument_group("training"), Settings, _TRAINING_OPTIONS)
 
+    from .checkpoint.generation_config import TEMPERATURE, TOP_P
+
     def writer(made, writes="tokens to write"):
         """The options of a command that writes text with a model."""
-        text = _help("above 0; lower is more predictable", 0.8)
-        made.add_argument("--temperature", type=float, default=0.8, metavar="X", help=text)
-        text = "choose among the K likeliest tokens (default: all)"
+        said = "what the model's files say, else "
+        text = _help("above 0; lower is more predictable", f"{said}{TEMPERATURE}")
+        made.add_argument("--temperature", type=float, metavar="X", help=text)
+        text = _help("choose among the K likeliest tokens; 1 takes the likeliest each time", f"{said}all")
         made.add_argument("--top-k", type=int, metavar="K", help=text)
-        text = "choose among the likeliest tokens that hold P of the probability"
-        made.add_argument("--top-p", type=float, default=0.95, metavar="P", help=_help(text, 0.95))
+        text = _help("choose among the likeliest tokens that hold P of the probability", f"{said}{TOP_P}")
+        made.add_argument("--top-p", type=float, metavar="P", help=text)
+        text = "make tokens that occurred less likely, by dividing their logits; about 1.2 helps against loops"
+        made.add_argument("--repetition-penalty", type=float, metavar="X", help=_help(text, f"{said}1, none"))
         made.add_argument("--seed", type=int, default=0, metavar="N", help=_help("of the random choices", 0))
         made.add_argument("--max-tokens", type=int, metavar="N", help=_help(writes, "what fits the context"))
         text = "round the weights to 8 bits: a quarter of the memory, faster"

@@ -34,18 +34,21 @@ class Conversation:
             print(text, end="")
 
     An answer takes at most max_tokens tokens (default: what the context leaves). context: tokens of the whole text, at
-    most, not more than the model's (default: the model's, at most CONTEXT). The other settings are those of `generate`.
-    turns are [(what the user said, the answer)]. After an answer, cut says why it is not whole, or is None.
+    most, not more than the model's (default: the model's, at most CONTEXT). stop: ids that end an answer besides those
+    of the template and the tokenizer. The other settings are those of `generate`. turns are [(what the user said, the
+    answer)]. After an answer, cut says why it is not whole, or is None.
     """
 
     def __init__(
         self, model, tokenizer, template, system=None, max_tokens=None, temperature=0.8, top_k=None, top_p=0.95, seed=0,
-        context=None,
+        context=None, repetition_penalty=1.0, stop=(),
     ):  # fmt: skip
-        check_sampling(temperature, top_k, top_p, max_tokens, seed)
+        check_sampling(temperature, top_k, top_p, max_tokens, seed, repetition_penalty)
         self.model, self.tokenizer, self.template, self.system = model, tokenizer, template, system
         self.max_tokens, self.seed = max_tokens, seed
-        self._settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        self._settings = {
+            "temperature": temperature, "top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty,
+        }  # fmt: skip
         longest = model.config.cached_context
         if context is not None and not 1 <= context <= longest:
             raise ValueError(f"context must lie in [1, {longest}], which this model was made for; received {context}")
@@ -59,7 +62,7 @@ class Conversation:
                 f"a context of {self.context} tokens has no room for a question: the system prompt and the marks of "
                 f"the format take {marks}, and an answer {self._least}"
             )
-        self._stop = stop_tokens(template, tokenizer)
+        self._stop = stop_tokens(template, tokenizer, stop)
 
     @property
     def _least(self):

@@ -178,9 +178,10 @@ def encode_chat(template, tokenizer, messages):
     return np.concatenate(parts).astype(np.int32)
 
 
-def stop_tokens(template, tokenizer):
-    """The ids of the tokens that end an answer; ValueError where there is none."""
-    stop = {tokenizer.special_tokens.get(name) for name in TEMPLATES[template].stop} | {tokenizer.end_of_text}
+def stop_tokens(template, tokenizer, others=()):
+    """The ids of the tokens that end an answer, and of others that are known to; ValueError where there is none."""
+    named = {tokenizer.special_tokens.get(name) for name in TEMPLATES[template].stop}
+    stop = named | {tokenizer.end_of_text, *others}
     if stop == {None}:
         raise ValueError(
             f"the tokenizer has no special token that ends an answer: none that ends a text, and none of those of the "

@@ -8,7 +8,7 @@ from . import backend
 from .memory import Arena, empty, frame
 
 
-def check_sampling(temperature, top_k, top_p, max_tokens=None, seed=0):
+def check_sampling(temperature, top_k, top_p, max_tokens=None, seed=0, repetition_penalty=1.0):
     """ValueError for settings that do not describe a distribution, or how to draw from it."""
     if not temperature > 0:
         raise ValueError(
@@ -22,6 +22,10 @@ def check_sampling(temperature, top_k, top_p, max_tokens=None, seed=0):
         raise ValueError(f"max_tokens must be at least 1; received {max_tokens}")
     if seed < 0:
         raise ValueError(f"seed must not be negative; received {seed}")
+    if not 0.001 <= repetition_penalty <= 1000:
+        raise ValueError(
+            f"repetition penalty must lie in [0.001, 1000]; received {repetition_penalty}. 1 is none, 1.2 a usual one"
+        )
 
 
 def next_token_distribution(logits, temperature=1.0, top_k=None, top_p=1.0):
@@ -66,6 +70,17 @@ def _keep_likeliest(p, z, limit, weights):
         p[tokens[before[last] + own.cumsum() - own >= limit]] = 0
 
 
+def penalise(logits, tokens, penalty):
+    """Make tokens that occurred less likely: their logits are divided by the penalty, or multiplied where negative
+
+    logits (V,) are changed in place; tokens: ids, each once. A penalty below 1 makes them more likely.
+    Source: Keskar et al. 2019, CTRL (arXiv 1909.05858), section 4.1, which divides all of them; a negative logit would
+    rise by that, so transformers multiplies it, and so does this.
+    """
+    chosen = logits[tokens]
+    logits[tokens] = np.where(chosen < 0, chosen * penalty, chosen / penalty)
+
+
 def draw(p, u):
     """The token where the running sum of p (V,) passes the share u, in [0, 1), of its total."""
     return backend.active().draw(p, u)
@@ -95,7 +110,7 @@ def fill(model, ids, mask_token, vocab_size=None):
 
 def generate(
     model, prompt, max_tokens=None, temperature=1.0, top_k=None, top_p=1.0, seed=0, stop=(), sliding_window=False,
-    cache=None, vocab_size=None,
+    cache=None, vocab_size=None, repetition_penalty=1.0,
 ):  # fmt: skip
     """Yield up to max_tokens token ids that continue the prompt, a list of ids; ends after one of the tokens in `stop`
 
@@ -109,9 +124,9 @@ def generate(
 
     A KVCache that is given holds the first cache.length tokens of the prompt, which are not read again, and afterwards
     all of the text that was read: prompt and answer without the last token. To forget the end of a text, let its length
-    be less.
+    be less. The repetition penalty is for all tokens of prompt and answer, also those that a sliding window forgot.
     """
-    check_sampling(temperature, top_k, top_p, max_tokens, seed)
+    check_sampling(temperature, top_k, top_p, max_tokens, seed, repetition_penalty)
     context, text = model.config.cached_context, [int(token) for token in prompt]
     if not text:
         raise ValueError("the prompt is empty; begin with the end-of-text token, or with a character")
@@ -142,21 +157,30 @@ def generate(
             f"read; lower cache.length"
         )
     rng = np.random.default_rng(seed)
-    return _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop, cache, vocab_size)
+    return _generate(
+        model, text, max_tokens, temperature, top_k, top_p, rng, stop, cache, vocab_size, repetition_penalty
+    )
 
 
-def _generate(model, text, max_tokens, temperature, top_k, top_p, rng, stop, cache, vocab_size):
+def _generate(
+    model, text, max_tokens, temperature, top_k, top_p, rng, stop, cache, vocab_size, repetition_penalty
+):  # fmt: skip
     context = model.config.cached_context
     new = text[cache.length :][-(context - 1) :]
+    occurred = set(text)
     arena = Arena()  # memory given back and asked for again at every token is cleared by the system each time
     for _ in count() if max_tokens is None else range(max_tokens):
         if cache.length + len(new) > context:
             cache.length, new = 0, text[-(context // 2) :]
         with arena.active():
-            logits = model.next_logits(np.array([new]), cache)[0, :vocab_size]
+            logits = model.next_logits(np.array([new]), cache)[0]
+            if repetition_penalty != 1:
+                penalise(logits, list(occurred), repetition_penalty)
+            logits = logits[:vocab_size]
             token = draw(_weights(logits, temperature, top_k, top_p), rng.random())
         yield token
         if token in stop:
             return
         text.append(token)
+        occurred.add(token)
         new = [token]

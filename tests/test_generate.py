@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minillama import Config, Model, backend
-from minillama.generate import draw, generate, next_token_distribution
+from minillama.generate import draw, generate, next_token_distribution, penalise
 
 
 @pytest.fixture
@@ -44,6 +44,42 @@ def test_frequencies_of_the_first_token_follow_the_distribution(model):
     assert not counts[expected == 0].any()
     deviation = np.sqrt(1000 * expected * (1 - expected)) + 1e-9
     assert (np.abs(counts - 1000 * expected) / deviation)[expected > 0].max() < 4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_repetition_penalty_by_hand(dtype):
+    logits = np.array([3, -2, 1, 0, -4], dtype)
+    penalise(logits, [0, 1, 3], 2.0)
+    assert logits.dtype == dtype and logits.tolist() == [1.5, -4, 1, 0, -4]
+    penalise(logits, [4], 0.5)  # below 1: likelier
+    assert logits.tolist() == [1.5, -4, 1, 0, -2]
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])
+@pytest.mark.parametrize("sliding", [False, True])
+def test_the_repetition_penalty_counts_prompt_and_text(penalty, sliding, model, each_backend):
+    """Each token once, however often it occurred, and those that the window forgot too."""
+    length = 30 if sliding else 9
+    tokens = list(generate(model, [3, 7, 3], length, top_k=1, repetition_penalty=penalty, sliding_window=sliding))
+    text, start = [3, 7, 3], 0
+    for token in tokens:
+        if len(text) - start > 12:
+            start = len(text) - 6
+        logits = model.logits(np.array([text[start:]]))[0, -1].copy()
+        penalise(logits, sorted(set(text)), penalty)
+        assert token == int(logits.argmax())
+        text.append(token)
+
+
+def test_a_high_penalty_writes_every_token_once(model):
+    assert len(set(generate(model, [3], 11, top_k=1, repetition_penalty=1000))) == 11
+    assert len(set(generate(model, [3], 11, top_k=1))) < 11
+
+
+def test_a_penalty_hides_no_damage(model):
+    model.parameters["final_norm"][0] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        next(generate(model, [1], repetition_penalty=2.0))
 
 
 def test_extreme_temperatures_still_give_a_distribution(each_backend):
@@ -143,6 +179,8 @@ def test_the_sliding_window_reads_the_newer_half(model, monkeypatch):
         ({"max_tokens": 0}, "at least 1; received 0"),
         ({"prompt": []}, "prompt is empty"),
         ({"seed": -1}, "seed must not be negative; received -1"),
+        ({"repetition_penalty": 0}, r"repetition penalty must lie in \[0.001, 1000\]; received 0"),
+        ({"repetition_penalty": float("nan")}, "repetition penalty must lie in"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_at_once(settings, words, model):

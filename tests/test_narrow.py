@@ -181,10 +181,16 @@ def test_a_checkpoint_in_several_files(tmp_path, rng):
     sharded(tmp_path, model, 3)
     again, _ = minillama.load(tmp_path)
     np.testing.assert_array_equal(again.parameters.flat, model.parameters.flat)
-    again.save(tmp_path)  # in one file, which is then the one that counts
-    model.parameters["embedding"][:] = 0
-    model.save(tmp_path)
-    assert not minillama.load(tmp_path)[0].parameters["embedding"].any()
+
+
+def test_nothing_is_saved_beside_an_index_which_would_count(tmp_path, rng):
+    """Nor is the index removed: it belongs to a model that was not made here."""
+    model = random_model(rng)
+    sharded(tmp_path, model, 3)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match=r"model.safetensors.index.json belongs to .*; choose another folder"):
+        model.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(

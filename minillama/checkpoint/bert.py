@@ -9,10 +9,16 @@ Source: Devlin et al. 2018 (arXiv 1810.04805).
 from ..config import BIASES
 from .format import ROPE_FIELDS, Format, named
 
-# Keys of config.json that say nothing about the logits.
+# {key of config.json: why it says nothing about the logits}
 IGNORED = {
-    "attention_probs_dropout_prob", "classifier_dropout", "directionality", "gradient_checkpointing",
-    "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
+    "directionality": "of Google's older code, which has one value only",
+    **dict.fromkeys(
+        (
+            "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head",
+            "pooler_type",
+        ),
+        "of the pooler, which leads to other outputs",
+    ),
 }  # fmt: skip
 
 OUTER = {

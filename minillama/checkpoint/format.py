@@ -26,7 +26,8 @@ class Format(NamedTuple):
     free: set = set()  # fields that to_json and from_json translate, or that change nothing in these models
     required: dict = {}  # {key: values that it may have, as others change the computation; the first is written}
     translated: set = set()  # keys that to_json and from_json translate
-    ignored: set = set()  # keys that say nothing about the logits, besides those that all types have
+    ignored: dict = {}  # {key: why it says nothing about the logits}, besides those of all types (.keys)
+    renamed: dict = {}  # {key: what it was called in older files}
     allows: Callable = lambda config: True  # whether a Config with the fixed values can be expressed
     to_json: Callable = lambda config: {}  # {key: value} besides those of `fields` and `required`
     from_json: Callable = lambda values: {}  # {field: value} besides those of `fields` and `fixed`

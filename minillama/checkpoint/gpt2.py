@@ -9,10 +9,16 @@ from .format import ROPE_FIELDS, Format, named
 # Choices of feed_forward, and the names of transformers; of several for one function the first is written.
 ACTIVATIONS = {"gelu_tanh": ("gelu_new", "gelu_pytorch_tanh"), "gelu": ("gelu",), "relu": ("relu",), "silu": ("silu",)}
 
-# Keys of config.json that say nothing about the logits.
+# {key of config.json: why it says nothing about the logits}
 IGNORED = {
-    "attn_pdrop", "embd_pdrop", "n_ctx", "reorder_and_upcast_attn", "summary_activation", "summary_first_dropout",
-    "summary_proj_to_labels", "summary_type", "summary_use_proj",
+    "n_ctx": "the older name of n_positions, which is read",
+    "reorder_and_upcast_attn": "how transformers computes the same",
+    **dict.fromkeys(
+        (
+            "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+        ),
+        "of a head for other tasks",
+    ),
 }  # fmt: skip
 
 OUTER = {

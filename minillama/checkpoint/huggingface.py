@@ -19,6 +19,7 @@ from ..model import Model
 from ..narrow import HALVES, HalfModel
 from ..parameters import parameter_shapes
 from . import FORMATS, foreign
+from .keys import decide, known_keys
 from .limits import check_context
 from .tensors import TensorFiles, narrowed, write_tensors
 
@@ -28,12 +29,6 @@ class Kind(NamedTuple):
     name: str
 
 
-# Keys of every model_type that say nothing about the logits.
-_IGNORED = {
-    "_name_or_path", "architectures", "bos_token_id", "chunk_size_feed_forward", "dtype", "eos_token_id", "id2label",
-    "initializer_range", "is_encoder_decoder", "label2id", "output_attentions", "output_hidden_states", "pad_token_id",
-    "problem_type", "return_dict", "task_specific_params", "torch_dtype", "transformers_version", "use_cache",
-}  # fmt: skip
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # {type of an array: what it is called in safetensors and in config.json}; of halves the arrays hold the bits
 _KINDS = {
@@ -42,7 +37,6 @@ _KINDS = {
     np.dtype(np.uint16): Kind("BF16", "bfloat16"),
     np.dtype(np.int16): Kind("F16", "float16"),
 }
-_REQUIRED = {"quantization_config": (None,)}  # of every model_type: {key: values that it may have}
 
 
 def model_type(config):
@@ -69,20 +63,9 @@ def config_to_json(config, dtype="float32", end_of_text=None, begin_of_text=None
 def config_from_json(values):
     """The Config of a config.json; ValueError for a key that is unknown, missing or asks for something else."""
     row, name = _format(values)
-    for key, allowed in (_REQUIRED | row.required).items():
-        if values.get(key, allowed[0]) not in allowed:
-            raise ValueError(
-                f"config.json says {key} = {values[key]!r}; minillama computes {allowed[0]!r} only, and anything else "
-                f"would give wrong logits"
-            )
-    known = {"model_type", *row.fields.values(), *_REQUIRED, *row.required, *row.translated, *_IGNORED, *row.ignored}
-    for key in values:
-        if key not in known:
-            near = get_close_matches(key, known, 1)
-            hint = f", did you mean {near[0]!r}?" if near else "."
-            raise ValueError(
-                f"config.json has the unknown key {key!r}{hint} It may change the model: mend or remove it"
-            )
+    values = {**{key: values[old] for key, old in row.renamed.items() if old in values}, **values}
+    for key, value in values.items():
+        _heed(key, value, row)
     missing = [key for key in row.fields.values() if key not in values and key not in row.defaults]
     if missing:
         raise ValueError(f"config.json lacks {', '.join(missing)}; is it the config of a model of the type {name!r}?")
@@ -90,6 +73,23 @@ def config_from_json(values):
     config = Config(**{**row.fixed, **fields, **row.from_json(values)})
     row.check(values, config)
     return config
+
+
+def _heed(key, value, row):
+    """ValueError for a key that is refused, or that must have another value (minillama.checkpoint.keys)."""
+    decision = decide(key, row)
+    if decision is None:
+        counting = [known for known in known_keys(row) if decide(known, row).kind in ("read", "required")]
+        near = get_close_matches(key, counting, 1)
+        hint = f", did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"config.json has the unknown key {key!r}{hint} It may change the model: mend or remove it")
+    if decision.kind == "refused":
+        raise ValueError(f"config.json has the key {key!r}: {decision.reason}, so that the logits would be wrong")
+    if decision.kind == "required" and value not in decision.allowed:
+        raise ValueError(
+            f"config.json says {key} = {value!r:.200}; minillama computes {decision.allowed[0]!r} only, and anything "
+            f"else would give wrong logits: {decision.reason}"
+        )
 
 
 def _format(values):
@@ -105,9 +105,19 @@ def _format(values):
     return FORMATS[name], name
 
 
-def save(path, model, tokenizer=None):
-    """Write model (and tokenizer) to the folder path; each file takes the place of an old one at once, when whole."""
+def save(path, model, tokenizer=None, generation=None):
+    """Write model (and tokenizer) to the folder path; each file takes the place of an old one at once, when whole
+
+    generation: what another folder says of how text is drawn from this model (generation_config.Source), to be said
+    here as well; else config.json names the tokenizer's tokens that begin and end a text. FileExistsError where a model
+    in several files lies: its index would be read in place of the new file.
+    """
     path, config = Path(path), model.config
+    if (path / _INDEX).exists():
+        raise FileExistsError(
+            f"{path / _INDEX} belongs to a model in several files, and would be read in place of a new {_WEIGHTS}; "
+            f"choose another folder"
+        )
     row = FORMATS[model_type(config)]
     parameters = {name: model.kept([name]) for name in parameter_shapes(config)}
     kind, dtype = _KINDS[parameters["embedding"].dtype]
@@ -119,9 +129,15 @@ def save(path, model, tokenizer=None):
         tensors[name] = _KINDS[array.dtype].kind, array.T if name.endswith(row.transposed) else array
     with replacing(path / _WEIGHTS) as new:
         write_tensors(new, tensors)
-    (path / _INDEX).unlink(missing_ok=True)  # of an older model in several files, which are not read any more
     ends = [getattr(tokenizer, name, None) for name in ("end_of_text", "begin_of_text")]
-    write_text(path / "config.json", json.dumps(config_to_json(config, dtype, *ends), indent=2) + "\n")
+    values = config_to_json(config, dtype, *ends)
+    if generation is not None:
+        for key in ("bos_token_id", "eos_token_id", "pad_token_id"):  # a key less lets transformers take its default
+            values.pop(key, None)
+        values |= generation.keys
+        if generation.text is not None:
+            write_text(path / "generation_config.json", generation.text)
+    write_text(path / "config.json", json.dumps(values, indent=2) + "\n")
     if tokenizer is not None:
         tokenizer.save(path)
 

@@ -260,7 +260,7 @@ LLAMA = Format(
     },
     free={"dropout", "feed_forward", "bias"} | ROPE_FIELDS,
     translated={"hidden_act", *BIASES, *_DICTIONARIES, "rope_theta", "head_dim", "max_sequence_length"},
-    ignored={"attention_dropout", "pretraining_tp"},
+    renamed={"max_position_embeddings": "max_sequence_length"},
     allows=allows,
     to_json=to_json,
     from_json=from_json,

@@ -14,7 +14,7 @@ import numpy as np
 from ..chat_templates import published_template
 from ..files import require_free, write_text
 from ..tokenizers import load_tokenizer as read_tokenizer
-from . import foreign, huggingface, llama2c, meta
+from . import foreign, generation_config, huggingface, llama2c, meta
 from .places import MODEL_FILES, require_no_other_model
 
 _ELSEWHERE = "choose another place to write to"
@@ -130,7 +130,8 @@ def convert(source, target, format=None, tokenizer=None, int8=False, overwrite=F
 
     format: one of WRITTEN; None: llama2c where target ends in .bin, else huggingface. tokenizer: where the tokenizer
     lies, if not with the model. int8: round the weights to 8 bits, in a file of llama2.c. The model's own tokenizer is
-    left out where llama2.c does not have its kind, and the text says why. A chat template goes from folder to folder.
+    left out where llama2.c does not have its kind, and the text says why. A chat template goes from folder to folder,
+    and so does what is said of drawing text: generation_config.json, and the tokens that end one.
     FileExistsError, before the model is read, where something lies at target; overwrite: a model that convert could
     have written there is replaced.
     """
@@ -169,6 +170,8 @@ def convert(source, target, format=None, tokenizer=None, int8=False, overwrite=F
                 raise
             words, note = None, f"without its tokenizer: {error}. To open it here, put tokenizer.json beside it"
     options = {"int8": True} if int8 else {}
+    if found == format == "huggingface":
+        options["generation"] = generation_config.source(source, model.config.vocab_size)
     if format == "huggingface":  # with overwrite: of the model that is replaced, and not every model has these
         for name in MODEL_FILES:
             if name not in ("config.json", "model.safetensors"):
