@@ -63,7 +63,7 @@ def write_text(path, text):
 
 
 def append_text(path, text):
-    """Append text, as UTF-8, whole or not at all, with the same explanations of a full disk and an unwritable folder."""
+    """Append text, as UTF-8, whole or not at all; a full disk and an unwritable folder are explained as above."""
     path = Path(path)
     there = os.path.exists(path)
     try:
