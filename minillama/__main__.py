@@ -1,12 +1,12 @@
 """The command line: python -m minillama COMMAND; `python -m minillama --help` lists the commands."""
 
 import argparse
-import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from . import PRESETS, Config, __version__, load
+from . import PRESETS, Config, __version__, load, streams
+from .backend import missing_kernels
 from .config import BIASES, SWITCHES
 from .files import write_text
 from .ops.positions import POSITIONS
@@ -66,9 +66,8 @@ _DATA_OPTIONS = {
 
 def main(arguments=None):
     """Run one command; returns the exit code: 0, 1 after an error that is explained on stderr, 130 after Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8")  # Windows consoles default to a code page
+    if not streams.prepare("minillama"):
+        return 1
     options = _parser().parse_args(arguments)
     try:
         return options.command(options) or 0
@@ -185,6 +184,7 @@ def chat(options):
     from .chat import Conversation, converse
     from .chat_templates import recognise
 
+    streams.standard_input()
     model, tokenizer = _load_writer(options)
     template = options.template or recognise(options.model, tokenizer)
     conversation = Conversation(
@@ -353,7 +353,7 @@ def encode(options):
     from .tokenizers import load_tokenizer
 
     try:
-        text = sys.stdin.buffer.read().decode("utf-8") if options.text is None else options.text
+        text = streams.standard_input().buffer.read().decode("utf-8") if options.text is None else options.text
     except UnicodeDecodeError as error:
         raise ValueError(f"standard input is not UTF-8 at byte {error.start}; encode takes text in UTF-8") from error
     print(*load_tokenizer(options.tokenizer).encode(text))
@@ -362,7 +362,7 @@ def encode(options):
 def decode(options):
     from .tokenizers import load_tokenizer
 
-    words = options.ids or sys.stdin.read().split()
+    words = options.ids or streams.standard_input().read().split()
     if not all(word.isdecimal() for word in words):
         raise ValueError(f"decode takes token ids, whole numbers; received {' '.join(words)[:60]!r}")
     ids = [int(word) for word in words]
@@ -432,8 +432,8 @@ def model_table(options):
 
 
 def bench(options):
-    if importlib.util.find_spec("numba") is None:
-        raise ValueError("bench measures the Numba kernels, and Numba is not installed; pip install numba")
+    if missing_kernels() is not None:
+        raise ValueError(f"bench measures the Numba kernels, which cannot run here: {missing_kernels()}")
     from .bench.parts import ON_REQUEST, PARTS, Bench
     from .bench.report import save, table
     from .bench.shapes import SHAPES

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from minillama import Config, Model, backend
+from minillama import Config, Model
 from minillama.generate import generate
 from minillama.parallel import Workers
+
+from .conftest import needs_kernels
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
@@ -122,9 +124,8 @@ def test_a_child_of_a_process_that_is_computing_elsewhere():
         thread.join()
 
 
+@needs_kernels
 def test_a_decoder_that_another_thread_is_in_is_made_anew_in_a_child():
-    if "numba" not in (backend.active().name,):
-        pytest.skip("Numba is not installed: there are no kernels")
     from minillama.kernels import decoding
 
     model = make(large=True)
