@@ -344,9 +344,10 @@ def train_tokenizer(options):
     from .corpora import read_corpus
     from .tokenizers import BPETokenizer
 
-    tokenizer = BPETokenizer.train(read_corpus(options.data).train, options.vocab_size)
+    tokenizer = BPETokenizer.train(read_corpus(options.data, held_out=0).train, options.vocab_size)
     tokenizer.save(options.out)
-    print(f"{tokenizer.vocab_size} tokens in {options.out}")
+    less = f": all that this text gives, of {options.vocab_size} asked for"
+    print(f"{tokenizer.vocab_size} tokens in {options.out}{less if tokenizer.vocab_size < options.vocab_size else ''}")
 
 
 def encode(options):

@@ -63,14 +63,16 @@ class EncodedCorpus:
         return nats_per_token * self.predicted_tokens / self.validation_characters
 
 
-def read_corpus(data):
+def read_corpus(data, held_out=VALIDATION_SHARE):
     """The Corpus of a UTF-8 text file, of a folder of text files, or of the name "stories"
 
     A file is one document, or several with the marker <|endoftext|> between them. The last tenth of the characters is
-    the validation split, as nanoGPT splits tinyshakespeare.
+    the validation split, as nanoGPT splits tinyshakespeare; with held_out=0 there is none, and train has everything.
     """
     if data == "stories":
         made = stories.generate(STORIES_CHARACTERS, STORIES_SEED)
+        if not held_out:
+            return Corpus(made.train + made.validation, [])
         return Corpus(made.train, made.validation, made.entropy(made.validation))
     path = Path(data)
     if path.is_dir():
@@ -87,6 +89,8 @@ def read_corpus(data):
             raise ValueError(f"{path} is empty; training needs some text, a few hundred kilobytes for a tiny model")
     else:
         raise FileNotFoundError(f"there is no file or folder {path}; give a UTF-8 text file, a folder, or 'stories'")
+    if not held_out:
+        return Corpus(documents, [])
     train, validation = _split(documents)
     if not train or not validation:
         raise ValueError(

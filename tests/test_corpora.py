@@ -8,7 +8,7 @@ import pytest
 
 from minillama import IGNORED, corpora
 from minillama.corpora import Batches, encode_corpus, evaluation_batches, read_corpus
-from minillama.tokenizers import BPETokenizer
+from minillama.tokenizers import BPETokenizer, load_tokenizer
 
 
 def test_the_last_tenth_of_a_file_is_the_validation_split(tmp_path):
@@ -32,6 +32,33 @@ def test_a_file_with_end_of_text_markers_is_several_documents(tmp_path):
     corpus = read_corpus(tmp_path / "a.txt")
     assert corpus.train[:2] == ["first one", "second one"]
     assert encode_corpus(tmp_path / "a.txt", "char").tokenizer.end_of_text is not None
+
+
+@pytest.mark.parametrize("data", ["file", "folder", "marked", "stories", "one character"])
+def test_a_tokenizer_is_trained_on_all_of_its_text(cli, tmp_path, monkeypatch, data):
+    """Also on the last tenth, and on the word that a split would cut; a text that gives less says so."""
+    monkeypatch.setattr(corpora, "STORIES_CHARACTERS", 5_000)
+    last = "abcdefgh " * 3 + "the end"
+    path = tmp_path / "text"
+    texts = ["first words. " * 30, last]
+    if data == "folder":
+        path.mkdir()
+        for i, text in enumerate(texts):
+            (path / f"{i}.txt").write_text(text)
+    elif data == "stories":
+        path, made = "stories", corpora.stories.generate(5_000, corpora.STORIES_SEED)
+        texts = made.train + made.validation
+    else:
+        texts = {"file": ["".join(texts)], "marked": texts, "one character": ["x"]}[data]
+        path.write_text("<|endoftext|>".join(texts))
+    for size in 300, 2000:
+        code, out, _ = cli("tokenizer", "train", path, "--vocab-size", size, "--out", tmp_path / str(size))
+        expected = BPETokenizer.train(texts, size)
+        saved = load_tokenizer(tmp_path / str(size))
+        assert code == 0 and saved.to_json() == expected.to_json()
+        less = f": all that this text gives, of {size} asked for" if saved.vocab_size < size else ""
+        assert out == f"{saved.vocab_size} tokens in {tmp_path / str(size)}{less}\n"
+    assert read_corpus(path, held_out=0) == corpora.Corpus(texts, [])
 
 
 def test_documents_of_the_validation_split_alone_are_kept_apart_too(tmp_path):
