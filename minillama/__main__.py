@@ -1,13 +1,13 @@
 """The command line: python -m minillama COMMAND; `python -m minillama --help` lists the commands."""
 
 import argparse
-import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from . import PRESETS, Config, __version__, idle, load
+from . import PRESETS, Config, __version__, idle, load, streams
 from .arguments import Parser
+from .backend import missing_kernels
 from .checkpoint.places import require_no_other_model
 from .commands import command_line
 from .config import BIASES, SWITCHES
@@ -73,9 +73,8 @@ _DATA_OPTIONS = {
 
 def main(arguments=None):
     """Run one command; returns the exit code: 0, 1 after an error that is explained on stderr, 130 after Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8")  # Windows consoles default to a code page
+    if not streams.prepare("minillama"):
+        return 1
     options = _parser().parse_args(arguments)
     try:
         idle.refuse(options)
@@ -218,6 +217,7 @@ def chat(options):
 
     if options.context is not None and options.context < 1:
         raise ValueError(f"--context must be at least 1; received {options.context}")
+    streams.standard_input()
     model, tokenizer = _load_writer(options)
     template = options.template or recognise(options.model, tokenizer)
     settings, ends = _published_settings(options, model)
@@ -401,16 +401,17 @@ def train_tokenizer(options):
     require_no_other_model(options.out, [path.name for path in files], _OTHER)
     require_free(files, options.overwrite, _OTHER)
     _say_what_is_read(options.data)
-    tokenizer = BPETokenizer.train(read_corpus(options.data).train, options.vocab_size)
+    tokenizer = BPETokenizer.train(read_corpus(options.data, held_out=0).train, options.vocab_size)
     tokenizer.save(options.out)
-    print(f"{tokenizer.vocab_size} tokens in {options.out}")
+    less = f": all that this text gives, of {options.vocab_size} asked for"
+    print(f"{tokenizer.vocab_size} tokens in {options.out}{less if tokenizer.vocab_size < options.vocab_size else ''}")
 
 
 def encode(options):
     from .tokenizers import load_tokenizer
 
     try:
-        text = sys.stdin.buffer.read().decode("utf-8") if options.text is None else options.text
+        text = streams.standard_input().buffer.read().decode("utf-8") if options.text is None else options.text
     except UnicodeDecodeError as error:
         raise ValueError(f"standard input is not UTF-8 at byte {error.start}; encode takes text in UTF-8") from error
     print(*load_tokenizer(options.tokenizer).encode(text))
@@ -419,7 +420,7 @@ def encode(options):
 def decode(options):
     from .tokenizers import load_tokenizer
 
-    words = options.ids or sys.stdin.read().split()
+    words = options.ids or streams.standard_input().read().split()
     if not all(word.isdecimal() for word in words):
         raise ValueError(f"decode takes token ids, whole numbers; received {' '.join(words)[:60]!r}")
     ids = [int(word) for word in words]
@@ -492,8 +493,8 @@ def model_table(options):
 
 
 def bench(options):
-    if importlib.util.find_spec("numba") is None:
-        raise ValueError("bench measures the Numba kernels, and Numba is not installed; pip install numba")
+    if missing_kernels() is not None:
+        raise ValueError(f"bench measures the Numba kernels, which cannot run here: {missing_kernels()}")
     from .bench.parts import ON_REQUEST, PARTS, Bench
     from .bench.report import save, table
     from .bench.shapes import SHAPES

@@ -3,14 +3,17 @@
 A backend is a namespace with one function for each operation, so model code says `op.linear(...)` and means either.
 The operations are the public functions of the modules of minillama.ops. A module of the same name in
 minillama.kernels holds kernels for some of its functions; an operation without a kernel runs as NumPy.
-The default is "numba" where Numba is installed and "numpy" elsewhere; kernels are imported, and compiled or read from
-Numba's cache on disk, when they are first used.
+The default is "numba" where Numba can be used and "numpy" elsewhere; kernels are imported, and compiled or read from
+Numba's cache on disk, when they are first used. Where Numba is installed but switched off, broken or too old, a line on
+standard error says so.
 """
 
 import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
+import sys
 from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
@@ -19,14 +22,43 @@ from .ops.feedforward import FEED_FORWARDS
 from .ops.norms import NORMS
 
 BACKENDS = {"numpy": ("ops",), "numba": ("ops", "kernels")}
+LEAST_NUMBA = 0, 60
 _chosen = None
 
 
 @cache
+def missing_kernels():
+    """Why the Numba kernels cannot run here, with what to do; None where they can."""
+    if importlib.util.find_spec("numba") is None:
+        return "Numba is not installed; pip install numba"
+    try:
+        numba = importlib.import_module("numba")
+        version = tuple(map(int, re.findall(r"\d+", numba.__version__)[:2]))
+        disabled = numba.config.DISABLE_JIT
+    except Exception as error:  # whatever a broken installation raises: ImportError, OSError, AttributeError ...
+        reason = " ".join(str(error).split())
+        return f"Numba is installed but cannot be imported ({reason[:200]}); pip install --force-reinstall numba"
+    if version < LEAST_NUMBA:
+        least = ".".join(map(str, LEAST_NUMBA))
+        return f"Numba {numba.__version__} is too old for them, {least} is needed; pip install --upgrade numba"
+    return "NUMBA_DISABLE_JIT is set; unset it" if disabled else None
+
+
+@cache
+def _default():
+    reason = missing_kernels()
+    if reason is not None and importlib.util.find_spec("numba") is not None:  # without Numba nothing else was meant
+        print(f"minillama: the NumPy operations run, as the kernels cannot: {reason}", file=sys.stderr)
+    return "numba" if reason is None else "numpy"
+
+
+@cache
 def load(name):
-    """The namespace of operations called "numpy" or "numba"."""
+    """The namespace of operations called "numpy" or "numba"; ValueError for "numba" where kernels cannot run."""
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; there are {', '.join(map(repr, BACKENDS))}")
+    if "kernels" in BACKENDS[name] and missing_kernels() is not None:
+        raise ValueError(f"the backend {name!r} cannot run its kernels: {missing_kernels()}")
     functions = {}
     for package in BACKENDS[name]:
         modules = _modules(package)
@@ -76,7 +108,7 @@ def active(config=None):
     With a Config it has, besides all operations, those that the config chose under the names of their roles: `norm`,
     `norm_backward`, `activation` and `activation_backward`.
     """
-    name = _chosen or ("numba" if importlib.util.find_spec("numba") else "numpy")
+    name = _chosen or _default()
     return load(name) if config is None else _bound(name, config)
 
 

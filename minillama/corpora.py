@@ -8,6 +8,7 @@ it is, without such a token.
 import hashlib
 import json
 import os
+import sys
 from dataclasses import dataclass
 from fnmatch import filter as matching
 from pathlib import Path
@@ -83,15 +84,17 @@ class EncodedCorpus:
         return nats_per_token * self.predicted_tokens / self.validation_characters
 
 
-def read_corpus(data):
+def read_corpus(data, held_out=VALIDATION_SHARE):
     """The Corpus of a UTF-8 text file, of a folder of text files, or of the name "stories"
 
     A file is one document, or several with the marker <|endoftext|> between them; text_files says which files of a
-    folder are read. The last tenth of the characters is
-    the validation split, as nanoGPT splits tinyshakespeare.
+    folder are read. The last tenth of the characters is the validation split, as nanoGPT splits tinyshakespeare; with
+    held_out=0 there is none, and train has everything.
     """
     if data == "stories":
         made = stories.generate(STORIES_CHARACTERS, STORIES_SEED)
+        if not held_out:
+            return Corpus(made.train + made.validation, [])
         return Corpus(made.train, made.validation, made.entropy(made.validation))
     if str(data) == "":
         raise ValueError("the name of the text is empty; give a UTF-8 text file, a folder, or 'stories'")
@@ -115,6 +118,8 @@ def read_corpus(data):
         )
     else:
         raise FileNotFoundError(f"there is no file or folder {path}; give a UTF-8 text file, a folder, or 'stories'")
+    if not held_out:
+        return Corpus(documents, [])
     train, validation = _split(documents)
     if not train or not validation:
         raise ValueError(
@@ -184,7 +189,8 @@ def encode_corpus(data, tokenizer="bpe", vocab_size=1024, mask_token=False):
     mask_token adds the special token that stands for a gap, which models that fill gaps need.
 
     The result is kept in the cache folder, keyed by the text's content: `MINILLAMA_CACHE`, or .cache/minillama in the
-    home folder.
+    home folder. Where nothing can be kept there, or what is kept is damaged, a line on standard error says so, and the
+    text is encoded anew.
     """
     if tokenizer not in TOKENIZERS:
         raise ValueError(f"tokenizer must be one of {', '.join(TOKENIZERS)}; received {tokenizer!r}")
@@ -199,21 +205,76 @@ def encode_corpus(data, tokenizer="bpe", vocab_size=1024, mask_token=False):
             key.update(f"{len(documents)} ".encode())
             for document in documents:
                 key.update(f"{len(document)} ".encode() + document.encode())
-    folder = cache_folder() / key.hexdigest()[:32]
-    if not (folder / "corpus.json").is_file():
-        _encode(corpus or read_corpus(data), TOKENIZERS[tokenizer], vocab_size, special_tokens, folder)
-    facts = read_json(folder / "corpus.json")
-    try:
-        train, validation = (np.load(folder / f"{split}.npy", allow_pickle=False) for split in ("train", "validation"))
-    except (EOFError, ValueError, OSError) as error:
-        raise ValueError(f"the cached tokens in {folder} are damaged ({error}); remove that folder") from error
+    folder = cache_folder()
+    folder = folder and folder / key.hexdigest()[:32]
+    cached = folder and _read_cache(folder)
+    if cached is None:
+        cached = _encode(corpus or read_corpus(data), TOKENIZERS[tokenizer], vocab_size, special_tokens)
+        _keep(folder, *cached)
+    tokenizer_made, train, validation, facts = cached
     source = {"data": str(data), "tokenizer": tokenizer, "vocab_size": vocab_size, "mask_token": mask_token}
-    return EncodedCorpus(load_tokenizer(folder), train, validation, **facts, source=source)
+    return EncodedCorpus(tokenizer_made, train, validation, **facts, source=source)
 
 
 def cache_folder():
-    """Where encoded corpora are kept."""
-    return Path(os.environ.get("MINILLAMA_CACHE") or Path.home() / ".cache" / "minillama")
+    """Where encoded corpora are kept; None where no variable names a folder and this user has no home."""
+    if os.environ.get("MINILLAMA_CACHE"):
+        return Path(os.environ["MINILLAMA_CACHE"])
+    try:
+        return Path.home() / ".cache" / "minillama"
+    except RuntimeError:
+        return None
+
+
+def _read_cache(folder):
+    """What _encode made, from its folder; None where there is nothing, or where it is damaged, which is said
+
+    The fingerprint is that of the tokenizer and all tokens, so that no damage passes.
+    """
+    try:
+        if not (folder / "corpus.json").exists():
+            return None
+        facts = read_json(folder / "corpus.json")
+        check = facts.pop("check")
+        train, validation = (np.load(folder / f"{split}.npy", allow_pickle=False) for split in ("train", "validation"))
+        tokenizer = load_tokenizer(folder)
+        kinds = {(tokens.dtype, tokens.ndim) for tokens in (train, validation)}
+        whole = kinds == {(np.dtype(np.int32), 1)} and check == _check(facts)
+        if not whole or facts["fingerprint"] != _fingerprint(tokenizer, train, validation):
+            raise ValueError("its files do not belong together")
+    except Exception as error:  # whatever a damaged file makes of the readers, the cache is ours and is made anew
+        print(f"minillama: the cache in {folder} cannot be used and is made anew ({error})", file=sys.stderr)
+        return None
+    return tokenizer, train, validation, facts
+
+
+def _keep(folder, tokenizer, train, validation, facts):
+    """Write what _encode made to a folder of the cache; where that is not possible, say so and go on without"""
+    try:
+        if folder is None:
+            raise OSError("this user has no home folder")
+        for split, tokens in (("train", train), ("validation", validation)):
+            with replacing(folder / f"{split}.npy") as new, open(new, "wb") as file:
+                np.save(file, tokens, allow_pickle=False)
+        tokenizer.save(folder)
+        write_text(folder / "corpus.json", json.dumps({**facts, "check": _check(facts)}))  # last: the rest is whole
+    except OSError as error:
+        print(
+            f"minillama: the encoded text is not kept for the next time ({error.strerror or error}); MINILLAMA_CACHE "
+            f"names a folder for it",
+            file=sys.stderr,
+        )
+
+
+def _fingerprint(tokenizer, train, validation):
+    digest = hashlib.sha256(json.dumps(tokenizer.to_json()).encode())
+    for tokens in (train, validation):
+        digest.update(tokens.tobytes())
+    return digest.hexdigest()
+
+
+def _check(facts):
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 class Batches:
@@ -344,21 +405,16 @@ def _stream(tokenizer, documents):
     return np.concatenate(parts)
 
 
-def _encode(corpus, train_tokenizer, vocab_size, special_tokens, folder):
+def _encode(corpus, train_tokenizer, vocab_size, special_tokens):
+    """The tokenizer, the two streams of tokens, and what EncodedCorpus has besides."""
     tokenizer = train_tokenizer(corpus, vocab_size, special_tokens)
-    digest = hashlib.sha256(json.dumps(tokenizer.to_json()).encode())
-    for split in ("train", "validation"):
-        tokens = _stream(tokenizer, getattr(corpus, split))
-        digest.update(tokens.tobytes())
-        with replacing(folder / f"{split}.npy") as new, open(new, "wb") as file:
-            np.save(file, tokens, allow_pickle=False)
-    tokenizer.save(folder)
+    train, validation = (_stream(tokenizer, getattr(corpus, split)) for split in ("train", "validation"))
     facts = {
         "validation_characters": sum(map(len, corpus.validation)),
         "entropy": corpus.entropy,
-        "fingerprint": digest.hexdigest(),
+        "fingerprint": _fingerprint(tokenizer, train, validation),
     }
-    write_text(folder / "corpus.json", json.dumps(facts))  # last: its presence says that the rest is whole
+    return tokenizer, train, validation, facts
 
 
 def _code_version():

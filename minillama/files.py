@@ -2,10 +2,12 @@
 
 import errno
 import os
+import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _SUFFIX = ".new"
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, or what this user may have of it
 
 
 @contextmanager
@@ -13,20 +15,25 @@ def replacing(path):
     """Gives the path of a new file beside `path`; if the block succeeds it takes the place of `path`, at once
 
     Whenever the process dies, `path` holds the old content or the new, whole. If the block fails the new file is
-    removed and `path` is as it was; a full disk or an unwritable folder is reported with what to do.
+    removed and `path` is as it was; a full disk or an unwritable folder is reported with what to do. The file has the
+    rights of the one that it replaces, or those that any new file gets, whichever way the block makes it.
     """
     path = Path(path)
     new = path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
+    there = os.path.exists(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        rights = stat.S_IMODE(path.stat().st_mode) if there else _rights_of_new_files(new)
         yield new
         with open(new, "rb+") as file:
             os.fsync(file.fileno())
+        if stat.S_IMODE(new.stat().st_mode) != rights:
+            new.chmod(rights)
         os.replace(new, path)
     except BaseException as error:
         with suppress(OSError):  # nothing was made where the folder itself is impossible
             new.unlink()
-        explained = _explained(error, path)
+        explained = _explained(error, path, there)
         if explained is error:
             raise
         raise explained from error
@@ -71,7 +78,7 @@ def alone(path, doing):
         text = f"another process is {doing}; wait until it has ended, or stop it, or choose another place"
         raise InUse(text) from error
     except OSError as error:
-        raise _explained(error, path) from error
+        raise _explained(error, path, True) from error
     try:
         yield
     finally:
@@ -85,12 +92,24 @@ def write_text(path, text):
 
 
 def append_text(path, text):
-    """Append text, as UTF-8, with the same explanations of a full disk and an unwritable folder."""
+    """Append text, as UTF-8, whole or not at all; a full disk and an unwritable folder are explained as above."""
+    path = Path(path)
+    there = os.path.exists(path)
     try:
-        with open(path, "a", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(path, "ab", buffering=0) as file:
+            size, data = os.fstat(file.fileno()).st_size, memoryview(text.encode("utf-8"))
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                with suppress(OSError):  # a device has no length
+                    file.truncate(size)
+                raise
     except OSError as error:
-        raise _explained(error, path) from error
+        if not there:
+            with suppress(OSError):
+                path.unlink()
+        raise _explained(error, path, there) from error
 
 
 def remove_leftovers(folder, names):
@@ -100,10 +119,21 @@ def remove_leftovers(folder, names):
             path.unlink(missing_ok=True)
 
 
-def _explained(error, path):
+def _rights_of_new_files(path):
+    """What the system lets a new file at path have. Asked of a file, as the umask cannot be read without setting it."""
+    path.touch()
+    rights = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return rights
+
+
+def _explained(error, path, there):
+    """The error with what to do; there: whether path had content before."""
     # safetensors reports the operating system's error as text only
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-        return OSError(errno.ENOSPC, f"the disk is full; {path} keeps its old content. Free some space")
+    full = getattr(error, "errno", None) in _FULL or any(text in str(error) for text in ("No space left", "Disk quota"))
+    if full:
+        state = "keeps its old content" if there else "was not written"
+        return OSError(errno.ENOSPC, f"the disk is full; {path} {state}. Free some space")
     if isinstance(error, OSError) or "ermission denied" in str(error):
         return OSError(getattr(error, "errno", None) or errno.EACCES, f"cannot write {path}: {error}")
     return error

@@ -5,10 +5,13 @@ meet once a step, or around attention where they share a sequence, and not at ev
 wait for each other cost more than they bring. How a batch is cut: minillama.shards. The result depends on the
 number of shards (sums are taken in another order) but not on timing: a run with the same number of threads on the same
 machine is the same to the last bit.
+
+A forked process has no threads but the one that forked. There all workers begin anew, with what they say of themselves.
 """
 
 import os
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
@@ -33,6 +36,8 @@ def check_threads(threads, name="threads"):
 
 
 _in_use = threading.RLock()
+_limits = []  # (thread, limit of BLAS) of the blocks that are being run
+_all = weakref.WeakSet()  # of Workers
 
 
 def _wait_for_all(futures):
@@ -56,9 +61,14 @@ class Workers:
     """`threads` arenas and the threads that use them."""
 
     def __init__(self, threads):
-        self.threads = threads = check_threads(threads)
-        self.arenas = [Arena() for _ in range(threads)]
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self.threads = check_threads(threads)
+        self.begin_anew()
+        _all.add(self)
+
+    def begin_anew(self):
+        """Let go of all threads and arenas, and make new ones."""
+        self.arenas = [Arena() for _ in range(self.threads)]
+        self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
         self._helpers, self._dismiss = [], None  # see lend
 
     def run(self, function, shards, abort=lambda: None):
@@ -130,11 +140,32 @@ class Workers:
 
         The limit holds for the whole process.
         """
-        with self.alone(), _controller().limit(limits=max(1, self.threads // shards), user_api="blas"):
-            yield
+        with self.alone(), _controller().limit(limits=max(1, self.threads // shards), user_api="blas") as limit:
+            _limits.append((threading.get_ident(), limit))
+            try:
+                yield
+            finally:
+                _limits.pop()
 
     def split(self, length):
         """`length` rows as slices of nearly equal size, one for each thread (fewer where there are fewer rows)."""
         count = min(self.threads, length)
         cuts = [length * i // count for i in range(count + 1)]
         return [slice(start, end) for start, end in zip(cuts, cuts[1:], strict=False)]
+
+
+def _begin_anew_in_child():
+    """After a fork: the other threads are gone, with what they held."""
+    global _in_use
+    _in_use = threading.RLock()
+    for thread, limit in reversed(_limits):
+        if thread != threading.get_ident():
+            with limit:  # its end gives BLAS the threads back
+                pass
+    _limits[:] = [(thread, limit) for thread, limit in _limits if thread == threading.get_ident()]
+    for workers in list(_all):
+        workers.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_begin_anew_in_child)

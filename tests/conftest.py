@@ -1,7 +1,6 @@
 """What several tests share."""
 
 import hashlib
-import importlib.util
 import os
 import signal
 import tempfile
@@ -20,8 +19,8 @@ _code = [path.read_bytes() for path in sorted([*_package.glob("kernels/**/*.py")
 _name = "minillama-kernels-" + hashlib.sha256(b"".join(_code)).hexdigest()[:16]
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / _name))
 
-BACKENDS = ["numpy", *(["numba"] if importlib.util.find_spec("numba") else [])]
-needs_kernels = pytest.mark.skipif("numba" not in BACKENDS, reason="Numba is not installed: there are no kernels")
+BACKENDS = ["numpy", *(["numba"] if backend.missing_kernels() is None else [])]
+needs_kernels = pytest.mark.skipif("numba" not in BACKENDS, reason=f"there are no kernels: {backend.missing_kernels()}")
 each_precision = pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
 
 

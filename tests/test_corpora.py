@@ -1,10 +1,14 @@
 """Text in: reading, splitting, encoding, batches, and input that cannot be used."""
 
+import errno
+import json
+
 import numpy as np
 import pytest
 
 from minillama import IGNORED, corpora
 from minillama.corpora import Batches, encode_corpus, evaluation_batches, read_corpus
+from minillama.tokenizers import BPETokenizer, load_tokenizer
 
 
 def test_the_last_tenth_of_a_file_is_the_validation_split(tmp_path):
@@ -30,6 +34,33 @@ def test_a_file_with_end_of_text_markers_is_several_documents(tmp_path):
     assert encode_corpus(tmp_path / "a.txt", "char").tokenizer.end_of_text is not None
 
 
+@pytest.mark.parametrize("data", ["file", "folder", "marked", "stories", "one character"])
+def test_a_tokenizer_is_trained_on_all_of_its_text(cli, tmp_path, monkeypatch, data):
+    """Also on the last tenth, and on the word that a split would cut; a text that gives less says so."""
+    monkeypatch.setattr(corpora, "STORIES_CHARACTERS", 5_000)
+    last = "abcdefgh " * 3 + "the end"
+    path = tmp_path / "text"
+    texts = ["first words. " * 30, last]
+    if data == "folder":
+        path.mkdir()
+        for i, text in enumerate(texts):
+            (path / f"{i}.txt").write_text(text)
+    elif data == "stories":
+        path, made = "stories", corpora.stories.generate(5_000, corpora.STORIES_SEED)
+        texts = made.train + made.validation
+    else:
+        texts = {"file": ["".join(texts)], "marked": texts, "one character": ["x"]}[data]
+        path.write_text("<|endoftext|>".join(texts))
+    for size in 300, 2000:
+        code, out, _ = cli("tokenizer", "train", path, "--vocab-size", size, "--out", tmp_path / str(size))
+        expected = BPETokenizer.train(texts, size)
+        saved = load_tokenizer(tmp_path / str(size))
+        assert code == 0 and saved.to_json() == expected.to_json()
+        less = f": all that this text gives, of {size} asked for" if saved.vocab_size < size else ""
+        assert out == f"{saved.vocab_size} tokens in {tmp_path / str(size)}{less}\n"
+    assert read_corpus(path, held_out=0) == corpora.Corpus(texts, [])
+
+
 def test_documents_of_the_validation_split_alone_are_kept_apart_too(tmp_path):
     (tmp_path / "a.txt").write_text("a" * 95)
     (tmp_path / "b.txt").write_text("b" * 5)
@@ -37,13 +68,113 @@ def test_documents_of_the_validation_split_alone_are_kept_apart_too(tmp_path):
     assert encoded.tokenizer.decode(encoded.validation) == "<|endoftext|>aaaaa<|endoftext|>bbbbb<|endoftext|>"
 
 
-def test_a_damaged_cache_is_explained(tmp_path):
+def same(one, other):
+    return (
+        one.tokenizer.to_json() == other.tokenizer.to_json()
+        and all(
+            getattr(one, split).dtype == getattr(other, split).dtype
+            and np.array_equal(getattr(one, split), getattr(other, split))
+            for split in ("train", "validation")
+        )
+        and all(
+            getattr(one, name) == getattr(other, name)
+            for name in ("validation_characters", "entropy", "fingerprint", "source")
+        )
+    )
+
+
+def other_number(path, name):
+    """The file with another number under this name, as a flipped bit leaves it."""
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, name: 3}))
+
+
+def other_array(path, change):
+    np.save(path, change(np.load(path)))
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-7]),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\n{"),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a list": lambda path: path.write_text("[1, 2]"),
+    "not UTF-8": lambda path: path.write_bytes(b"\xff" + path.read_bytes()),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "gone": lambda path: path.unlink(),
+}
+ARRAY_DAMAGE = {
+    "shorter": lambda path: other_array(path, lambda tokens: tokens[:-1]),
+    "longer array": lambda path: other_array(path, lambda tokens: np.append(tokens, tokens[:1])),
+    "wider": lambda path: other_array(path, lambda tokens: tokens.astype(np.int64)),
+    "two dimensions": lambda path: other_array(path, lambda tokens: tokens[None]),
+    "another token": lambda path: other_array(path, lambda tokens: np.append(tokens[:-1], tokens[-1] + 1)),
+    "no numbers": lambda path: other_array(path, lambda tokens: tokens.astype(object)),
+}
+FACT_DAMAGE = {
+    name: lambda path, name=name: other_number(path, name)
+    for name in ("validation_characters", "entropy", "fingerprint", "unknown", "check")
+}
+CASES = [
+    *((name, damage) for name in ("corpus.json", "train.npy", "validation.npy", "tokenizer.json") for damage in DAMAGE),
+    *((name, damage) for name in ("train.npy", "validation.npy") for damage in ARRAY_DAMAGE),
+    *(("corpus.json", damage) for damage in FACT_DAMAGE),
+    ("tokenizer.json", "another's"),
+]
+
+
+@pytest.mark.parametrize("name, damage", CASES)
+def test_a_damaged_cache_is_said_to_be_and_made_anew(tmp_path, monkeypatch, capfd, name, damage):
+    monkeypatch.setenv("MINILLAMA_CACHE", str(tmp_path / "cache"))
     (tmp_path / "a.txt").write_text("some other text " * 100)
-    encode_corpus(tmp_path / "a.txt", "char")
-    for path in corpora.cache_folder().rglob("train.npy"):
-        path.write_bytes(b"")
-    with pytest.raises(ValueError, match="damaged .* remove that folder"):
-        encode_corpus(tmp_path / "a.txt", "char")
+    first = encode_corpus(tmp_path / "a.txt", "bpe", 270, mask_token=True)
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert same(encode_corpus(tmp_path / "a.txt", "bpe", 270, mask_token=True), first)
+    assert capfd.readouterr() == ("", "")
+    if damage == "another's":
+        BPETokenizer.train("something else " * 50, 270, ("<|endoftext|>", "<|mask|>")).save(folder)
+    else:
+        {**DAMAGE, **ARRAY_DAMAGE, **FACT_DAMAGE}[damage](folder / name)
+    assert same(encode_corpus(tmp_path / "a.txt", "bpe", 270, mask_token=True), first)
+    said = capfd.readouterr().err
+    if damage == "a folder":  # which is nobody's to remove
+        assert "MINILLAMA_CACHE" in said
+    elif (name, damage) == ("corpus.json", "gone") or (damage == "longer" and name.endswith(".npy")):
+        assert said == ""  # as after a kill, before all was written; and what comes after an array changes nothing
+    else:
+        assert "cannot be used and is made anew" in said and str(folder) in said and said.count("\n") == 1
+        assert same(encode_corpus(tmp_path / "a.txt", "bpe", 270, mask_token=True), first)
+        assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("place", ["a folder that cannot be", "a home that cannot be", "no home", "a full disk"])
+def test_where_nothing_can_be_kept_the_text_is_encoded_without_a_cache(tmp_path, monkeypatch, capfd, place):
+    (tmp_path / "a.txt").write_text("some text " * 100)
+    first = encode_corpus(tmp_path / "a.txt", "char")
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.delenv("MINILLAMA_CACHE")
+    if place == "a folder that cannot be":
+        monkeypatch.setenv("MINILLAMA_CACHE", str(tmp_path / "file" / "cache"))
+    elif place == "a full disk":
+        monkeypatch.setenv("MINILLAMA_CACHE", str(tmp_path / "cache"))
+
+        def full(*_, **__):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(np, "save", full)
+    else:
+
+        def home():
+            if place == "no home":
+                raise RuntimeError("Could not determine home directory.")
+            return tmp_path / "file"
+
+        monkeypatch.setattr(corpora.Path, "home", home)
+    capfd.readouterr()
+    for _ in range(2):
+        assert same(encode_corpus(tmp_path / "a.txt", "char"), first)
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1 and "MINILLAMA_CACHE names a folder for it" in said
 
 
 def test_encoded_streams_have_the_end_of_text_between_documents(tmp_path):

@@ -24,6 +24,7 @@ from minillama.tokenizers import (
     compile_pattern,
     load_tokenizer,
     protobuf,
+    tiktoken,
 )
 from minillama.tokenizers.merging import LONGEST_TOKEN, merge, merges_by_token
 from minillama.tokenizers.tiktoken import LLAMA3_SPECIAL_TOKENS
@@ -81,6 +82,15 @@ def llama2c_bin(tokens: list[tuple[str | bytes, float]], longest: int | None = N
 
 def tiktoken_file(tokens: list[bytes]) -> bytes:
     return b"".join(base64.b64encode(token) + b" %d\n" % i for i, token in enumerate(tokens))
+
+
+check_whose = tiktoken.check_whose
+
+
+@pytest.fixture(autouse=True)
+def small_files_are_llama_3s(monkeypatch):
+    """Llama 3's file is known by its 128,000 ranks, which no test needs but the one of just that."""
+    monkeypatch.setattr(tiktoken, "check_whose", lambda vocab: None)
 
 
 WORDS = "▁ ▁t h e a t ▁a he ▁the ▁▁ c s o n m . ▁cat at ▁s ▁sat ▁on ▁mat T ▁T ▁The 猫 が é".split()
@@ -352,6 +362,29 @@ def test_llama_3_file(files):
     assert tokenizer._merges[tokenizer.vocab[b" "], tokenizer.vocab[b"the"]] == (260, 260)
     assert tokenizer.encode("cat1984").tolist() == [261, *b"1", 263, *b"4"]
     assert tokenizer.decode(tokenizer.encode(SAMPLE)) == SAMPLE
+
+
+@pytest.mark.parametrize(
+    "size, whose",
+    [(50_256, "GPT-2's, r50k_base"), (50_280, "OpenAI's p50k_base"), (100_256, "OpenAI's cl100k_base"),
+     (199_998, "OpenAI's o200k_base"), (151_643, "Qwen's"), (127_999, None), (128_001, None), (266, None),
+     (128_000, "llama3")],
+)  # fmt: skip
+def test_a_file_of_tiktoken_is_llama_3s_or_refused(tmp_path, monkeypatch, size, whose):
+    """For the pattern and the special tokens of the others are not in the file."""
+    monkeypatch.setattr(tiktoken, "check_whose", check_whose)
+    tokens = [bytes([i]) for i in range(256)] + [bytes([i, j]) for i in range(256) for j in range(256)]
+    tokens += [bytes([c]) + token for c in b"abc" for token in tokens[256:]]
+    path = write(tmp_path, "any name.model", tiktoken_file(tokens[:size]))
+    if whose == "llama3":
+        tokenizer = load_tokenizer(path)
+        assert tokenizer.vocab_size == 128_256 and tokenizer.special_tokens["<|eot_id|>"] == 128_009
+        return
+    with pytest.raises(ValueError) as error:
+        load_tokenizer(path)
+    named = f", as many as {whose}" if whose else ""
+    assert f"it has {size:,} ranks{named}; Llama 3's has 128,000" in str(error.value) and str(path) in str(error.value)
+    assert "use the tokenizer.json of the model" in str(error.value)
 
 
 def test_merges_by_rank_of_the_token_made(tmp_path):

@@ -7,6 +7,7 @@ import pickle
 import random
 import re
 import sys
+import unicodedata
 from collections import Counter
 
 import numpy as np
@@ -22,6 +23,7 @@ from minillama.tokenizers import (
     compile_pattern,
     load_tokenizer,
     merging,
+    patterns,
 )
 
 SAMPLE = "The cat sat on the mat. Thé chat s'est assis: 猫が座った。 It's 1984, isn't it?\n\n\tthe end  \r\n"
@@ -759,3 +761,10 @@ def test_a_byte_that_a_vocabulary_lacks_is_left_out():
     assert lacking.encode("abcacb").tolist() == [2, 2]  # as the tokenizers library joins what is left of a word
     with pytest.raises(ValueError, match=r"no token for the bytes \[99\]"):
         lacking.encode_bytes(b"abc")
+
+
+@pytest.mark.parametrize("name", ["L", "N"])
+def test_the_classes_of_patterns_are_those_of_unicode(name):
+    inside = re.compile("[" + patterns._character_classes()[rf"\p{{{name}}}"] + "]").match
+    wrong = [i for i in range(sys.maxunicode + 1) if bool(inside(chr(i))) != (unicodedata.category(chr(i))[0] == name)]
+    assert wrong == []

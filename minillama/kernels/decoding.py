@@ -13,6 +13,7 @@ helpers stay awake for the next one, some milliseconds. What it equals: `minilla
 """
 
 import functools
+import os
 import sys
 from weakref import WeakKeyDictionary
 
@@ -52,6 +53,8 @@ def decode(config, p, token, rotation, cache, workers):
 
 
 _sessions = WeakKeyDictionary()  # {KVCache: its _Session}
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads that a session may wait for
+    os.register_at_fork(after_in_child=_sessions.clear)
 
 
 class _Session:

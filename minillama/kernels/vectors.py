@@ -5,6 +5,7 @@ stays in registers while the depth runs by, and Numba has no way to say so. `reg
 kernel that multiplies matrices. A sum that runs down the rows of a matrix is not either; `Vector` is a value of several
 floats that a kernel loads, computes with and stores as if it were one.
 
+Where no folder can be written that Numba keeps compiled functions in, they are compiled anew in each process.
 Numba's cache on disk knows a compiled function by its own file. After a change in this file the kernels that use it
 must be compiled anew: remove the __pycache__ folder beside it, or set NUMBA_CACHE_DIR to a new folder, as the tests do.
 """
@@ -12,6 +13,9 @@ must be compiled anew: remove the __pycache__ folder beside it, or set NUMBA_CAC
 import math
 import operator
 import platform
+import sys
+from pathlib import Path
+from types import FunctionType
 
 import llvmlite.binding
 import numba
@@ -23,7 +27,26 @@ from numba.extending import intrinsic, models, overload, register_model
 
 # Reassociation lets sums vectorise; NaN and infinity keep their meaning, because training looks for them.
 FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
-JIT = {"error_model": "numpy", "fastmath": FAST, "nogil": True, "cache": True}
+
+
+def _can_be_kept():
+    """Whether Numba finds a folder for the compiled functions of every file of kernels; else a line says what to do."""
+    paths = {path.parent: path for path in Path(__file__).parent.rglob("*.py")}
+    for path in paths.values():
+        function = FunctionType((lambda: None).__code__.replace(co_filename=str(path)), {})
+        try:
+            numba.njit(cache=True)(function)
+        except RuntimeError:
+            print(
+                "minillama: compiled kernels cannot be kept, so that each process compiles its own; NUMBA_CACHE_DIR "
+                "names a folder for them",
+                file=sys.stderr,
+            )
+            return False
+    return True
+
+
+JIT = {"error_model": "numpy", "fastmath": FAST, "nogil": True, "cache": _can_be_kept()}
 
 
 def _vector_bytes():

@@ -3,15 +3,15 @@
 import sys
 
 from ..arguments import Parser
+from ..streams import prepare
 from .checks import EXERCISES
 from .grading import SECONDS, grade, handed_in, ungraded, write_grades
 from .notebooks import build_student_set, export_figures, faults, paths, read, run
 
 
 def main(arguments=None):
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8")  # hints have signs that the code page of a Windows console lacks
+    if not prepare("minillama.lessons"):
+        return 1
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)

@@ -29,17 +29,26 @@ class AddedTokenFinder:
         self._any = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # (?!) never matches
 
     def split(self, text: str, special: bool) -> Iterator[tuple[int, str | AddedToken]]:
-        """(place, what stands there) from left to right: an added token, or the text between two, never empty."""
+        """(place, what stands there) from left to right: an added token, or the text between two, never empty.
+
+        As in the tokenizers library, tokens are looked for in the text as it is. One of white space is found although
+        the token before it takes white space along, and then stands there once more; but with lstrip it begins where
+        that token ends at the earliest, and where nothing is left for it there is none.
+        """
         done = 0
         for match in self._any.finditer(text):
             token = self._tokens[match.group()]
             if token.special and not special:
                 continue
             start, end = match.span()
-            while token.lstrip and start > done and text[start - 1] in WHITE_SPACE:
-                start -= 1
+            if token.lstrip:
+                while start > done and text[start - 1] in WHITE_SPACE:
+                    start -= 1
+                start = max(start, done)
             while token.rstrip and end < len(text) and text[end] in WHITE_SPACE:
                 end += 1
+            if start >= end:  # white space that the token before took along
+                continue
             if done < start:
                 yield done, text[done:start]
             yield start, token

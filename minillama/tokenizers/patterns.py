@@ -2,9 +2,7 @@
 
 import re
 import unicodedata
-from collections import defaultdict
 from functools import lru_cache
-from itertools import groupby
 
 # How text is cut into words before BPE, which never merges across words. Alternatives, in the order they are
 # tried: English contractions; letters, with one space before them; numbers; other signs, with one space
@@ -34,13 +32,15 @@ def _character_classes() -> dict[str, str]:
     White space is the White_Space property, which unicodedata lacks and which has not changed since Unicode
     6.3; Python's own \s has U+001C to U+001F too.
     """
-    ranges: dict[str, list[str]] = defaultdict(list)
     code_points = range(0x40000)  # the planes from 4 on have no letters and no numbers
-    for kind, run in groupby(code_points, key=lambda code: unicodedata.category(chr(code))[0]):
-        first, *rest = run
-        ranges[kind].append(f"\\U{first:08x}-\\U{(rest[-1] if rest else first):08x}")
+    kinds = "".join([category[0] for category in map(unicodedata.category, map(chr, code_points))])
+
+    def ranges(kind: str) -> str:
+        runs = re.finditer(f"{kind}+", kinds)
+        return "".join(f"\\U{run.start():08x}-\\U{run.end() - 1:08x}" for run in runs)
+
     white_space = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-    return {r"\p{L}": "".join(ranges["L"]), r"\p{N}": "".join(ranges["N"]), r"\s": white_space}
+    return {r"\p{L}": ranges("L"), r"\p{N}": ranges("N"), r"\s": white_space}
 
 
 @lru_cache(maxsize=len(PATTERNS) + len(DIGIT_CUTS))

@@ -15,11 +15,23 @@ LLAMA3_SPECIAL_TOKENS = (
     "<|eom_id|>", "<|eot_id|>", "<|python_tag|>", *(f"<|reserved_special_token_{i}|>" for i in range(3, 248)),
 )  # fmt: skip
 
+LLAMA3_RANKS = 128_000
+# Other files of this format, by the number of their ranks: those of OpenAI's tiktoken (openai_public.py), and Qwen's.
+OTHERS = {
+    50_256: "GPT-2's, r50k_base",
+    50_280: "OpenAI's p50k_base",
+    100_256: "OpenAI's cl100k_base",
+    151_643: "Qwen's",
+    199_998: "OpenAI's o200k_base",
+}
+
 
 def read_tiktoken(data: bytes) -> BPETokenizer:
     """The tokenizer of Llama 3's tokenizer.model: a line for each token, its bytes in base64 and its rank
 
-    The rank is the token's id, and says which merge goes first. The 256 special tokens are not in the file.
+    The rank is the token's id, and says which merge goes first. The 256 special tokens are not in the file, nor is the
+    pattern that cuts words: of all models that have such a file, each has its own. Llama 3's is known by the number of
+    its ranks, and others are refused.
     """
     vocab = {}
     for number, line in enumerate(data.splitlines(), start=1):
@@ -34,6 +46,7 @@ def read_tiktoken(data: bytes) -> BPETokenizer:
     missing = [byte for byte in range(256) if bytes([byte]) not in vocab]
     if missing:
         raise ValueError(f"it has no token for {len(missing)} of the 256 bytes, the first is {missing[0]}")
+    check_whose(vocab)
     merges = merges_by_token(vocab, vocab, {i: i for i in vocab.values()})
     return BPETokenizer(
         vocab,
@@ -44,3 +57,14 @@ def read_tiktoken(data: bytes) -> BPETokenizer:
         ignore_merges=True,
         merge_by_token=True,
     )
+
+
+def check_whose(vocab: dict[bytes, int]) -> None:
+    """ValueError unless these ranks are as many as Llama 3's."""
+    if len(vocab) != LLAMA3_RANKS:
+        known = OTHERS.get(len(vocab))
+        raise ValueError(
+            f"it has {len(vocab):,} ranks{f', as many as {known}' if known else ''}; Llama 3's has {LLAMA3_RANKS:,}. A "
+            f"file of tiktoken says neither how words are cut nor which special tokens there are, and those of Llama 3 "
+            f"would give wrong ids; use the tokenizer.json of the model that this file belongs to"
+        )
