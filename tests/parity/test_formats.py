@@ -36,12 +36,21 @@ def test_stories260K_in_transformers_and_back(assets, tmp_path, rng):
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="PyTorch computes cosines without MKL here")
 @pytest.mark.parametrize("width", [8, 48, 64, 80, 128])
 def test_the_table_of_rotations_is_pytorchs(width):
-    """llama2.c's precompute_freqs_cis."""
+    """llama2.c's precompute_freqs_cis
+
+    With AVX-512, PyTorch's power is another one than with AVX2, whose bits are those of the published files: there a
+    frequency may differ in its last bit, and the cosines of all others are compared.
+    """
     frequencies = 1.0 / (10000.0 ** (torch.arange(0, width, 2).float() / width))
     angles = torch.outer(torch.arange(2048), frequencies).float()
     tables = rotation_tables(2048, width)
-    np.testing.assert_array_equal(tables["cos"].view(np.int32), torch.cos(angles).numpy().view(np.int32))
-    np.testing.assert_array_equal(tables["sin"].view(np.int32), torch.sin(angles).numpy().view(np.int32))
+    ours = rotation_tables(2, width)["sin"][1]  # of the angle 1: where it agrees, so do the frequencies
+    same = ours.view(np.int32) == torch.sin(frequencies).numpy().view(np.int32)
+    assert same.all() or torch.backends.cpu.get_cpu_capability() == "AVX512" and np.count_nonzero(~same) == 1
+    for name, function in (("cos", torch.cos), ("sin", torch.sin)):
+        expected = function(angles).numpy()
+        np.testing.assert_array_equal(tables[name][:, same].view(np.int32), expected[:, same].view(np.int32))
+        np.testing.assert_allclose(tables[name], expected, atol=2048 * 2**-23, rtol=0)  # an angle's last bit
 
 
 def metas_logits(model, ids):
