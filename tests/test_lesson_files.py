@@ -168,7 +168,7 @@ def make(folder, *arguments):
 @pytest.mark.skipif(NO_MAKE, reason="there is no make here")
 def test_make_clean_leaves_what_people_made(tmp_path):
     made = [".venv/bin/python", ".venv/installed", "build/site/index.html"]
-    kept = ["runs/a/model.safetensors", "runs/demo/loss.png", "build/student/00.ipynb", "own/bin/python", "figures/a.png"]
+    kept = ["runs/a/model.safetensors", "runs/demo/loss.png", "build/student/00.ipynb", "own/python", "figures/a.png"]
     for name in made + kept:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(FOREIGN)

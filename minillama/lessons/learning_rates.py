@@ -8,7 +8,7 @@ What counts as stable (`highest_stable`) and the grid by factors of 2 were fixed
 one training of each variant at five rates and a seed, 1000, that is not among the reported ones. Three rates between
 those of the grid were added after a first look at the reported runs, for all variants, warm-ups and seeds.
 
-Results are added to a file of results of this experiment, or to a new one; any other file is refused, and stays as it is.
+Results are added to a new file, or to one of results of this experiment; any other is refused, and stays as it is.
 """
 
 import argparse

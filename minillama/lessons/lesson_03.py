@@ -57,9 +57,7 @@ def rmsnorm_as_llama(answer, trial):
         centred = x - np.mean(x, axis=1, keepdims=True)
         mistakes = {
             **{hint: weight * x / root for hint, root in _misplaced_eps(mean_square, eps).items()},
-            "eps is added to the sum of the squares: add it to their mean": weight
-            * x
-            / np.sqrt(mean_square + eps / C),
+            "eps is added to the sum of the squares: add it to their mean": weight * x / np.sqrt(mean_square + eps / C),
             "eps is added to the result: it belongs inside the root": weight * x / np.sqrt(mean_square) + eps,
             "eps is left out: add it to the mean of the squares": weight * x / np.sqrt(mean_square),
             "the squares are summed, not averaged: divide by C": weight * x / np.sqrt(C * mean_square + eps),

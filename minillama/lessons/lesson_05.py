@@ -78,7 +78,16 @@ def hard_scores(rng, T, S):
     """
     behind = np.arange(S - T, S)[:, None] - np.arange(S)
     scores, visible = rng.normal(size=(T, S)) * 2, behind >= 0
+    hide = (
+        "hidden keys get a share when all visible scores are lower than the number that stands for hidden ones: hide "
+        "with -inf, whose exponential is 0 whatever the others are"
+    )
     return [
+        (
+            "visible scores of -400 and hidden ones of 0",  # whose exponentials are not 0 yet
+            np.where(visible, scores - 400, 0.0),
+            f"{hide}. Or were the scores clipped?",
+        ),
         (
             "hidden scores 750 above the visible ones",  # near enough to 0 for exponentials that are not shifted
             np.where(visible, scores / 2 - 50, 703.0),
@@ -94,14 +103,13 @@ def hard_scores(rng, T, S):
         (
             "scores in the thousands",
             np.where(visible, 1000 + np.round(np.abs(scores) * 20000) / 2 + 0.25 * np.arange(S), 0.0),
-            f"small scores are right and large ones are not, as an exponential of a large number is infinite: {_MAXIMUM}"
-            ", and do not clip",
+            "small scores are right and large ones are not, as an exponential of a large number is infinite: "
+            f"{_MAXIMUM}, and do not clip",
         ),
         (
             "visible scores of -100,000,000 and hidden ones of 0",
             np.where(visible, scores - 1e8, 0.0),
-            "hidden keys get a share when all visible scores are lower than the number that stands for hidden ones: "
-            "hide with -inf, whose exponential is 0 whatever the others are",
+            hide,
         ),
     ]
 
@@ -371,7 +379,7 @@ def merge_attention(answer, trial):
             whole[1],
             {
                 "L is not the sum of the two: denominators add up, not their logarithms": L1 + L2,
-                "L is the logarithm of the mean of the two denominators; of all keys it is their sum": whole[1] - np.log(2),
+                "L is the logarithm of the mean of the two denominators; it is that of their sum": whole[1] - np.log(2),
                 "L is the larger of the two: the smaller denominator must be added to it": np.maximum(L1, L2),
                 "L is the denominator; its logarithm is asked for": np.exp(L1) + np.exp(L2),
                 "L is the largest score; the logarithm of the sum is missing": np.maximum(*tops),
@@ -399,8 +407,8 @@ _LARGER_HALF = (
 )
 _LARGE_L = "exp(L) is infinite for L = 1000, and 0 for L = -1000: subtract the larger of the two L of each row first"
 _EMPTY = (
-    "a half without keys has L = -inf and the weight 0: subtract the larger of the two L, whichever half it belongs to, "
-    "and nowhere -inf from -inf"
+    "a half without keys has L = -inf and the weight 0: subtract the larger of the two L, whichever half it belongs "
+    "to, and nowhere -inf from -inf"
 )
 
 

@@ -184,6 +184,10 @@ def _partial_with(root):
     return answer
 
 
+def _partial_dweight_with(root):
+    return lambda *given: (partial_fused(*given)[0], _partial_with(root)(*given)[1])
+
+
 MISPLACED = [  # where eps went, and a part of the hint
     (lambda m, e: np.sqrt(m) + e, "inside the square root"),
     (lambda m, e: np.maximum(np.sqrt(m), e), "larger of the root and eps"),
@@ -213,10 +217,7 @@ WRONG["partial_rmsnorm_backward"] = [
         "term by term",
     ),  # not listed
     *[(_partial_with(root), hint) for root, hint in MISPLACED],
-    *[
-        (lambda dy, x, w, e, k, wrong=_partial_with(root): (partial_fused(dy, x, w, e, k)[0], wrong(dy, x, w, e, k)[1]), h)
-        for root, h in MISPLACED
-    ],
+    *[(_partial_dweight_with(root), hint) for root, hint in MISPLACED],
     (_partial(lambda dy, w, u, r, f, k: w * (dy - f * u * _over_k(dy * u, k)) / r), "multiplied in at the end"),
     (_partial(lambda dy, w, u, r, f, k: (dy - f * u * _over_k(w * dy * u, k)) / r), "in the direct path"),
     (_partial(lambda dy, w, u, r, f, k: w * dy / r - f * u * _over_k(w * dy * u, k)), "only g is divided"),
@@ -287,11 +288,6 @@ def _sum(a):
     return a.sum(axis=1, keepdims=True)
 
 
-def _eps_of(x, s):
-    """The eps of a standard deviation s of x (N, 1)."""
-    return (s**2 - x.var(axis=1, keepdims=True))[0, 0]
-
-
 def layernorm_bessel(dy, x, weight, eps):
     s = np.sqrt(x.var(axis=1, keepdims=True, ddof=1) + eps)
     u, g = (x - _mean(x)) / s, weight * dy
@@ -330,6 +326,14 @@ def _layernorm_with(root):
     return answer
 
 
+def _layernorm_dweight_with(root):
+    def answer(*given):
+        dx, _, dbias = layernorm_composed(*given)
+        return dx, _layernorm_with(root)(*given)[1], dbias
+
+    return answer
+
+
 RIGHT["layernorm_gradient"] = [layernorm_library, layernorm_composed, layernorm_jacobian, layernorm_moments]
 WRONG["layernorm_gradient"] = [
     (_layernorm(lambda dy, x, w, u, s: (w * dy - u * _mean(w * dy * u)) / s), "mean(g) is missing"),
@@ -354,17 +358,14 @@ WRONG["layernorm_gradient"] = [
         "term by term",
     ),  # not listed
     *[(_layernorm_with(root), hint) for root, hint in MISPLACED],
-    *[
-        (_layernorm(dweight=lambda dy, x, w, u, s, wrong=_layernorm_with(root): wrong(dy, x, w, _eps_of(x, s))[1]), hint)
-        for root, hint in MISPLACED
-    ],
+    *[(_layernorm_dweight_with(root), hint) for root, hint in MISPLACED],
     (_layernorm(lambda dy, x, w, u, s: w * (dy - _mean(dy) - u * _mean(dy * u)) / s), "multiplied in at the end"),
     (_layernorm(lambda dy, x, w, u, s: (w * dy - _mean(dy) - u * _mean(dy * u)) / s), "missing in both means"),
     (_layernorm(lambda dy, x, w, u, s: (w * dy - _mean(dy) - u * _mean(w * dy * u)) / s), "in the mean of g"),
     (_layernorm(lambda dy, x, w, u, s: (w * dy - _mean(w * dy) - u * _mean(dy * u)) / s), "in the mean of g u"),
-    (_layernorm(lambda dy, x, w, u, s: (w * dy - _sum(w * dy) - u * _mean(w * dy * u)) / s), "first correction is a sum"),
-    (_layernorm(lambda dy, x, w, u, s: (w * dy - _mean(w * dy) - u * _sum(w * dy * u)) / s), "second correction is a"),
-    (_layernorm(lambda dy, x, w, u, s: (w * dy + _mean(w * dy) + u * _mean(w * dy * u)) / s), "both corrections are sub"),
+    (_layernorm(lambda dy, x, w, u, s: (w * dy - _sum(w * dy) - u * _mean(w * dy * u)) / s), "first correction is"),
+    (_layernorm(lambda dy, x, w, u, s: (w * dy - _mean(w * dy) - u * _sum(w * dy * u)) / s), "second correction"),
+    (_layernorm(lambda dy, x, w, u, s: (w * dy + _mean(w * dy) + u * _mean(w * dy * u)) / s), "both corrections are"),
     (_layernorm(lambda dy, x, w, u, s: w * dy / s - _mean(w * dy) - u * _mean(w * dy * u)), "only g is divided"),
     (_layernorm(lambda dy, x, w, u, s: (w * dy - _mean(w * dy) - u * _mean(w * dy * u)) / s**2), "deviation twice"),
     (lambda dy, x, w, e: _layernorm_with(lambda m, e: np.sqrt(x.shape[1] * m + e))(dy, x, w, e), "holds a mean"),
