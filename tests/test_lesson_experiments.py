@@ -1,12 +1,14 @@
 """What the lessons' experiments rest on: results that an interruption leaves whole, gradients, and what is stable."""
 
 import json
+from collections import Counter
+from math import log
 
 import numpy as np
 import pytest
 
 from minillama.gradcheck import numerical_gradient, relative_error
-from minillama.lessons import learning_rates, one_head
+from minillama.lessons import learning_rates, notebooks, one_head
 
 
 def result(variant, rate, warmup, seed, steps=200):
@@ -121,3 +123,32 @@ def test_the_answer_of_a_lookup_stands_with_the_letter_that_is_asked_for(rng):
     assert np.all(places <= np.arange(one_head.LENGTH))
     assert np.array_equal(np.take_along_axis(letters, places, axis=1), wanted)
     assert np.array_equal(np.take_along_axis(digits, places, axis=1), answers)
+
+
+def test_the_table_of_witten_and_bell_is_its_definition():
+    """Lesson 00's function against the recursion written out, with counts made by looking; and sums over characters."""
+    sources = [cell.source for cell in notebooks.read(notebooks.paths(["00"])[0]).cells]
+    scope = {"Counter": Counter, "log": log, "np": np}
+    for name in ("count", "witten_bell"):
+        (source,) = (source for source in sources if f"def {name}(" in source)
+        exec(source[source.index(f"def {name}(") :].split("\n\n\n")[0], scope)
+    text, alphabet = "abracadabra, cadabra; barcarole", sorted(set("abracadabra, cadabra; barcarole"))
+
+    def definition(character, context):
+        shorter = definition(character, context[1:]) if context else 1 / len(alphabet)
+        starts = range(len(text) - len(context))
+        followed = [text[i + len(context)] for i in starts if text[i : i + len(context)] == context]
+        kinds = len(set(followed))
+        return (followed.count(character) + kinds * shorter) / (len(followed) + kinds) if followed else shorter
+
+    def by_lesson(later):
+        p = np.full(len(later), 1 / len(alphabet))
+        for n in range(1, 6):
+            p = scope["witten_bell"](scope["count"](text, n), later, n, p)
+        return p
+
+    later = "a barcadabrarole, bbbb;"
+    expected = [definition(later[i], later[max(0, i - 4) : i]) for i in range(len(later))]
+    np.testing.assert_allclose(by_lesson(later), expected, rtol=1e-12)
+    for context in ("abra", "bbbb", "cada"):
+        assert sum(by_lesson(context + c)[-1] for c in alphabet) == pytest.approx(1, abs=1e-12)
