@@ -5,13 +5,10 @@ BIN = $(VENV)/bin
 
 .PHONY: demo test notebooks notebooks-student site install clean
 
-# Train the default model on stories, print one, and keep the loss curve with the entropy floor.
+# Train the default model on stories and print one; runs/demo/loss.png is the loss curve with the entropy floor.
 demo: install
-	rm -rf runs/demo
-	$(BIN)/python -m minillama train --out runs/demo
+	$(BIN)/python -m minillama train --out runs/demo --overwrite
 	$(BIN)/python -m minillama sample runs/demo
-	mkdir -p figures
-	cp runs/demo/loss.png figures/stories-loss.png
 
 test: install
 	$(BIN)/python -m pytest
@@ -20,7 +17,7 @@ test: install
 notebooks: install
 	$(BIN)/jupyter lab notebooks
 
-# The course without solutions and outputs, for students.
+# The course without solutions and outputs, for students. It refuses to replace notebooks that they have worked in.
 notebooks-student: install
 	$(BIN)/python -m minillama.lessons student build/student
 
@@ -36,5 +33,8 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
+# What make itself made and can make again: the environment, if it is make's, and the web site. Trained runs (runs) and
+# notebooks that students work in (build/student) stay.
 clean:
-	rm -rf $(VENV) runs build
+	if [ -e $(VENV)/installed ]; then rm -rf $(VENV); fi
+	rm -rf build/site

@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 from itertools import islice, permutations
 from math import inf, isnan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from minillama.ablate import jobs, scheduler
 from minillama.ablate.extrapolation import losses_by_position
 from minillama.ablate.figures import by_position, close_up, curve_styles, draw, forest
 from minillama.ablate.jobs import RUN, TIME, TUNING, TUNING_SEED, Job, Protocol, best_rate, compute, due, next_rates
-from minillama.ablate.report import outcomes, report
+from minillama.ablate.report import adjusted_for_all, compared, outcomes, report
 from minillama.ablate.results import Results, of, read
-from minillama.ablate.statistics import estimate, paired, t_quantile, verdict
+from minillama.ablate.statistics import estimate, holm, p_value, paired, t_quantile, verdict
 from minillama.ablate.variants import CLOSE_UPS, NOT_COMPARED, STUDIES, config_of, name_of, variants
 from minillama.config import BIASES, SWITCHES
 from minillama.corpora import encode_corpus
@@ -232,6 +233,36 @@ def test_quantiles_of_student():
     assert t_quantile(4, 0.99) == pytest.approx(4.604, abs=5e-4)
 
 
+def test_p_values_of_student():
+    # tables of the t distribution: two-sided 5 % and 1 % points
+    for freedom, t, p in ((4, 2.776445, 0.05), (4, 4.604095, 0.01), (2, 4.302653, 0.05), (9, 3.249836, 0.01)):
+        deviation = np.linspace(-1, 1, freedom + 1)
+        values = deviation / np.std(deviation, ddof=1) * np.sqrt(freedom + 1) + t
+        assert p_value(estimate(values.tolist())) == pytest.approx(p, rel=1e-5)
+        assert p_value(estimate((-values).tolist())) == pytest.approx(p, rel=1e-5)
+    assert p_value(estimate([-1.0, 1.0])) == 1 and p_value(estimate([0.0, 0.0])) == 1
+    assert p_value(estimate([2.0, 2.0])) == 0 and isnan(p_value(estimate([1.0])))
+
+
+def test_holms_adjustment():
+    # 0.01 x 4, 0.02 x 3, 0.03 x 2 and 0.04, and none smaller than the one before
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.5]) == [1, 1] and holm([]) == [] and holm([0.2]) == [0.2]
+    assert holm([0.001, 0.9, 0.001]) == pytest.approx([0.003, 0.9, 0.003])
+
+
+@pytest.mark.parametrize("correlation", [0, 0.9])
+def test_holm_keeps_the_rate_of_any_false_difference(correlation):
+    """2,000 times 20 comparisons without a difference: one in twenty of the families says one, not most of them"""
+    rng, families = np.random.default_rng(0), 2000
+    shared = rng.standard_normal((families, 1, 5))
+    noise = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * rng.standard_normal((families, 20, 5))
+    p = np.array([[p_value(estimate(values.tolist())) for values in family] for family in noise[:300]])
+    unadjusted = np.mean(p.min(axis=1) < 0.05)
+    adjusted = np.mean([min(holm(row.tolist())) < 0.05 for row in p])
+    assert adjusted <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300) < unadjusted
+
+
 def test_intervals_and_verdicts():
     found = estimate([1.0, 2.0, 3.0, 4.0, 5.0])  # deviation sqrt(2.5)
     assert found.mean == 3 and found.high - 3 == pytest.approx(2.7764 * (2.5 / 5) ** 0.5, rel=1e-4)
@@ -263,12 +294,12 @@ def test_a_seed_that_diverged_is_left_out_on_both_sides_and_counted():
 
     outcome, cells = row_of("tied", [1.0, 2.0, 3.0, 9.0], [None, 2.1, 3.101, 9.102])
     assert outcome.difference.count == 3 and outcome.losses == [2.1, 3.101, 9.102]
-    assert cells[9:12] == ["3", "4.7677", "+0.1010"] and cells[13] == "worse; diverged with 1 of 4 seeds"
+    assert cells[9:12] == ["3", "4.7677", "+0.1010"] and cells[14] == "worse; diverged with 1 of 4 seeds"
     outcome, cells = row_of("tied", [1.0, 2.0, None, None], [1.1, 2.1, 3.1, 9.0])
     assert outcome.difference.count == 2 and outcome.losses == [1.1, 2.1]
-    assert cells[9:12] == ["2", "1.6000", "+0.1000"] and cells[13] == "worse; the other diverged with 2 of 4 seeds"
+    assert cells[9:12] == ["2", "1.6000", "+0.1000"] and cells[14] == "worse; the other diverged with 2 of 4 seeds"
     outcome, cells = row_of("LLaMA", [1.0, 2.0, None, None], [1.1, 2.1, 3.1, 9.0])
-    assert outcome.difference is None and cells[9:11] == ["2", "1.5000"] and cells[13] == "diverged with 2 of 4 seeds"
+    assert outcome.difference is None and cells[9:11] == ["2", "1.5000"] and cells[14] == "diverged with 2 of 4 seeds"
     outcome, _ = row_of("LLaMA", [1.0, 2.0], [None, 2.1])
     assert outcome.losses == [1.0, 2.0] and outcome.diverged == ""
     everywhere = by_key([made_up(), made_up({"tied": True}, loss=None)])
@@ -465,13 +496,20 @@ def test_a_report_has_every_row_and_says_what_was_found(made_up_results):
     assert "| position: rope, scaling yarn, stretched by 4 " in text and "| position: alibi " in text
     assert "| position: rope, scaling dynamic, stretched by the length read " in text
     rows = [line for line in text.split("\n") if line.startswith("| tied ")]
-    assert len(rows) == 2 and rows[0].count("|") == 14
+    assert len(rows) == 2 and rows[0].count("|") == 15
     assert "at equal parameters" in text
     # On each corpus: all rows of both studies but their first, and the scalings and schemes that read on.
     tables = [STUDIES[study].rows(TINY.base(30)) for study in ("ladder", "leave-one-out")]
     rows = sum(row.against is not None for table in tables for row in table)
     beyond = len(SWITCHES["rope_scaling"]) + len(SWITCHES["position"]) - 1 - 1
     assert f"Of {2 * (rows + beyond)} comparisons without any" in text
+    # Adjusted for all of them: what is far below 0 noise stays, and the legend counts what does.
+    found, adjusted = compared(made_up_results), adjusted_for_all(made_up_results)
+    assert len(found) == 2 * (rows + beyond) and adjusted.keys() == set(found)
+    assert all(p_value(e) <= adjusted[e] <= 1 for e in found)
+    shown = [e for e in found if e.low > 0 or e.high < 0]
+    kept = sum(adjusted[e] < 0.05 for e in shown)
+    assert f"Of {len(shown)} comparisons called better or worse, {kept} are below 0.05" in text and 0 < kept
     one_seed = {key: result for key, result in made_up_results.items() if key[3] == 0}
     assert "Of 0 comparisons without any" in report(one_seed)
 
@@ -493,6 +531,16 @@ def test_a_study_is_reported_and_drawn_alone_though_the_results_have_others(aske
     assert ("norm=layernorm" in times) == ("leave-one-out" in asked) and (times == "") == (asked == ["ladder"])
     assert report(results, list(STUDIES)) == whole
     assert len(of(results, {"a": {}}, 2)) == sum(key[2] == "a" and key[3] < 2 for key in results)
+
+
+def test_the_published_report_is_that_of_the_published_results():
+    folder = Path(__file__).parents[1] / "figures" / "ablation"
+    results = read([folder])
+    assert (folder / "report.md").read_text(encoding="utf-8") == report(results)
+    adjusted = adjusted_for_all(results)
+    assert len(adjusted) == len(compared(results)) == 68
+    shown = [e for e in adjusted if e.low > 0 or e.high < 0]
+    assert (len(shown), sum(adjusted[e] < 0.05 for e in shown)) == (40, 19)
 
 
 def test_a_learning_rate_at_an_end_of_those_that_were_tried_is_marked():

@@ -1,37 +1,89 @@
 """What the lessons' experiments rest on: results that an interruption leaves whole, gradients, and what is stable."""
 
 import json
+from collections import Counter
+from math import log
 
 import numpy as np
 import pytest
 
 from minillama.gradcheck import numerical_gradient, relative_error
-from minillama.lessons import learning_rates, one_head
+from minillama.lessons import learning_rates, notebooks, one_head
 
 
-def test_an_interrupted_run_goes_on_behind_the_last_whole_line(tmp_path, monkeypatch):
-    asked = []
+def result(variant, rate, warmup, seed, steps=200):
+    """As learning_rates.train gives it."""
+    kept = {"variant": variant, "rate": rate, "warmup": warmup, "seed": seed}
+    measured = {"loss": 2.5, "first_loss": 6.0, "worst_loss": 6.5, "steps": steps, "unigram_loss": 4.5, "seconds": 1.5}
+    return kept | measured
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The trainings that learning_rates asks for; none is done."""
+    jobs = []
 
     def train(corpus, variant, rate, warmup, seed, steps):
-        asked.append((variant, rate, warmup, seed))
-        return {"variant": variant, "rate": rate, "warmup": warmup, "seed": seed}
+        jobs.append((variant, rate, warmup, seed))
+        return result(variant, rate, warmup, seed, steps)
 
     monkeypatch.setattr(learning_rates, "train", train)
     monkeypatch.setattr(learning_rates, "encode_corpus", lambda name: None)
     monkeypatch.setattr(learning_rates, "RATES", (0.002, 0.004))
+    return jobs
+
+
+def test_an_interrupted_run_goes_on_behind_the_last_whole_line(tmp_path, asked):
     path = tmp_path / "rates.jsonl"
-    learning_rates.main(["--out", str(path), "--seeds", "0"])
+    assert learning_rates.main(["--out", str(path), "--seeds", "0"]) is None
     whole, jobs = path.read_text(encoding="utf-8"), list(asked)
-    path.write_text(whole[:-20], encoding="utf-8")
-    asked.clear()
-    learning_rates.main(["--out", str(path), "--seeds", "0"])
-    assert asked == jobs[-1:]
-    assert path.read_text(encoding="utf-8") == whole
     assert len(learning_rates.read(path)) == len(jobs) == 2 * 2 * len(learning_rates.VARIANTS)
+    lines = whole.splitlines(keepends=True)
+    for cut in (1, 5, 20, len(lines[-1]) - 1, len(lines[-1])):  # how much is missing of the last line
+        asked.clear()
+        path.write_text(whole[:-cut], encoding="utf-8")
+        assert learning_rates.main(["--out", str(path), "--seeds", "0"]) is None
+        assert asked == jobs[-1:]
+        assert path.read_text(encoding="utf-8") == whole
     asked.clear()
     path.write_text(whole[:10], encoding="utf-8")  # not one whole line
-    learning_rates.main(["--out", str(path), "--seeds", "0"])
-    assert asked == jobs and [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert learning_rates.main(["--out", str(path), "--seeds", "0"]) is None
+    assert asked == jobs and path.read_text(encoding="utf-8") == whole
+
+
+RESULT = json.dumps(result("post, RMSNorm", 0.002, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("one line", "'one line', is no result"),
+        ("one line\n", "line 1"),
+        ("{", "'{', is no result"),
+        ('{"variant": "pre"', "is no result"),
+        (f"{RESULT}\nand a word", "'and a word', is no result"),
+        (f"{RESULT}\n\n", "line 2"),
+        (f"{RESULT}\n{{}}\n", "line 2"),
+        (RESULT.replace("post, RMSNorm", "post, PeakNorm") + "\n", "line 1"),
+        (RESULT.replace("0.002", '"0.002"') + "\n", "has rate = '0.002'"),
+        (RESULT.replace("200", "100") + "\n", "--steps 100"),
+        (b"\xff\xfe\n", "can't decode"),
+    ],
+)
+def test_a_file_of_anything_else_is_refused_and_stays(tmp_path, asked, capsys, content, words):
+    path = tmp_path / "foreign.txt"
+    before = content if isinstance(content, bytes) else content.encode()
+    path.write_bytes(before)
+    assert learning_rates.main(["--out", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert words in error and "Nothing was changed" in error
+    assert path.read_bytes() == before and asked == []
+
+
+def test_a_folder_is_no_file_of_results(tmp_path, asked):
+    assert learning_rates.main(["--out", str(tmp_path)]) == 1
+    assert learning_rates.main(["--out", str(tmp_path / "missing" / "rates.jsonl")]) == 1
+    assert asked == [] and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -71,3 +123,32 @@ def test_the_answer_of_a_lookup_stands_with_the_letter_that_is_asked_for(rng):
     assert np.all(places <= np.arange(one_head.LENGTH))
     assert np.array_equal(np.take_along_axis(letters, places, axis=1), wanted)
     assert np.array_equal(np.take_along_axis(digits, places, axis=1), answers)
+
+
+def test_the_table_of_witten_and_bell_is_its_definition():
+    """Lesson 00's function against the recursion written out, with counts made by looking; and sums over characters."""
+    sources = [cell.source for cell in notebooks.read(notebooks.paths(["00"])[0]).cells]
+    scope = {"Counter": Counter, "log": log, "np": np}
+    for name in ("count", "witten_bell"):
+        (source,) = (source for source in sources if f"def {name}(" in source)
+        exec(source[source.index(f"def {name}(") :].split("\n\n\n")[0], scope)
+    text, alphabet = "abracadabra, cadabra; barcarole", sorted(set("abracadabra, cadabra; barcarole"))
+
+    def definition(character, context):
+        shorter = definition(character, context[1:]) if context else 1 / len(alphabet)
+        starts = range(len(text) - len(context))
+        followed = [text[i + len(context)] for i in starts if text[i : i + len(context)] == context]
+        kinds = len(set(followed))
+        return (followed.count(character) + kinds * shorter) / (len(followed) + kinds) if followed else shorter
+
+    def by_lesson(later):
+        p = np.full(len(later), 1 / len(alphabet))
+        for n in range(1, 6):
+            p = scope["witten_bell"](scope["count"](text, n), later, n, p)
+        return p
+
+    later = "a barcadabrarole, bbbb;"
+    expected = [definition(later[i], later[max(0, i - 4) : i]) for i in range(len(later))]
+    np.testing.assert_allclose(by_lesson(later), expected, rtol=1e-12)
+    for context in ("abra", "bbbb", "cada"):
+        assert sum(by_lesson(context + c)[-1] for c in alphabet) == pytest.approx(1, abs=1e-12)

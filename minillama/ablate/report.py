@@ -8,7 +8,7 @@ from ..config import Config
 from ..ops.positions import POSITIONS
 from .extrapolation import BINS, STRETCH, stretched_by
 from .jobs import RUN, TIME, tuning_losses
-from .statistics import CONFIDENCE, Estimate, estimate, paired, verdict
+from .statistics import CONFIDENCE, Estimate, estimate, holm, p_value, paired, verdict
 from .variants import STUDIES, Row, close_ups, config_of, extrapolation, name_of
 
 
@@ -90,21 +90,32 @@ def tables_of(results, studies=tuple(STUDIES)):
 def report(results, studies=tuple(STUDIES)):
     """All tables of these studies, for every corpus, and how to read them."""
     protocol, tables = next(iter(results.values()))["protocol"], tables_of(results, studies)
-    lines, changes = [_terms(protocol)], []
+    lines, adjusted = [_terms(protocol)], adjusted_for_all(results, studies)
     for (study, corpus), rows in tables.items():
-        lines += ["", f"## {STUDIES[study].title}: {corpus}", "", *_table(rows)]
+        lines += ["", f"## {STUDIES[study].title}: {corpus}", "", *_table(rows, adjusted)]
     for corpus in corpora_of(results) if "extrapolation" in studies else ():
         if position_losses(results, corpus):
             title = STUDIES["extrapolation"].title
-            table, found = _beyond(results, corpus, protocol["context"])
+            table = _beyond(results, corpus, protocol["context"], adjusted)
             lines += ["", f"## {title}: {corpus}", "", *table]
-            changes += found
     lines += _times(results, studies)
     outcomes_shown = [row for rows in tables.values() for row in rows]
-    compared = [row.difference for row in outcomes_shown if row.difference] + changes
-    with_interval = sum(not isnan(difference.low) for difference in compared)
     marked = any(run["lr"] in outcome.at_an_end for outcome in outcomes_shown for run in outcome.runs)
-    return "\n".join([*lines, "", *_legend(with_interval, marked)]) + "\n"
+    return "\n".join([*lines, "", *_legend(compared(results, studies), adjusted, marked)]) + "\n"
+
+
+def compared(results, studies=tuple(STUDIES)):
+    """The Estimates of all comparisons that a report of these studies makes, as far as they have an interval."""
+    found = [row.difference for rows in tables_of(results, studies).values() for row in rows if row.difference]
+    for corpus in corpora_of(results) if "extrapolation" in studies else ():
+        found += [change for change in _changes(results, corpus).values() if change]
+    return [difference for difference in found if not isnan(difference.low)]
+
+
+def adjusted_for_all(results, studies=tuple(STUDIES)):
+    """{Estimate: its p value, adjusted by Holm's method for all comparisons of the report}"""
+    found = compared(results, studies)
+    return dict(zip(found, holm([p_value(difference) for difference in found]), strict=True))
 
 
 def _terms(protocol):
@@ -135,11 +146,21 @@ _COLUMNS = {
     f"{CONFIDENCE:.0%} interval": lambda o: _interval(o.difference),
     "verdict": lambda o: "; ".join(part for part in (o.verdict, o.diverged) if part),
 }
+_ADJUSTED = "p (Holm)"  # the last column but one
 _AT_AN_END = " *"  # behind a learning rate
 
 
-def _table(found):
-    return _markdown([list(_COLUMNS), *([column(o) for column in _COLUMNS.values()] for o in found)], 2)
+def _table(found, adjusted):
+    *headings, verdict_heading = _COLUMNS
+    rows = [[*headings, _ADJUSTED, verdict_heading]]
+    for o in found:
+        *cells, words = (column(o) for column in _COLUMNS.values())
+        rows.append([*cells, _probability(adjusted.get(o.difference)), words])
+    return _markdown(rows, 2)
+
+
+def _probability(p):
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _milliseconds(runs):
@@ -171,32 +192,40 @@ def position_losses(results, corpus):
     return found
 
 
-def _beyond(results, corpus, context):
-    """The loss in parts of the window, and whether it is another at the farthest positions than within the context
+_SPANS = slice(BINS // 2, BINS), slice(BINS, 2 * BINS), slice(2 * BINS, STRETCH * BINS)  # inside, beyond, farthest
 
-    Returns the table's lines and the Estimates in it.
-    """
-    inside, farthest = slice(BINS // 2, BINS), slice(2 * BINS, STRETCH * BINS)
-    spans = {
-        f"{context // 2 + 1}-{context}": inside,
-        f"{context + 1}-{2 * context}": slice(BINS, 2 * BINS),
-        f"{2 * context + 1}-{STRETCH * context}": farthest,
-    }
-    rows = [["positions", *spans, "farthest less first", f"{CONFIDENCE:.0%} interval", "beyond the context"]]
-    changes = []
+
+def _changes(results, corpus):
+    """{(position, RoPE scaling): the Estimate of the loss farthest beyond the context less that within it, or None}"""
+    found = {}
+    for scheme, by_seed in position_losses(results, corpus).items():
+        inside, _, farthest = _parts(by_seed)
+        pairs = zip(inside, farthest, strict=True) if farthest else ()
+        found[scheme] = estimate([far - near for near, far in pairs]) if farthest else None
+    return found
+
+
+def _parts(by_seed):
+    """The mean losses of the seeds in each of the spans; none in a span that the positions do not reach."""
+    return [[mean(losses[span]) for losses in by_seed.values() if losses[span]] for span in _SPANS]
+
+
+def _beyond(results, corpus, context, adjusted):
+    """The loss in parts of the window, and whether it is another at the farthest positions than within the context."""
+    spans = (f"{low * context // 2 + 1}-{high * context // 2}" for low, high in ((1, 2), (2, 4), (4, 2 * STRETCH)))
+    rows = [["positions", *spans, "farthest less first", f"{CONFIDENCE:.0%} interval", _ADJUSTED, "beyond the context"]]
+    changes = _changes(results, corpus)
     for (position, scaling), by_seed in position_losses(results, corpus).items():
-        name = f"position: {position}"
+        name, change = f"position: {position}", changes[position, scaling]
         if POSITIONS[position].rotation is not None:
             name += f", scaling {scaling}, {stretched_by(scaling)}"
-        parts = [[mean(losses[span]) for losses in by_seed.values() if losses[span]] for span in spans.values()]
-        cells = [f"{mean(part):.4f}" if part else "-" for part in parts]
-        if parts[-1]:
-            change = estimate([far - near for near, far in zip(parts[0], parts[-1], strict=True)])
-            changes.append(change)
-            rows.append([name, *cells, f"{change.mean:+.4f}", _interval(change), verdict(change)])
+        cells = [f"{mean(part):.4f}" if part else "-" for part in _parts(by_seed)]
+        if change:
+            probability = _probability(adjusted.get(change))
+            rows.append([name, *cells, f"{change.mean:+.4f}", _interval(change), probability, verdict(change)])
         else:
-            rows.append([name, *cells, "", "", f"there are no vectors beyond {context}"])
-    return _markdown(rows, 1), changes
+            rows.append([name, *cells, "", "", "", f"there are no vectors beyond {context}"])
+    return _markdown(rows, 1)
 
 
 def _times(results, studies):
@@ -217,7 +246,9 @@ def _times(results, studies):
     return ["", "## Time of a step", "", *_markdown([["corpus", "variant", "min ms", "median ms"], *rows], 2)]
 
 
-def _legend(comparisons, marked):
+def _legend(found, adjusted, marked):
+    comparisons, shown = len(found), [difference for difference in found if difference.low > 0 or difference.high < 0]
+    kept = sum(adjusted[difference] < 1 - CONFIDENCE for difference in shown)
     lines = [
         "loss: mean over seeds of the loss on the whole validation split, in nats a token (a character where the text "
         "is read by characters). difference: the variant's less the other's, paired by seed (same batches, and same "
@@ -227,6 +258,10 @@ def _legend(comparisons, marked):
         f"verdict: better or worse where the interval does not contain 0. Of {comparisons} comparisons without any "
         f"true difference {comparisons * (1 - CONFIDENCE):.1f} would still show one, on average. The interval covers "
         f"the seeds; it does not cover the choice of the learning rate, made with one seed, nor the validation text.",
+        "",
+        f"{_ADJUSTED}: the p value of a comparison, adjusted for all {comparisons} by Holm's method. Of {len(shown)} "
+        f"comparisons called better or worse, {kept} are below {1 - CONFIDENCE:.2f}, and the probability that any of "
+        f"these is false is {1 - CONFIDENCE:.2f} at most; each of the others may be one of those by chance.",
         "",
         "MFLOP a token: of training, forward and backward. ms a step: minimum / median, on one thread while other "
         "processes computed beside it; time of a step: on one thread, the variants in turn, which is fair.",

@@ -1,6 +1,6 @@
 """How sure a difference is: Student's interval of the mean of differences that are paired by seed."""
 
-from math import atan, cos, isnan, nan, pi, sin, sqrt
+from math import atan, cos, inf, isnan, nan, pi, sin, sqrt
 from statistics import mean, stdev
 from typing import NamedTuple
 
@@ -53,6 +53,33 @@ def estimate(values, confidence=CONFIDENCE):
         return Estimate(centre, nan, nan, count)
     half = t_quantile(count - 1, confidence) * stdev(values) / sqrt(count)
     return Estimate(centre, centre - half, centre + half, count)
+
+
+def p_value(found, confidence=CONFIDENCE):
+    """How probable a mean at least as far from 0 as that of an Estimate is, if the true mean is 0
+
+    2 P(T >= |m| / (s / sqrt(n))) for Student's T with n - 1 degrees of freedom; confidence is that of its interval.
+    """
+    if isnan(found.low):
+        return nan
+    error = (found.high - found.mean) / t_quantile(found.count - 1, confidence)
+    t = abs(found.mean) / error if error > 0 else inf if found.mean else 0.0
+    return 0.0 if t == inf else 1 - t_probability(t, found.count - 1)
+
+
+def holm(p_values):
+    """The p values of m comparisons, adjusted for there being m: in the same order
+
+    Sorted upwards, p_(1) <= ... <= p_(m), the i-th becomes the largest of (m - j + 1) p_(j) over j <= i, 1 at most. If
+    what stays below 0.05 is called a difference, then the probability that any of these is false is 0.05 at most,
+    however the comparisons depend on each other. Source: Holm 1979, A simple sequentially rejective multiple test
+    procedure, Scandinavian Journal of Statistics 6.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
 
 
 def paired(values, others):

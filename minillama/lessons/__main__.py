@@ -1,8 +1,10 @@
 """python -m minillama.lessons COMMAND: run the lessons, build the students' set, grade what comes back."""
 
 import sys
+from pathlib import Path
 
 from ..arguments import Parser
+from ..files import require_free
 from ..streams import prepare
 from .checks import EXERCISES
 from .grading import SECONDS, grade, handed_in, ungraded, write_grades
@@ -29,6 +31,9 @@ def _parser():
         made.set_defaults(command=function)
         return made
 
+    def replaces(made, what):
+        made.add_argument("--overwrite", action="store_true", help=f"replace {what}")
+
     made = command("run", _run, "execute lessons from a new kernel and keep their outputs")
     made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to run (default: all)")
     made.add_argument("--machine", default="2 cores", help="what the first cell calls this machine")
@@ -36,8 +41,10 @@ def _parser():
     made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to read (default: all)")
     made = command("student", _student, "write the lessons without solutions and outputs")
     made.add_argument("folder", help="where to")
+    replaces(made, "notebooks that are there, with the answers in them")
     made = command("figures", _figures, "write the lessons' best figures as PNG files")
     made.add_argument("folder", help="where to")
+    replaces(made, "other pictures of the same names")
     command("exercises", _exercises, "list the exercises")
     made = command("grade", _grade, "run notebooks that students handed in, and check their functions")
     made.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook, or a folder with notebooks in it")
@@ -45,7 +52,8 @@ def _parser():
     made.add_argument(
         "--timeout", type=int, default=SECONDS, help="seconds for a cell or a check (default: %(default)s)"
     )
-    made.add_argument("--out", metavar="CSV", help="write the results to a file as well")
+    made.add_argument("--out", metavar="CSV", help="write the results to a new file as well")
+    replaces(made, "the file of --out, if it is there")
     return parser
 
 
@@ -61,12 +69,12 @@ def _lint(options):
 
 
 def _student(options):
-    for path in build_student_set(options.folder):
+    for path in build_student_set(options.folder, options.overwrite):
         print(path)
 
 
 def _figures(options):
-    for path in export_figures(options.folder):
+    for path in export_figures(options.folder, options.overwrite):
         print(path)
 
 
@@ -79,6 +87,9 @@ def _exercises(options):
 def _grade(options):
     """One notebook after the other; what is done is in the file already if a later one takes too long for you."""
     rows, failed, found = [], 0, handed_in(options.notebooks)
+    if options.out:
+        _require_free_csv(options.out, found, options.overwrite)
+        write_grades(rows, options.out)  # a folder that cannot be written to is said now, not after the first notebook
     for path in found:
         try:
             graded = grade(path, options.seed, options.timeout)
@@ -93,6 +104,13 @@ def _grade(options):
     if failed:
         print(f"{failed} of {len(found)} notebooks could not be checked: see 'not checked' above", file=sys.stderr)
     return bool(failed)
+
+
+def _require_free_csv(path, notebooks, overwrite):
+    """Asked before the long work; the file that this run has made is then written anew after each notebook."""
+    if any(Path(path).exists() and notebook.exists() and notebook.samefile(path) for notebook in notebooks):
+        raise ValueError(f"--out {path} is one of the notebooks to be graded; it was left as it is. Name another file")
+    require_free([path], overwrite, "name another file")
 
 
 if __name__ == "__main__":

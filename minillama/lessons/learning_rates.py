@@ -7,10 +7,13 @@ again, so that an interrupted run goes on where it stopped.
 What counts as stable (`highest_stable`) and the grid by factors of 2 were fixed before the runs that are reported, with
 one training of each variant at five rates and a seed, 1000, that is not among the reported ones. Three rates between
 those of the grid were added after a first look at the reported runs, for all variants, warm-ups and seeds.
+
+Results are added to a new file, or to one of results of this experiment; any other is refused, and stays as it is.
 """
 
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -38,6 +41,18 @@ WARMUPS = (0, 50)  # steps
 # 0.002 to 0.256 by factors of 2; the three in between were added after a first look, to see the limits more closely
 RATES = (0.002, 0.004, 0.008, 0.016, 0.0226, 0.032, 0.0453, 0.064, 0.0905, 0.128, 0.256)
 VALIDATION_TOKENS = 8192
+_FIELDS = {  # of a result -> the types that it may have
+    "variant": str,
+    "rate": float,
+    "warmup": int,
+    "seed": int,
+    "loss": float | None,
+    "first_loss": float,
+    "worst_loss": float,
+    "steps": int,
+    "unigram_loss": float,
+    "seconds": float,
+}
 SLACK = 0.2  # nats a token; the lesson shows what other values would give
 
 
@@ -101,17 +116,62 @@ def highest_stable(results, variant, warmup, seed, slack=SLACK):
 
 
 def read(path):
-    """The results in a file, a list of dictionaries; none if there is no such file."""
+    """The results in a file, a list of dictionaries; none if there is no such file
+
+    A last line that has no end, as an interrupted run leaves behind, is left out. ValueError, naming the line, if the
+    file holds anything else than results of this experiment.
+    """
+    return _read(path)[0]
+
+
+def _read(path):
+    """The results, and what stands behind the last line end: the beginning of another, or nothing."""
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-    return [json.loads(line) for line in lines[:-1]]
+    if not path.exists():
+        return [], ""
+    try:
+        *lines, rest = path.read_bytes().decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} does not hold results of this experiment: {error}. {_NOTHING_CHANGED}") from None
+    results = [_result(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
+    beginnings = [json.dumps({"variant": variant, "rate": 0})[:-2] for variant in VARIANTS]
+    begins = any(rest[: len(text)] == text[: len(rest)] for text in beginnings)
+    if not begins or (rest and not results and not rest.startswith('{"variant"')):
+        what = f"the end of {path}, {rest[:40]!r}, is no result of this experiment that was cut off"
+        raise ValueError(f"{what}. {_NOTHING_CHANGED}")
+    return results, rest
 
 
-def _remove_cut_line(path):
-    """Take away what an interrupted run left behind the last line end: the next result would become part of it."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if text and not text.endswith("\n"):
-        write_text(path, text[: text.rfind("\n") + 1])
+_NOTHING_CHANGED = "Nothing was changed: give another file to --out"
+
+
+def _result(line, where):
+    try:
+        result = json.loads(line)
+    except json.JSONDecodeError:
+        result = None
+    if not isinstance(result, dict) or result.keys() != _FIELDS.keys() or result["variant"] not in VARIANTS:
+        raise ValueError(f"{where} is no result of this experiment: {line[:60]!r}. {_NOTHING_CHANGED}")
+    for name, kind in _FIELDS.items():
+        if not isinstance(result[name], kind):
+            raise ValueError(f"{where} has {name} = {result[name]!r}, expected {kind}. {_NOTHING_CHANGED}")
+    return result
+
+
+def _results_to_add_to(path, steps):
+    """The results in a file that is going to be added to; what an interrupted run left behind them is taken away."""
+    results, rest = _read(path)
+    others = sorted({r["steps"] for r in results if r["loss"] is not None} - {steps})
+    if others:
+        raise ValueError(
+            f"{path} holds trainings of {others[0]} steps, and these would have {steps}. {_NOTHING_CHANGED}, or "
+            f"--steps {others[0]}"
+        )
+    if rest:  # the next result would become part of it
+        text = Path(path).read_bytes().decode("utf-8")
+        write_text(path, text[: len(text) - len(rest)])
+    append_text(path, "")  # a folder that cannot be written to is said now, not after the first training
+    return results
 
 
 def main(arguments=None):
@@ -120,7 +180,12 @@ def main(arguments=None):
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args(arguments)
-    done = {(r["variant"], r["rate"], r["warmup"], r["seed"]) for r in read(options.out)}
+    try:
+        results = _results_to_add_to(options.out, options.steps)
+    except (ValueError, OSError) as error:
+        print(f"minillama.lessons.learning_rates: error: {error}", file=sys.stderr)
+        return 1
+    done = {(r["variant"], r["rate"], r["warmup"], r["seed"]) for r in results}
     jobs = [
         (variant, rate, warmup, seed)
         for seed in options.seeds
@@ -129,7 +194,6 @@ def main(arguments=None):
         for rate in RATES
     ]
     jobs = [job for job in jobs if job not in done]
-    _remove_cut_line(Path(options.out))
     corpus = encode_corpus("stories")
     for variant, rate, warmup, seed in tqdm(jobs, unit="training"):
         result = train(corpus, variant, rate, warmup, seed, options.steps)
@@ -137,4 +201,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

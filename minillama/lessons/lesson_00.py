@@ -265,6 +265,12 @@ def interpolated_bigram(answer, trial):
                 weight * bigram + (1 - weight) * unigram
             ),
             "the row of a token that nothing followed is uniform: the unigram knows more": uniform_rows,
+            "the bigram is not multiplied by the weight": np.where(seen > 0, bigram + (1 - weight) * unigram, unigram),
+            "the unigram is not multiplied by 1 - weight": np.where(seen > 0, weight * bigram + unigram, unigram),
+            "the two are added up: weigh them, so that a row adds up to 1": np.where(
+                seen > 0, bigram + unigram, unigram
+            ),
+            "the mean of the two was taken: the weight says how much of each": _interpolated(C, unigram, 0.5),
             "this is the bigram alone: mix in the unigram": np.where(seen > 0, bigram, unigram),
             "counts of pairs are divided by the number of all pairs: p(previous and next). Divide each row by its own "
             "sum": weight * C / C.sum() + (1 - weight) * unigram,

@@ -40,7 +40,7 @@ def unbroadcast(answer, trial):
 def gpt2_linear_backward(answer, trial):
     """answer(dy, x, weight) -> dx, dweight, dbias, for y = x weight + bias with x (B, T, C) and weight (C, F)"""
     for case in range(6):
-        B, T = trial.rng.integers(2, 4, 2)
+        B, T = trial.rng.permutation([2, 3, 4])[:2]  # not the same, so that a mean shows of what it is
         C = F = int(trial.rng.integers(2, 6))  # square in every other case: a missing transpose has the right shape
         if case % 2:
             F += 1 + int(trial.rng.integers(1, 4))
@@ -64,9 +64,11 @@ def gpt2_linear_backward(answer, trial):
         transposed = "{} looks transposed: here y = x weight, so the weight is (in, out), not (out, in)".format
         shares = np.einsum("btc,btf->bcf", x, dy)  # of each sequence in dweight
         one_share = "dweight has only one sequence's share: the weight is used by all rows of all sequences"
-        trial.gradient("dx", dx, loss, x, {transposed("dx"): dy @ weight} if square else {})
+        averaged = {"dx is averaged over the outputs; each output adds its own": dy @ weight.T / F}
+        trial.gradient("dx", dx, loss, x, averaged | ({transposed("dx"): dy @ weight} if square else {}))
         mistakes = {
             "dweight is averaged over the rows; every row of every sequence adds its own": shares.sum(0) / (B * T),
+            "dweight is averaged over the positions; every position adds its own": shares.sum(0) / T,
             "dweight is averaged over the sequences; every sequence adds its own": shares.mean(0),
             f"{one_share}, not by the last one": shares[-1],
             f"{one_share}, not by the first one": shares[0],
@@ -81,6 +83,8 @@ def gpt2_linear_backward(answer, trial):
             bias,
             {
                 "dbias is averaged: the bias is added to every row, so the rows' gradients add up": dy.mean((0, 1)),
+                "dbias is averaged over the sequences; the gradients of all rows add up": dy.sum((0, 1)) / B,
+                "dbias is averaged over the positions; the gradients of all rows add up": dy.sum((0, 1)) / T,
                 "dbias has only one sequence's share: sum over both the sequences and the positions": dy[0].sum(0),
             },
         )
@@ -90,7 +94,8 @@ def gpt2_linear_backward(answer, trial):
 def cross_entropy_gradients(answer, trial):
     """answer(logits, targets) -> loss, dlogits; the mean over the targets that are not -100"""
     for case in range(6):
-        N, V = int(trial.rng.integers(3, 7)), int(trial.rng.integers(3, 8))
+        N = int(trial.rng.integers(3, 7))
+        V = N + int(trial.rng.integers(1, 4))  # more than the targets, so that a mean shows of what it is
         logits = trial.rng.standard_normal((N, V)) * 2
         targets = trial.rng.integers(0, V, N)
         targets[0] = 0  # which must not be mistaken for "no target"; in case 1 it is certain to count
@@ -160,6 +165,8 @@ def _cross_entropy_case(answer, trial, logits, targets):
         expected(),
         {
             "the loss is divided by all N rows: the mean is over the targets that are not ignored": total / N,
+            "the loss is averaged over the vocabulary too: a target has one loss": total / (count * V),
+            "this is the loss in bits: it is in nats, with the natural logarithm": total / count / np.log(2),
             "the loss is a sum: divide it by the number of targets that are not ignored": total,
             "targets that are token 0 are left out: only -100 is ignored": losses()[targets > 0].sum()
             / max(1, (targets > 0).sum()),
@@ -176,6 +183,8 @@ def _cross_entropy_case(answer, trial, logits, targets):
         logits,
         {
             "dlogits is not divided by the number of targets that count: the loss is a mean": right,
+            "dlogits is divided by the size of the vocabulary: the loss is a mean over targets": right / (count * V),
+            "dlogits is divided by the number of targets twice": right / count**2,
             "dlogits is divided by all N rows; the mean is over the targets that are not ignored": right / N,
             "the one-hot of the target is missing: this is the softmax alone": softmax * kept[:, None] / count,
             "the sign of dlogits: softmax minus one-hot, not one-hot minus softmax": -right / count,
@@ -240,7 +249,8 @@ def tied_backward(answer, trial):
 def repaired_gradients(answer, trial):
     """answer(ids, targets, embedding, w_in, w_out, w_head) -> the gradients of the four matrices"""
     for _ in range(5):
-        V, C, N = int(trial.rng.integers(4, 7)), int(trial.rng.integers(2, 4)), int(trial.rng.integers(4, 7))
+        V, C = int(trial.rng.integers(4, 7)), int(trial.rng.integers(2, 4))
+        N = V + int(trial.rng.integers(1, 4))
         F = C + int(trial.rng.integers(1, 3))
         shapes = {"embedding": (V, C), "w_in": (F, C), "w_out": (C, F), "w_head": (V, C)}
         p = {name: trial.rng.standard_normal(shape) for name, shape in shapes.items()}
@@ -270,6 +280,8 @@ _SLOPE = "dw_out and dw_head are right, so the error is between h and z: "
 _SKIP = "dw_in is right, so the error comes after it: x also went around the layer, and that gradient adds up as well"
 _NETWORK_MISTAKES = {  # in _network_gradients -> what it looks like
     "mean": "every gradient is N times too large: the loss is a mean",
+    "mean twice": "every gradient is N times too small: the mean is taken once, in dlogits",
+    "mean of all": "every gradient is V times too small: the mean is over the N targets, not over the vocabulary",
     "slope sigmoid": _SLOPE + "s (1 - s) is the derivative of the sigmoid alone, and h = z s is a product",
     "slope product": _SLOPE + "differentiate z s by parts: the derivative of s is s (1 - s), not 1 - s",
     "slope half": _SLOPE + "h = z s is a product, and its derivative has two terms",
@@ -304,7 +316,8 @@ def _network_gradients(ids, targets, embedding, w_in, w_out, w_head, mistake):
     y = x + (z * s) @ w_out.T
     logits = y @ w_head.T
     dlogits = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) - _one_hot(targets, len(w_head))
-    dlogits = dlogits if mistake == "mean" else dlogits / len(ids)
+    N, V = dlogits.shape
+    dlogits = dlogits / {"mean": 1, "mean twice": N**2, "mean of all": N * V}.get(mistake, N)
     dy = dlogits @ w_head
     dh = dy @ w_out
     dz = dh * _SLOPES.get(mistake, lambda z, s: s + z * s * (1 - s))(z, s)

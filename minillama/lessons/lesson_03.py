@@ -17,6 +17,31 @@ def _layernorm(x, weight, bias, eps):
     return _rmsnorm(x - np.mean(x, axis=1, keepdims=True), weight, eps) + bias
 
 
+def _misplaced_eps(mean_square, eps):
+    """{hint: what stands in the place of sqrt(mean_square + eps)}: eps is there, but not where it belongs."""
+    root = np.sqrt(mean_square)
+    return {
+        "is eps inside the square root? It is added to the mean of the squares, not to its root": root + eps,
+        "is the larger of the root and eps taken? eps is added to the mean of the squares, inside the root": (
+            np.maximum(root, eps)
+        ),
+        "is the larger of the mean of the squares and eps taken? eps is added to it": np.sqrt(
+            np.maximum(mean_square, eps)
+        ),
+        "eps is added twice: once inside the root and once outside; it belongs inside only": (
+            np.sqrt(mean_square + eps) + eps
+        ),
+        "eps is added twice inside the root; once is meant": np.sqrt(mean_square + 2 * eps),
+        "the root of eps is added to the root: eps is added before the root is taken": root + np.sqrt(eps),
+        "eps is squared: it is added to the mean of the squares as it is": np.sqrt(mean_square + eps**2),
+    }
+
+
+def _small_row(x):
+    """x with a first row so small that eps, 0.2 or more, is larger than its RMS: the larger of the two shows."""
+    return np.concatenate([0.1 * x[:1], x[1:]])
+
+
 @exercise("03", "Where eps goes, in half precision too", difficulty=1, minutes=10)
 def rmsnorm_as_llama(answer, trial):
     """answer(x, weight, eps) -> y, of the shape and dtype of x."""
@@ -26,16 +51,19 @@ def rmsnorm_as_llama(answer, trial):
 
     for _ in range(4):
         N, C = trial.rng.integers(2, 6), trial.rng.integers(3, 9)
-        x, weight = trial.rng.standard_normal((N, C)) + 0.5, trial.rng.uniform(0.5, 2, C)
+        x, weight = _small_row(trial.rng.standard_normal((N, C)) + 0.5), trial.rng.uniform(0.5, 2, C)
         eps = float(trial.rng.uniform(0.2, 0.8))  # so large that its place shows
         mean_square = np.mean(x * x, axis=1, keepdims=True)
         centred = x - np.mean(x, axis=1, keepdims=True)
         mistakes = {
-            "is eps inside the square root? It is added to the mean of the squares, not to its root": weight
-            * x
-            / (np.sqrt(mean_square) + eps),
+            **{hint: weight * x / root for hint, root in _misplaced_eps(mean_square, eps).items()},
+            "eps is added to the sum of the squares: add it to their mean": weight * x / np.sqrt(mean_square + eps / C),
+            "eps is added to the result: it belongs inside the root": weight * x / np.sqrt(mean_square) + eps,
             "eps is left out: add it to the mean of the squares": weight * x / np.sqrt(mean_square),
             "the squares are summed, not averaged: divide by C": weight * x / np.sqrt(C * mean_square + eps),
+            "the mean of |x| was taken, not the root of the mean of the squares": weight
+            * x
+            / (np.mean(np.abs(x), axis=1, keepdims=True) + eps),
             "this divides by C - 1 (Bessel's correction); RMSNorm takes the plain mean, over C": weight
             * x
             / np.sqrt(mean_square * C / (C - 1) + eps),
@@ -93,7 +121,7 @@ def partial_rmsnorm_backward(answer, trial):
         N, C = trial.rng.integers(2, 6), trial.rng.integers(4, 9)
         k = int(trial.rng.integers(3, C)) if k is None else C  # not 2: twice a mean would be the sum of its terms
         dy, x = trial.rng.standard_normal((2, N, C))
-        return dy, x, trial.rng.uniform(0.5, 2, C), float(trial.rng.uniform(0.2, 0.8)), k
+        return dy, _small_row(x), trial.rng.uniform(0.5, 2, C), float(trial.rng.uniform(0.2, 0.8)), k
 
     def call(dy, x, weight, eps, k):
         shapes = [("dx", x.shape), ("dweight", weight.shape)]
@@ -108,7 +136,10 @@ def partial_rmsnorm_backward(answer, trial):
         def loss(dy=dy, x=x, weight=weight, eps=eps, k=k):
             return float(np.sum(dy * (weight * x / _rms(x, eps, k))))
 
-        u_no_eps = x / _rms(x, 0.0, k)
+        def with_root(r, x=x, g=g, first=first, k=k):
+            return (g - first * x / r * np.sum(g * x / r, axis=1, keepdims=True) / k) / r
+
+        u_no_eps, misplaced = x / _rms(x, 0.0, k), _misplaced_eps(_rms(x, 0.0, k) ** 2, eps)
         mistakes = {
             "the second path is missing: x also acts through the RMS": g / r,
             "the correction reaches all elements: the RMS depends on the first k only": (g - u * along) / r,
@@ -118,10 +149,20 @@ def partial_rmsnorm_backward(answer, trial):
             )
             / r,
             "the weight is missing in g = weight * dy": (dy - first * u * along_dy) / r,
+            "the weight is multiplied in at the end: it belongs to dy, g = weight * dy, and so into the mean": (
+                weight * (dy - first * u * along_dy) / r
+            ),
             "the weight is missing in the correction, mean(g u)": (g - first * u * along_dy) / r,
+            "the weight is missing in the direct path, g": (dy - first * u * along) / r,
             "the correction has the wrong sign: a larger x makes the RMS larger and y smaller": (g + first * u * along)
             / r,
             "the division by the RMS is missing": g - first * u * along,
+            "the division by the RMS covers both terms; here only g is divided": g / r - first * u * along,
+            "the division by the RMS covers both terms; here only the correction is divided": g - first * u * along / r,
+            "divided by the RMS twice; u has one division already": (g - first * u * along) / r**2,
+            **{hint: with_root(root) for hint, root in misplaced.items()},
+            "the squares are summed in the RMS: it holds a mean": with_root(np.sqrt(k * (r**2 - eps) + eps)),
+            "the RMS is taken over all of the row: it is that of the first k": with_root(_rms(x, eps)),
             "eps is left out of the RMS": (g - first * u_no_eps * np.sum(g * u_no_eps, axis=1, keepdims=True) / k)
             / _rms(x, 0.0, k),
             "the correction is a sum; the RMS holds a mean: divide by k": (g - first * u * along * k) / r,
@@ -132,6 +173,7 @@ def partial_rmsnorm_backward(answer, trial):
             "dweight is the sum over the rows, not the mean": np.mean(dy * u, axis=0),
             "dweight is the sum of dy u; this is the sum of dy, the gradient of a bias": np.sum(dy, axis=0),
             "eps is left out of the RMS": np.sum(dy * u_no_eps, axis=0),
+            **{hint: np.sum(dy * x / root, axis=0) for hint, root in misplaced.items()},
         }
         dx, dweight = call(dy, x, weight, eps, k)
         trial.gradient("dx", dx, loss, x, mistakes)
@@ -156,7 +198,7 @@ def layernorm_gradient(answer, trial):
     for _ in range(4):
         N, C = trial.rng.integers(2, 6), trial.rng.integers(4, 9)
         dy, x = trial.rng.standard_normal((2, N, C))
-        x, weight, bias = x + 1, trial.rng.uniform(0.5, 2, C), np.zeros(C)
+        x, weight, bias = _small_row(x + 1), trial.rng.uniform(0.5, 2, C), np.zeros(C)
         eps = float(trial.rng.uniform(0.2, 0.8))
 
         def loss(dy=dy, x=x, weight=weight, bias=bias, eps=eps):
@@ -170,18 +212,45 @@ def layernorm_gradient(answer, trial):
         u = centred / s
         s_bessel = np.sqrt(np.sum(centred**2, axis=1, keepdims=True) / (C - 1) + eps)
         u_bessel, u_raw = centred / s_bessel, centred / _rms(centred, 0.0)
+        misplaced = _misplaced_eps(np.mean(centred**2, axis=1, keepdims=True), eps)
+
+        def with_root(s, g=g, centred=centred):
+            return (g - row_mean(g) - centred / s * row_mean(g * centred / s)) / s
+
         mistakes = {
             "the term mean(g) is missing: x also acts through its mean": (g - u * row_mean(g * u)) / s,
             "the term u mean(g u) is missing: x also acts through the standard deviation": (g - row_mean(g)) / s,
             "both corrections are missing: x also acts through its mean and standard deviation": g / s,
             "this is the backward pass of RMSNorm: subtract the mean from x": (g - x / r * row_mean(g * x / r)) / r,
             "the weight is missing in g = weight * dy": (dy - row_mean(dy) - u * row_mean(dy * u)) / s,
+            "the weight is multiplied in at the end: it belongs to dy, g = weight * dy, and so into both means": (
+                weight * (dy - row_mean(dy) - u * row_mean(dy * u)) / s
+            ),
+            "the weight is missing in both means: they are those of g and of g u": (
+                g - row_mean(dy) - u * row_mean(dy * u)
+            )
+            / s,
+            "the weight is missing in the mean of g": (g - row_mean(dy) - u * row_mean(g * u)) / s,
+            "the weight is missing in the mean of g u": (g - row_mean(g) - u * row_mean(dy * u)) / s,
             "the means run over the wrong axis: over the elements of a row": (
                 g - np.mean(g, axis=0) - u * np.mean(g * u, axis=0)
             )
             / s,
             "the corrections are sums; means are wanted: divide by C": (g - C * row_mean(g) - C * u * row_mean(g * u))
             / s,
+            "the first correction is a sum; it is the mean of g: divide by C": (
+                g - C * row_mean(g) - u * row_mean(g * u)
+            )
+            / s,
+            "the second correction is a sum; it is u times the mean of g u: divide by C": (
+                g - row_mean(g) - C * u * row_mean(g * u)
+            )
+            / s,
+            "the signs: both corrections are subtracted": (g + row_mean(g) + u * row_mean(g * u)) / s,
+            **{hint: with_root(root) for hint, root in misplaced.items()},
+            "the squares are summed in the standard deviation: it holds a mean": with_root(
+                np.sqrt(C * np.mean(centred**2, axis=1, keepdims=True) + eps)
+            ),
             "this divides by C - 1 (Bessel's correction) in the variance; LayerNorm divides by C": (
                 g - row_mean(g) - u_bessel * row_mean(g * u_bessel)
             )
@@ -189,6 +258,12 @@ def layernorm_gradient(answer, trial):
             "eps is left out of the standard deviation": (g - row_mean(g) - u_raw * row_mean(g * u_raw))
             / _rms(centred, 0.0),
             "the division by the standard deviation is missing": g - row_mean(g) - u * row_mean(g * u),
+            "the division by the standard deviation covers all three terms; here only g is divided": (
+                g / s - row_mean(g) - u * row_mean(g * u)
+            ),
+            "divided by the standard deviation twice; u has one division already": (
+                (g - row_mean(g) - u * row_mean(g * u)) / s**2
+            ),
         }
         mistakes_weight = {
             "dweight is the sum of dy u, without the weight": np.sum(g * u, axis=0),
@@ -196,6 +271,12 @@ def layernorm_gradient(answer, trial):
             "dweight and dbias are exchanged": np.sum(dy, axis=0),
             "in u = (x - mean) / std the mean is missing": np.sum(dy * x / r, axis=0),
             "in u = (x - mean) / std the division is missing": np.sum(dy * centred, axis=0),
+            "dweight is the sum over the rows, not the mean": np.mean(dy * u, axis=0),
+            "eps is left out of the standard deviation": np.sum(dy * u_raw, axis=0),
+            "this divides by C - 1 (Bessel's correction) in the variance; LayerNorm divides by C": (
+                np.sum(dy * u_bessel, axis=0)
+            ),
+            **{hint: np.sum(dy * centred / root, axis=0) for hint, root in misplaced.items()},
         }
         mistakes_bias = {
             "dbias is the sum of dy, without the weight: the bias is added after the weight": np.sum(g, axis=0),
@@ -219,7 +300,7 @@ def gradient_along_x(answer, trial):
     def case():
         N, C = trial.rng.integers(2, 6), trial.rng.integers(3, 9)
         dy, x = trial.rng.standard_normal((2, N, C))
-        return dy, x, trial.rng.uniform(0.5, 2, C)
+        return dy, _small_row(x), trial.rng.uniform(0.5, 2, C)
 
     def call(dy, x, weight, eps):
         return trial.call(answer, dy, x, weight, eps, returns=[("dx_x", (len(x),))])
@@ -245,6 +326,12 @@ def gradient_along_x(answer, trial):
             * eps
             / mean_square,
             "it is 0 only when eps is 0": np.zeros(len(x)),
+            **{hint: g_x / root * eps / root**2 for hint, root in _misplaced_eps(mean_square, eps).items()},
+            **{  # of dx with such a root, multiplied by x
+                f"{hint} (dx comes from a wrong root)": g_x / root * (1 - mean_square / root**2)
+                for hint, root in _misplaced_eps(mean_square, eps).items()
+            },
+            "the share of g that is left is divided by the RMS once more; g itself is divided once": right / r,
             "the sum over a row is asked for, not the mean": right / x.shape[1],
         }
         trial.gradient(

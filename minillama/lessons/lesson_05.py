@@ -11,6 +11,7 @@ _NOT_WEIGHTS = (
     "p is not the softmax of q k^T / sqrt(D) over the keys 0 to S - T + t: which entries are 0 in yours, and what does "
     "each row sum to?"
 )
+_ONLY_SMALL = "what is hidden must be 0, not only small: hide with -inf, whose exponential is 0"
 _CORNER = (
     "the mask is anchored at the wrong corner: the T queries are the last T of the S positions, so query t reads the "
     "keys 0 to S - T + t"
@@ -50,15 +51,75 @@ def causal_weights(answer, trial):
         }
         trial.same("weights over the visible keys", p, expected, mistakes, otherwise=_NOT_WEIGHTS)
         trial.same("each row sums to 1", p.sum(axis=1), np.ones(T))
-        trial.that("hidden weights are exactly 0", np.all(p[~visible] == 0), "what is hidden must be 0, not only small")
+        trial.that("hidden weights are exactly 0", np.all(p[~visible] == 0), _ONLY_SMALL)
+    for what, scores, hint in hard_scores(rng, 3, 5):
+        q, k = queries_and_keys(scores)
+        p = trial.call(answer, q, k, returns=[("p", scores.shape)], not_finite=hint)
+        trial.same(what, p, _weights(q, k)[0], otherwise=hint)
+    for more in (0, 3, 2):
+        T, D = int(rng.integers(3, 6)), int(rng.integers(2, 7))
+        S = T + more
+        q, k = rng.normal(size=(T, D)) * 2, rng.normal(size=(S, D)) * 2
+        p = trial.call(answer, q, k, returns=[("p", (T, S))])
         t = int(rng.integers(T - 1))  # the future of query t changes, and has a very large score with it
         changed = k.copy()
         changed[S - T + t + 1 :] = rng.normal(size=(T - 1 - t, D)) + 5000 * q[t] / np.sum(q[t] ** 2)
         again = trial.call(answer, q, changed, returns=[("p", (T, S))])
         trial.same("no leak from the future", again[: t + 1], p[: t + 1], otherwise=_LEAK, tolerance=1e-12)
-    q, k = np.full((2, 4), 40.0), 40 * np.arange(12.0).reshape(3, 4)  # scores of 5,000 to 30,000
-    p = trial.call(answer, q, k, returns=[("p", (2, 3))])
-    trial.same("large scores", p, [[0, 1, 0], [0, 0, 1]])
+
+
+_MAXIMUM = "subtract from each row its largest visible score before the exponential"
+
+
+def hard_scores(rng, T, S):
+    """[(property, scores (T, S), hint)]: where softmax with a causal mask goes wrong in floating point
+
+    Every mistake fails with its own scores and gets through those before it.
+    """
+    behind = np.arange(S - T, S)[:, None] - np.arange(S)
+    scores, visible = rng.normal(size=(T, S)) * 2, behind >= 0
+    hide = (
+        "hidden keys get a share when all visible scores are lower than the number that stands for hidden ones: hide "
+        "with -inf, whose exponential is 0 whatever the others are"
+    )
+    return [
+        (
+            "visible scores of -400 and hidden ones of 0",  # whose exponentials are not 0 yet
+            np.where(visible, scores - 400, 0.0),
+            f"{hide}. Or were the scores clipped?",
+        ),
+        (
+            "hidden scores 750 above the visible ones",  # near enough to 0 for exponentials that are not shifted
+            np.where(visible, scores / 2 - 50, 703.0),
+            "the largest score of a row was taken over the hidden keys too: next to it, all exponentials of the "
+            f"visible ones are 0. Hide first, then {_MAXIMUM}",
+        ),
+        (
+            "rows whose scores lie 800 apart",
+            scores + np.linspace(-400, 400, T)[:, None],
+            "one largest score was taken for the whole array: next to it, all exponentials of another row are 0. "
+            f"Or were the scores clipped? {_MAXIMUM.capitalize()}",
+        ),
+        (
+            "scores in the thousands",
+            np.where(visible, 1000 + np.round(np.abs(scores) * 20000) / 2 + 0.25 * np.arange(S), 0.0),
+            "small scores are right and large ones are not, as an exponential of a large number is infinite: "
+            f"{_MAXIMUM}, and do not clip",
+        ),
+        (
+            "visible scores of -100,000,000 and hidden ones of 0",
+            np.where(visible, scores - 1e8, 0.0),
+            hide,
+        ),
+    ]
+
+
+def queries_and_keys(scores, D=16):
+    """q (T, D) and k (S, D) with q k^T / sqrt(D) = scores, exactly, as D has a whole root; S is at most D."""
+    T, S = scores.shape
+    q = np.zeros((T, D), scores.dtype)
+    q[:, :S] = scores * D**0.5
+    return q, np.eye(S, D, dtype=scores.dtype)
 
 
 def _weights(q, k, mask="causal", axis=1):
@@ -105,6 +166,20 @@ def scores_gradient(answer, trial):
             "the row sum is missing: raising one score lowers all other weights of its row too": p * dp / temperature,
             "only the diagonal of the Jacobian, p (1 - p): the terms -p_i p_j couple the scores of a row": (
                 p * (1 - p) * dp / temperature
+            ),
+            "the mean of dp * p was subtracted; it is their sum, as the weights p add up to 1": (
+                p * (dp - row / shape[-1]) / temperature
+            ),
+            "the mean of dp * p over the whole array was subtracted; each row has a sum of its own": (
+                p * (dp - np.mean(dp * p)) / temperature
+            ),
+            "only dp is divided by the temperature: the row sum belongs into the same bracket": p
+            * (dp / temperature - row),
+            "only the row sum is divided by the temperature: dp belongs into the same bracket": p
+            * (dp - row / temperature),
+            "the factor p stands at dp alone: the row sum is multiplied by it too": (p * dp - row) / temperature,
+            "the row sum is added: it is subtracted, as raising one score lowers the other weights": (
+                p * (dp + row) / temperature
             ),
             "the sum over the row must be weighted by p: sum of dp * p": (
                 p * (dp - dp.sum(axis=-1, keepdims=True)) / temperature
@@ -174,6 +249,17 @@ def causal_attention_backward(answer, trial):
             wrong = {hint: triple[name] for hint, triple in _wrong_backward(do, q, k, v).items() if name in triple}
             trial.gradient(name, got, loss, x, wrong, otherwise=_OTHERWISE[i])
         trial.same("the rows of dk sum to the vector 0", dk.sum(axis=0), np.zeros(D))
+    for what, scores, hint in hard_scores(rng, 3, 5):
+        q, k = queries_and_keys(scores)
+        v, do = rng.normal(size=(5, 2)), rng.normal(size=(3, 2))
+        returns = [("dq", q.shape), ("dk", k.shape), ("dv", v.shape)]
+        _, _, dv = trial.call(answer, do, q, k, v, returns=returns, not_finite=hint)
+        trial.same(what, dv, _weights(q, k)[0].T @ do, otherwise=hint)
+    for more in (0, 2, 1):
+        T, D = int(rng.integers(3, 5)), int(rng.integers(3, 5))
+        S = T + more
+        q, k, v, do = (rng.normal(size=shape) for shape in ((T, D), (S, D), (S, D), (T, D)))
+        returns = [("dq", (T, D)), ("dk", (S, D)), ("dv", (S, D))]
         t = int(rng.integers(T - 1))  # a loss that reads the outputs 0 to t only
         dq, dk, dv = trial.call(answer, np.where(np.arange(T)[:, None] <= t, do, 0.0), q, k, v, returns=returns)
         future = slice(S - T + t + 1, None)
@@ -182,10 +268,6 @@ def causal_attention_backward(answer, trial):
             not (np.any(dk[future]) or np.any(dv[future]) or np.any(dq[t + 1 :])),
             "keys and values that no query with a gradient reads must get a gradient of exactly 0",
         )
-    q, k, v = np.full((3, 4), 40.0), 40 * np.arange(20.0).reshape(5, 4), rng.normal(size=(5, 2))  # scores up to 60,000
-    returns = [("dq", (3, 4)), ("dk", (5, 4)), ("dv", (5, 2))]
-    _, _, dv = trial.call(answer, np.ones((3, 2)), q, k, v, returns=returns)
-    trial.same("large scores", dv[:, 0], [0, 0, 1, 1, 1])
 
 
 _OTHERWISE = (
@@ -213,6 +295,24 @@ def _wrong_backward(do, q, k, v):
         "the factor 1 / sqrt(D) is missing: it stands in the scores, so the chain rule puts it here": from_ds(ds, 1),
         "divided by D: 1 / sqrt(D) belongs here once, not twice": from_ds(ds, 1 / D),
         "the row sum is missing: ds = p * (dp - rowsum(dp * p))": from_ds(p * dp),
+        "the mean of dp * p was subtracted: ds = p * (dp - rowsum(dp * p)), with a sum": from_ds(
+            p * (dp - np.mean(dp * p, axis=1, keepdims=True))
+        ),
+        "the mean of dp was subtracted; it is the mean under p, rowsum(dp * p)": from_ds(
+            p * (dp - dp.mean(axis=1, keepdims=True))
+        ),
+        "only dp is divided by sqrt(D): the row sum belongs into the same bracket": from_ds(
+            p * (dp * scale - np.sum(dp * p, axis=1, keepdims=True)), 1
+        ),
+        "the factor p stands at dp alone: the row sum is multiplied by it too": from_ds(
+            np.where(visible, p * dp - np.sum(dp * p, axis=1, keepdims=True), 0)
+        ),
+        "divided by the square root of the number of tokens; D is the width of a head": from_ds(ds, S**-0.5),
+        "each gradient is a sum over keys or queries; this is a mean": {
+            "dq": ds @ k * scale / S,
+            "dk": ds.T @ q * scale / T,
+            "dv": p.T @ do / T,
+        },
         "the row sum must be weighted by p: rowsum(dp * p)": from_ds(p * (dp - dp.sum(axis=1, keepdims=True))),
         "the factor p is missing in ds = p * (dp - rowsum(dp * p))": from_ds(
             np.where(visible, dp - np.sum(dp * p, axis=1, keepdims=True), 0)
@@ -244,14 +344,16 @@ def _backward_with(do, q, k, v, mask):
 def merge_attention(answer, trial):
     """answer(o1, L1, o2, L2) -> o, L: o1, o2 (T, D) attention over two sets of keys, L1, L2 (T,) log denominators"""
     rng = trial.rng
-    for large, apart in ((0, 0), (0, 0), (0, 0), (1000, 0), (-1000, 0), (-1000, 2000)):
+    for large, apart in ((0, 0), (0, 0), (0, 0), (_EACH_ROW, 0), (1000, 0), (-1000, 0), (-1000, 2000)):
         T, D, S = (int(n) for n in rng.integers(2, 7, size=3))
-        s, v = rng.normal(size=(T, S + 2)) * 2 + large, rng.normal(size=(S + 2, D))
+        s, v = rng.normal(size=(T, S + 2)) * 2, rng.normal(size=(S + 2, D))
         cut = int(rng.integers(1, S + 2))
         s[:, cut:] += apart
+        s += np.linspace(-400, 400, T)[:, None] if large == _EACH_ROW else large
         first, second, whole = _part(s[:, :cut], v[:cut]), _part(s[:, cut:], v[cut:]), _part(s, v)
         returns = [("o", (T, D)), ("L", (T,))]
-        o, L = trial.call(answer, *first, *second, returns=returns)
+        hint = _ONE_FOR_ALL if large == _EACH_ROW else _LARGER_HALF if apart else _LARGE_L
+        o, L = trial.call(answer, *first, *second, returns=returns, not_finite=hint)
         (o1, L1), (o2, L2) = first, second
         share = (1 / (1 + np.exp(L2 - L1)))[:, None]  # of the first part in the denominator
         tops = s[:, :cut].max(axis=1), s[:, cut:].max(axis=1)
@@ -277,21 +379,37 @@ def merge_attention(answer, trial):
             whole[1],
             {
                 "L is not the sum of the two: denominators add up, not their logarithms": L1 + L2,
+                "L is the logarithm of the mean of the two denominators; it is that of their sum": whole[1] - np.log(2),
                 "L is the larger of the two: the smaller denominator must be added to it": np.maximum(L1, L2),
                 "L is the denominator; its logarithm is asked for": np.exp(L1) + np.exp(L2),
                 "L is the largest score; the logarithm of the sum is missing": np.maximum(*tops),
             },
         )
-        o, L = trial.call(answer, *second, *first, returns=returns)
+        o, L = trial.call(answer, *second, *first, returns=returns, not_finite=hint)
         trial.same("the order of the halves does not matter", o, whole[0])
         nothing = rng.normal(size=(T, D)), np.full(T, -np.inf)
         for halves in ((*first, *nothing), (*nothing, *first)):
-            o, L = trial.call(answer, *halves, returns=returns)
+            o, L = trial.call(answer, *halves, returns=returns, not_finite=_EMPTY)
             trial.same("an empty half, L = -inf, changes nothing", o, o1)
             trial.same("an empty half leaves L", L, L1)
-        if apart == 0:
+        if apart == 0 and large != _EACH_ROW:
             o, L = trial.call(answer, *(part.astype(np.float32) for part in (*first, *second)), returns=returns)
             trial.same("in float32", o, whole[0], tolerance=1e-3)
+
+
+_EACH_ROW = "each row elsewhere"
+_ONE_FOR_ALL = (
+    "rows whose L lie far apart: was one number subtracted from all of them? Each row needs the larger of its own two L"
+)
+_LARGER_HALF = (
+    "where the second L is far above the first, exp(L2 - L1) is infinite: subtract the larger of the two L, whichever "
+    "half it belongs to"
+)
+_LARGE_L = "exp(L) is infinite for L = 1000, and 0 for L = -1000: subtract the larger of the two L of each row first"
+_EMPTY = (
+    "a half without keys has L = -inf and the weight 0: subtract the larger of the two L, whichever half it belongs "
+    "to, and nowhere -inf from -inf"
+)
 
 
 def _part(s, v):

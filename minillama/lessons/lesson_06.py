@@ -7,6 +7,7 @@ from ..memory import KVCache
 from ..presets import PRESETS
 from ..sizes import cache_bytes_per_token
 from .checks import exercise
+from .lesson_05 import hard_scores, queries_and_keys
 
 FLOAT32 = 1e-4  # tolerance where the input is float32
 _EMPTY_CACHE = "with keys in the cache the outputs are right; look at what happens when it is empty, S = 0"
@@ -15,8 +16,12 @@ _NOT_THE_LOOP = (
     "with kv head h // (H / K), divided by sqrt(D); the same kv head's values are averaged"
 )
 _LARGE_SCORES = (
-    "small scores are right and large ones are not: subtract the largest score of each row before the exponential, "
-    "and do not clip"
+    "small scores are right and large ones are not, as an exponential of a large number is infinite: subtract the "
+    "largest score of each row before the exponential, and do not clip"
+)
+_ROWS_APART = (
+    "one largest score was taken for all heads: next to it, all exponentials of another head are 0. Or were the scores "
+    "clipped? Subtract from the row of each head its own largest score, and do not clip"
 )
 
 
@@ -88,6 +93,12 @@ def _wrong_group_sums(dk, K, group):
         ),
         order: strided.sum(axis=2),
         f"{order}; and they must be added up, not averaged": strided.mean(axis=2),
+        "divided by the square root of the number of copies: their gradients are added up, and nothing else": (
+            groups.sum(axis=3) / group**0.5
+        ),
+        "divided by the number of heads: the copies' gradients are added up, and nothing else": (
+            groups.sum(axis=3) / (K * group)
+        ),
         "a kv head serves its own group only; you added up all query heads for each of them": (
             np.repeat(dk.sum(axis=2, keepdims=True), K, axis=2)
         ),
@@ -101,10 +112,10 @@ def _wrong_group_sums(dk, K, group):
 def decode_step(answer, trial):
     """answer(q, k, v, cache_k, cache_v) -> o (H, D), and the caches with the new key and value (S + 1, K, D)."""
 
-    def step(q, k, v, cache_k, cache_v):
+    def step(q, k, v, cache_k, cache_v, not_finite=""):
         after = (len(cache_k) + 1, *k.shape)
         returns = [("o", q.shape), ("cache_k", after), ("cache_v", after)]
-        return trial.call(answer, q, k, v, cache_k, cache_v, returns=returns)
+        return trial.call(answer, q, k, v, cache_k, cache_v, returns=returns, not_finite=not_finite)
 
     for dtype, tolerance in ((np.float64, 1e-6),) * 3 + ((np.float32, FLOAT32),):
         K, group = trial.rng.integers(2, 4, 2)
@@ -127,19 +138,25 @@ def decode_step(answer, trial):
     trial.same(
         "token by token from an empty cache, as the whole text at once", outputs, _attend(q, k, v), None, _EMPTY_CACHE
     )
-    big, _, _ = step(1e4 * q[0], k[0], v[0], k[1:], v[1:])
-    expected = _attend(1e4 * q[:1], np.concatenate([k[1:], k[:1]]), np.concatenate([v[1:], v[:1]]))[0]
-    trial.same("scores in the thousands", big, expected, None, _LARGE_SCORES)
+    rows = trial.rng.standard_normal((4, 5)) * 2
+    for what, scores, hint in (
+        ("heads whose scores lie 800 apart", rows + np.linspace(-400, 400, 4)[:, None], _ROWS_APART),
+        ("scores in the thousands", 1000 + 20000 * np.abs(rows), _LARGE_SCORES),
+    ):
+        q, k = queries_and_keys(scores)  # (H, D), (S, D)
+        k, v = np.stack([k, k], axis=1), trial.rng.standard_normal((5, 2, 16))
+        o, _, _ = step(q, k[-1], v[-1], k[:-1], v[:-1], hint)
+        trial.same(what, o, _attend(q[None], k, v)[0], otherwise=hint)
 
 
 @exercise("06", "Several tokens, with the cache", difficulty=3, minutes=20)
 def read_chunk(answer, trial):
     """answer(q, k, v, cache_k, cache_v) -> o (T, H, D), and the caches with the T new keys and values (S + T, K, D)."""
 
-    def read(q, k, v, cache_k, cache_v):
+    def read(q, k, v, cache_k, cache_v, not_finite=""):
         after = (len(cache_k) + len(k), *k.shape[1:])
         returns = [("o", q.shape), ("cache_k", after), ("cache_v", after)]
-        return trial.call(answer, q, k, v, cache_k, cache_v, returns=returns)
+        return trial.call(answer, q, k, v, cache_k, cache_v, returns=returns, not_finite=not_finite)
 
     for dtype, tolerance in ((np.float64, 1e-6),) * 3 + ((np.float32, FLOAT32),):
         K, group = trial.rng.integers(2, 4, 2)
@@ -163,8 +180,11 @@ def read_chunk(answer, trial):
     together = np.concatenate(outputs)
     expected = _attend(q, k, v)
     trial.same("chunk by chunk from an empty cache, as the whole text at once", together, expected, None, _EMPTY_CACHE)
-    big, _, _ = read(1e4 * q[3:], k[3:], v[3:], k[:3], v[:3])
-    trial.same("scores in the thousands", big, _attend(1e4 * q[3:], k, v), None, _LARGE_SCORES)
+    for what, scores, hint in hard_scores(trial.rng, 3, 5):
+        q, k = queries_and_keys(scores)
+        q, k, v = np.stack([q] * 4, axis=1), np.stack([k] * 2, axis=1), trial.rng.standard_normal((5, 2, 16))
+        o, _, _ = read(q, k[2:], v[2:], k[:2], v[:2], hint)
+        trial.same(what, o, _attend(q, k, v), otherwise=hint)
 
 
 @exercise("06", "Count the bytes of a cache", difficulty=1, minutes=10)
@@ -216,17 +236,26 @@ def _random_heads(trial, T, H, K, D, dtype=np.float64):
     return [trial.rng.standard_normal((T, heads, D)).astype(dtype) for heads in (H, K, K)]
 
 
-def _attend(q, k, v, visible=None, scale=None, kv_head=None, uniform=False):
-    """Attention of the last T of S positions, a query head and a position at a time; the defaults are right."""
+def _attend(q, k, v, visible=None, scale=None, kv_head=None, uniform=False, hidden=None):
+    """Attention of the last T of S positions, a query head and a position at a time; the defaults are right
+
+    hidden: "zero" or "after", how keys are hidden by mistake.
+    """
     (T, H, D), (S, K, _) = q.shape, k.shape
     o = np.zeros(q.shape)
     for t in range(T):
         seen = (slice(0, S - T + t + 1) if visible is None else visible(t)) if not uniform else slice(0, S)
         for h in range(H):
             g = h // (H // K) if kv_head is None else kv_head(h)
-            scores = k[seen, g].astype(np.float64) @ q[t, h] * (D**-0.5 if scale is None else scale)
+            keys, values = (k[:, g], v[:, g]) if hidden else (k[seen, g], v[seen, g])
+            scores = keys.astype(np.float64) @ q[t, h] * (D**-0.5 if scale is None else scale)
+            if hidden == "zero":
+                scores[seen.stop :] = 0
             p = np.exp(scores - scores.max())
-            o[t, h] = p @ v[seen, g] / p.sum()
+            total = p.sum()
+            if hidden == "after":
+                p[seen.stop :] = 0
+            o[t, h] = p @ values / total
     return o
 
 
@@ -251,6 +280,12 @@ def _wrong_steps(q, k, v):
             _attend(q, k, v, visible=lambda t: slice(S - T + t, S - T + t + 1))
         ),
         "keys and values are swapped": _attend(q, v, k),
+        "the values are averaged once more: the weights of a row sum to 1 already, so add p v up": _attend(q, k, v) / S,
+        "the scores are divided by the square root of the number of keys; D is the width of a head": (
+            _attend(q, k, v, scale=S**-0.5)
+        ),
+        "the scores are multiplied by sqrt(D); they are divided by it": _attend(q, k, v, scale=D**0.5),
+        "all keys have the same weight: the softmax of the scores is missing": _attend(q, 0 * k, v),
         "h // K is not the kv head: the group has H / K members, so it is h // (H / K)": (
             _attend(q, k, v, kv_head=lambda h: min(h // K, K - 1)) if group != K else np.full(q.shape, np.inf)
         ),
@@ -266,6 +301,15 @@ def _wrong_chunks(q, k, v):
         ),
         "the mask does not count the cache: row t of the chunk stands at position S + t, so it reads S + t + 1 keys": (
             _attend(q, k, v, visible=lambda t: slice(0, t + 1))
+        ),
+        "is a hidden score set to 0? exp(0) is 1, and the future keeps a share: hide with -inf, before the softmax": (
+            _attend(q, k, v, hidden="zero")
+        ),
+        "the weights are masked after the softmax: hidden keys are still in the denominator": (
+            _attend(q, k, v, hidden="after")
+        ),
+        "off by one: a token of the chunk reads the token just behind it": (
+            _attend(q, k, v, visible=lambda t: slice(0, S - T + t + 2))
         ),
         "the chunk does not read the cache": _attend(q, k, v, visible=lambda t: slice(S - T, S - T + t + 1)),
     }

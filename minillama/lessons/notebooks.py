@@ -12,14 +12,14 @@ A cell's tags say what it is:
 import ast
 import base64
 import re
-import shutil
 import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, DeadKernelError
 
-from ..files import write_text
+from ..files import replacing, require_free
 from .checks import EXERCISES
 from .claims import OUTSIDE
 
@@ -78,10 +78,17 @@ def execute(notebook, folder=FOLDER, timeout=SECONDS, allow_errors=False):
 def run(path, machine):
     """Execute a lesson, keep its outputs in the file, and write how long it takes into its first cell
 
-    Long code that draws a figure gets the tag that folds it on the web site, where it is in the way of reading.
+    Long code that draws a figure gets the tag that folds it on the web site, where it is in the way of reading. A
+    lesson that does not run to its end, or that somebody saves meanwhile, stays as it is: ValueError.
     """
+    before = path.read_bytes()
     notebook = read(path)
-    seconds = execute(notebook)
+    try:
+        seconds = execute(notebook)
+    except (CellControlSignal, DeadKernelError) as error:  # a cell that fails or takes too long, a kernel that dies
+        raise ValueError(f"{path} stays as it was, it did not run to its end: {str(error).strip()}") from error
+    if path.read_bytes() != before:
+        raise ValueError(f"{path} was saved by somebody else while it was executed, and stays so: run it again")
     first = notebook.cells[0]
     line = time_line(notebook, seconds, machine)
     first.source = re.sub(r"^\*\*Time\*\*.*$", lambda _: line, first.source, flags=re.M)
@@ -100,7 +107,12 @@ def run(path, machine):
 
 
 def write(notebook, path):
-    write_text(path, nbformat.writes(notebook) + "\n")
+    with replacing(path) as new:
+        new.write_bytes(_as_bytes(notebook))
+
+
+def _as_bytes(notebook):
+    return (nbformat.writes(notebook) + "\n").encode("utf-8")
 
 
 def time_line(notebook, seconds, machine):
@@ -331,31 +343,45 @@ def without_solutions(notebook):
     return made
 
 
-def build_student_set(folder):
-    """Write the lessons without solutions, and the files that they read, to a folder; returns the notebooks' paths."""
+def build_student_set(folder, overwrite=False):
+    """Write the lessons without solutions, and the files that they read, to a folder; returns the notebooks' paths
+
+    FileExistsError, before the first is written, if there is a file in their places that holds something else: what a
+    student wrote. overwrite: replace it.
+    """
     folder = Path(folder)
-    if folder.resolve() == FOLDER.resolve():
+    if folder.exists() and folder.samefile(FOLDER):
         raise ValueError(f"{folder} holds the lessons themselves, whose solutions would be lost: give another folder")
-    made = []
-    for path in paths():
-        write(without_solutions(read(path)), folder / path.name)
-        made.append(folder / path.name)
-    for name in ("data", "results"):
-        if (FOLDER / name).is_dir():
-            shutil.copytree(FOLDER / name, folder / name, dirs_exist_ok=True)
-    return made
+    made = {folder / path.name: _as_bytes(without_solutions(read(path))) for path in paths()}
+    read_by_them = [path for name in ("data", "results") for path in sorted((FOLDER / name).rglob("*"))]
+    data = {folder / path.relative_to(FOLDER): path.read_bytes() for path in read_by_them if path.is_file()}
+    _write_all(made | data, overwrite)
+    return list(made)
 
 
-def export_figures(folder):
-    """Write the figures of cells whose metadata name one ("figure": "rope-pairs") as PNG files; returns their paths."""
-    made = []
+def export_figures(folder, overwrite=False):
+    """Write the figures of cells whose metadata name one ("figure": "rope-pairs") as PNG files; returns their paths
+
+    FileExistsError, before the first is written, if there is another picture in their places. overwrite: replace it.
+    """
+    made = {}
     for path in paths():
         for cell in read(path).cells:
             if "figure" in cell.metadata:
                 images = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
                 if not images:
                     raise ValueError(f"{path.name}: {_name(cell)} keeps no figure: run the lesson first")
-                made.append(Path(folder) / f"{cell.metadata['figure']}.png")
-                made[-1].parent.mkdir(parents=True, exist_ok=True)
-                made[-1].write_bytes(base64.b64decode(images[0]))
-    return made
+                made[Path(folder) / f"{cell.metadata['figure']}.png"] = base64.b64decode(images[0])
+    _write_all(made, overwrite)
+    return list(made)
+
+
+def _write_all(contents, overwrite):
+    """Write {path: bytes}, all or none; a file that holds these bytes already is left alone."""
+    changed = {path: data for path, data in contents.items() if not (path.is_file() and path.read_bytes() == data)}
+    require_free(changed, overwrite, "give another folder")
+    for folder in {path.parent for path in changed}:
+        folder.mkdir(parents=True, exist_ok=True)  # an impossible one is an error before the first file is written
+    for path, data in changed.items():
+        with replacing(path) as new:
+            new.write_bytes(data)

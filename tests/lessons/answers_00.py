@@ -399,6 +399,18 @@ def interpolated_from_behind(tokens, V, weight):
     return interpolated_arrays(tokens[::-1].copy(), V, weight)
 
 
+def interpolated_with(shares):
+    """shares(weight): what bigram and unigram are multiplied by."""
+
+    def answer(tokens, V, weight):
+        bigram, unigram = (interpolated_arrays(tokens, V, w) for w in (1.0, 0.0))
+        known = np.isin(np.arange(V), tokens[:-1])[:, None]
+        of_bigram, of_unigram = shares(weight)
+        return np.where(known, of_bigram * bigram + of_unigram * unigram, unigram)
+
+    return answer
+
+
 RIGHT = {
     "windows": [windows_reshape, windows_loop, windows_places, windows_views],
     "bits_per_byte": [bits_sum, bits_mean, bits_loop, bits_zero_dimensions],
@@ -458,6 +470,10 @@ WRONG = {
         (interpolated_transposed, "transposed"),
         (interpolated_swapped, "belongs to the bigram"),
         (interpolated_pure, "mix in the unigram"),
+        (interpolated_with(lambda weight: (1.0, 1 - weight)), "the bigram is not multiplied"),
+        (interpolated_with(lambda weight: (weight, 1.0)), "the unigram is not multiplied"),
+        (interpolated_with(lambda weight: (1.0, 1.0)), "so that a row adds up to 1"),
+        (interpolated_with(lambda weight: (0.5, 0.5)), "the mean of the two"),
         (interpolated_joint, "number of all pairs"),
         (interpolated_uniform, "compare with weight"),
         (interpolated_no_keepdims, "keepdims=True"),

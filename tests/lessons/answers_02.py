@@ -132,6 +132,17 @@ def _linear_extra_factor(dy, x, weight):
     return 2 * dx, dweight, dbias
 
 
+def _linear_divided(which, by):
+    """One gradient is a mean along an axis in place of a sum."""
+
+    def answer(dy, x, weight):
+        gradients = list(_linear_flat(dy, x, weight))
+        gradients[which] = gradients[which] / dy.dtype.type(by(dy))
+        return gradients
+
+    return answer
+
+
 # Softmax with cross-entropy
 def _entropy_select(logits, targets):
     kept = np.flatnonzero(targets != -100)
@@ -238,9 +249,19 @@ def _entropy_logaddexp(logits, targets):
     return _entropy_with(log_p, logits, targets, kept)
 
 
-def _entropy_half(logits, targets):
+def _entropy_scaled_down(logits, targets):
     loss, dlogits = _entropy_select(logits, targets)
-    return loss, dlogits / 2
+    return loss, dlogits * 0.7
+
+
+def _entropy_scaled(of_loss, of_gradient):
+    """Loss and gradient, divided by a function each of the targets that count, and V."""
+
+    def answer(logits, targets):
+        (loss, dlogits), size = _entropy_select(logits, targets), (max(1, sum(targets != -100)), logits.shape[1])
+        return loss / of_loss(*size), dlogits / of_gradient(*size)
+
+    return answer
 
 
 # One matrix, used twice
@@ -405,6 +426,11 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (lambda dy, x, weight: (dy @ weight, *_linear_flat(dy, x, weight)[1:]), "dx looks transposed"),
         (_linear_mean, "averaged over the rows"),
         (_linear_bias_mean, "dbias is averaged"),
+        (_linear_divided(1, lambda dy: len(dy)), "dweight is averaged over the sequences"),
+        (_linear_divided(1, lambda dy: dy.shape[1]), "dweight is averaged over the positions"),
+        (_linear_divided(2, lambda dy: len(dy)), "dbias is averaged over the sequences"),
+        (_linear_divided(2, lambda dy: dy.shape[1]), "dbias is averaged over the positions"),
+        (_linear_divided(0, lambda dy: dy.shape[2]), "averaged over the outputs"),
         (_linear_last_sequence, "only one sequence's share"),
         (_linear_bias_over_batch, "dbias must have shape"),
         (_linear_reshaped, "dweight is not the gradient"),
@@ -425,8 +451,11 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_entropy_log_of_softmax, "do not take the log of a softmax"),
         (_entropy_padded_logarithm, "puts a ceiling on it"),
         (_entropy_drops_token_zero, "only -100 is ignored"),
-        (_entropy_bits, "the loss is not the mean of -log softmax"),
-        (_entropy_half, "dlogits is not the gradient"),
+        (_entropy_bits, "in bits"),
+        (_entropy_scaled(lambda N, V: V, lambda N, V: 1), "averaged over the vocabulary"),
+        (_entropy_scaled(lambda N, V: 1, lambda N, V: V), "divided by the size of the vocabulary"),
+        (_entropy_scaled(lambda N, V: 1, lambda N, V: N), "number of targets twice"),
+        (_entropy_scaled_down, "dlogits is not the gradient"),
         (lambda logits, targets: (-_entropy_select(logits, targets)[0], logits * 0), "the sign of the loss"),
     ],
     "tied_backward": [
@@ -453,6 +482,8 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_with(_repaired, skip=False, add=False), "x also went around the layer"),
         (_with(_repaired, add=False), "does not collect both"),
         (_with(_repaired, mean=False), "N times too large"),
+        (lambda ids, *rest: [g / len(ids) for g in _repaired(ids, *rest)], "N times too small"),
+        (lambda *given: [g / len(given[2]) for g in _repaired(*given)], "V times too small"),
         (_with(_repaired, head=False), "dw_head is wrong"),
     ],
 }

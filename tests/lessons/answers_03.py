@@ -84,7 +84,16 @@ WRONG["rmsnorm_as_llama"] = [
     (_llama(lambda x, w, e: w * x / np.sqrt(_mean2(x) + 1e-5)), "does not hold"),  # not in the table: a fixed eps
     (llama_half_eps, "not finite"),
     (llama_half_mean, "are float16 on the way"),
-    (_llama(lambda x, w, e: w * x / np.sqrt(_mean2(x) + e**2)), "does not hold"),  # not in the table
+    (_llama(lambda x, w, e: w * x / np.sqrt(_mean2(x) + e**2)), "eps is squared"),
+    (_llama(lambda x, w, e: w * x / np.maximum(np.sqrt(_mean2(x)), e)), "larger of the root and eps"),
+    (_llama(lambda x, w, e: w * x / np.sqrt(np.maximum(_mean2(x), e))), "larger of the mean of the squares and eps"),
+    (_llama(lambda x, w, e: w * x / np.sqrt(np.clip(_mean2(x), e, None))), "larger of the mean of the squares and eps"),
+    (_llama(lambda x, w, e: w * x / (np.sqrt(_mean2(x) + e) + e)), "once inside the root and once outside"),
+    (_llama(lambda x, w, e: w * x / np.sqrt(_mean2(x) + e + e)), "twice inside"),
+    (_llama(lambda x, w, e: w * x / (np.sqrt(_mean2(x)) + np.sqrt(e))), "before the root is taken"),
+    (_llama(lambda x, w, e: w * x / np.sqrt(((x * x).sum(1, keepdims=True) + e) / x.shape[1])), "add it to their mean"),
+    (_llama(lambda x, w, e: w * x / np.sqrt(_mean2(x)) + e), "added to the result"),
+    (_llama(lambda x, w, e: w * x / (np.abs(x).mean(1, keepdims=True) + e)), "mean of |x|"),
     (_llama(lambda x, w, e: w * x / np.linalg.norm(x, axis=1, keepdims=True)), "does not hold"),  # not in the table
     (lambda x, w, e: (w * x / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + e)).astype(x.dtype), "float32 first"),
     (lambda x, w, e: w * x / np.sqrt(_mean2(x.astype(np.float64)) + e), "dtype of the input"),
@@ -163,6 +172,32 @@ def partial_rest_zero(dy, x, weight, eps, k):
     return dx, dweight
 
 
+def _partial_with(root):
+    """partial_fused with another root of the mean square m and eps."""
+
+    def answer(dy, x, weight, eps, k):
+        r = root((x[:, :k] ** 2).mean(1, keepdims=True), eps)
+        g, dx = dy * weight, dy * weight / r
+        dx[:, :k] -= x[:, :k] * (g * x).sum(1, keepdims=True) / (k * r**3)
+        return dx, (dy * x / r).sum(0)
+
+    return answer
+
+
+def _partial_dweight_with(root):
+    return lambda *given: (partial_fused(*given)[0], _partial_with(root)(*given)[1])
+
+
+MISPLACED = [  # where eps went, and a part of the hint
+    (lambda m, e: np.sqrt(m) + e, "inside the square root"),
+    (lambda m, e: np.maximum(np.sqrt(m), e), "larger of the root and eps"),
+    (lambda m, e: np.sqrt(np.maximum(m, e)), "larger of the mean of the squares and eps"),
+    (lambda m, e: np.sqrt(m + e) + e, "once inside the root and once outside"),
+    (lambda m, e: np.sqrt(m + 2 * e), "twice inside"),
+    (lambda m, e: np.sqrt(m) + np.sqrt(e), "before the root is taken"),
+]
+
+
 RIGHT["partial_rmsnorm_backward"] = [partial_fused, partial_atomic, partial_loop]
 WRONG["partial_rmsnorm_backward"] = [
     (_partial(lambda dy, w, u, r, f, k: w * dy / r), "second path"),
@@ -181,8 +216,16 @@ WRONG["partial_rmsnorm_backward"] = [
         _partial(lambda dy, w, u, r, f, k: (w * dy - 2 * f * u * _over_k(w * dy * u, k)) / r),
         "term by term",
     ),  # not listed
+    *[(_partial_with(root), hint) for root, hint in MISPLACED],
+    *[(_partial_dweight_with(root), hint) for root, hint in MISPLACED],
+    (_partial(lambda dy, w, u, r, f, k: w * (dy - f * u * _over_k(dy * u, k)) / r), "multiplied in at the end"),
+    (_partial(lambda dy, w, u, r, f, k: (dy - f * u * _over_k(w * dy * u, k)) / r), "in the direct path"),
+    (_partial(lambda dy, w, u, r, f, k: w * dy / r - f * u * _over_k(w * dy * u, k)), "only g is divided"),
+    (_partial(lambda dy, w, u, r, f, k: w * dy - f * u * _over_k(w * dy * u, k) / r), "only the correction is divided"),
+    (_partial(lambda dy, w, u, r, f, k: (w * dy - f * u * _over_k(w * dy * u, k)) / r**2), "divided by the RMS twice"),
+    (lambda dy, x, w, e, k: _partial_with(lambda m, e: np.sqrt(k * m + e))(dy, x, w, e, k), "holds a mean"),
     (partial_no_eps, "eps is left out"),
-    (partial_whole, "term by term"),  # not listed
+    (partial_whole, "term by term"),  # not listed: both errors of it at once
     (partial_of_the_last, "term by term"),  # not listed
     (partial_rest_zero, "term by term"),  # not listed
     (_partial(dweight=lambda dy, x, u, w: (w * dy * u).sum(0)), "without the weight"),
@@ -241,6 +284,10 @@ def _mean(a):
     return a.mean(axis=1, keepdims=True)
 
 
+def _sum(a):
+    return a.sum(axis=1, keepdims=True)
+
+
 def layernorm_bessel(dy, x, weight, eps):
     s = np.sqrt(x.var(axis=1, keepdims=True, ddof=1) + eps)
     u, g = (x - _mean(x)) / s, weight * dy
@@ -269,6 +316,24 @@ def layernorm_projected_rmsnorm(dy, x, weight, eps):
     return dx - _mean(dx), dweight, dbias
 
 
+def _layernorm_with(root):
+    def answer(dy, x, weight, eps):
+        centred, g = x - _mean(x), weight * dy
+        s = root(_mean(centred**2), eps)
+        u = centred / s
+        return (g - _mean(g) - u * _mean(g * u)) / s, (dy * u).sum(0), dy.sum(0)
+
+    return answer
+
+
+def _layernorm_dweight_with(root):
+    def answer(*given):
+        dx, _, dbias = layernorm_composed(*given)
+        return dx, _layernorm_with(root)(*given)[1], dbias
+
+    return answer
+
+
 RIGHT["layernorm_gradient"] = [layernorm_library, layernorm_composed, layernorm_jacobian, layernorm_moments]
 WRONG["layernorm_gradient"] = [
     (_layernorm(lambda dy, x, w, u, s: (w * dy - u * _mean(w * dy * u)) / s), "mean(g) is missing"),
@@ -292,6 +357,19 @@ WRONG["layernorm_gradient"] = [
         _layernorm(lambda dy, x, w, u, s: (w * dy + _mean(w * dy) - u * _mean(w * dy * u)) / s),
         "term by term",
     ),  # not listed
+    *[(_layernorm_with(root), hint) for root, hint in MISPLACED],
+    *[(_layernorm_dweight_with(root), hint) for root, hint in MISPLACED],
+    (_layernorm(lambda dy, x, w, u, s: w * (dy - _mean(dy) - u * _mean(dy * u)) / s), "multiplied in at the end"),
+    (_layernorm(lambda dy, x, w, u, s: (w * dy - _mean(dy) - u * _mean(dy * u)) / s), "missing in both means"),
+    (_layernorm(lambda dy, x, w, u, s: (w * dy - _mean(dy) - u * _mean(w * dy * u)) / s), "in the mean of g"),
+    (_layernorm(lambda dy, x, w, u, s: (w * dy - _mean(w * dy) - u * _mean(dy * u)) / s), "in the mean of g u"),
+    (_layernorm(lambda dy, x, w, u, s: (w * dy - _sum(w * dy) - u * _mean(w * dy * u)) / s), "first correction is"),
+    (_layernorm(lambda dy, x, w, u, s: (w * dy - _mean(w * dy) - u * _sum(w * dy * u)) / s), "second correction"),
+    (_layernorm(lambda dy, x, w, u, s: (w * dy + _mean(w * dy) + u * _mean(w * dy * u)) / s), "both corrections are"),
+    (_layernorm(lambda dy, x, w, u, s: w * dy / s - _mean(w * dy) - u * _mean(w * dy * u)), "only g is divided"),
+    (_layernorm(lambda dy, x, w, u, s: (w * dy - _mean(w * dy) - u * _mean(w * dy * u)) / s**2), "deviation twice"),
+    (lambda dy, x, w, e: _layernorm_with(lambda m, e: np.sqrt(x.shape[1] * m + e))(dy, x, w, e), "holds a mean"),
+    (_layernorm(dweight=lambda dy, x, w, u, s: (dy * u).mean(0)), "not the mean"),
     (layernorm_bessel, "Bessel"),
     (layernorm_is_rmsnorm, "RMSNorm"),
     (layernorm_without_eps, "eps is left out"),
@@ -350,7 +428,9 @@ WRONG["gradient_along_x"] = [
     (_along(lambda gx, m, e, x, dy: gx / np.sqrt(m + e) * e / m), "in the denominator"),
     (_along(lambda gx, m, e, x, dy: 0 * m), "only when eps is 0"),
     (_along(lambda gx, m, e, x, dy: gx * e / (m + e) ** 1.5 / x.shape[1]), "not the mean"),
-    (_along(lambda gx, m, e, x, dy: gx * e / (m + e) ** 2), "term by term"),  # not listed
+    (_along(lambda gx, m, e, x, dy: gx * e / (m + e) ** 2), "once more"),
+    *[(_along(lambda gx, m, e, x, dy, r=root: gx / r(m, e) ** 3 * e), hint) for root, hint in MISPLACED],
+    *[(_along(lambda gx, m, e, x, dy, r=root: gx / r(m, e) * (1 - m / r(m, e) ** 2)), h) for root, h in MISPLACED],
     (_along(lambda gx, m, e, x, dy: gx / np.sqrt(m) * e / (m + e)), "term by term"),  # not listed
     (_along(lambda gx, m, e, x, dy: gx / (m + e) ** 1.5), "term by term"),  # not listed
     (_along(lambda gx, m, e, x, dy: (gx * e / (m + e) ** 1.5)[:, None]), "must have shape"),

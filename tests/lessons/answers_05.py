@@ -82,6 +82,41 @@ def _weights_window(q, k):
     return p
 
 
+def _weights_plus(hidden):
+    """The mask is a large finite number that is added."""
+    return lambda q, k: _soft(q @ k.T / q.shape[1] ** 0.5 + hidden * ~_right_mask(len(q), len(k)))
+
+
+def _weights_one_maximum(q, k):
+    scores = np.where(_right_mask(len(q), len(k)), q @ k.T / q.shape[1] ** 0.5, -np.inf)
+    e = np.exp(scores - scores.max())
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def _weights_minus_mean(q, k):
+    """A mean is subtracted in place of the largest score."""
+    scores, visible = q @ k.T / q.shape[1] ** 0.5, _right_mask(len(q), len(k))
+    mean = np.sum(scores * visible, axis=1, keepdims=True) / visible.sum(axis=1, keepdims=True)
+    e = np.exp(np.where(visible, scores - mean, -np.inf))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def _weights_clipped(q, k):
+    scores = np.clip(q @ k.T / q.shape[1] ** 0.5, -60, 60)
+    return _soft(np.where(_right_mask(len(q), len(k)), scores, -np.inf))
+
+
+def _weights_lowest_float(q, k):
+    scores = q @ k.T / q.shape[1] ** 0.5
+    return _soft(np.where(_right_mask(len(q), len(k)), scores, np.finfo(scores.dtype).min))
+
+
+def _weights_of_means(q, k):
+    """A mean over the width in place of the sum, and the factor that undoes a part of it."""
+    scores = np.mean(q[:, None] * k, axis=-1) * q.shape[1] ** 0.5
+    return _soft(np.where(_right_mask(len(q), len(k)), scores, -np.inf))
+
+
 def _weights_online(q, k):
     T, S = len(q), len(k)
     p = np.zeros((T, S))
@@ -207,6 +242,22 @@ def _backward_first_key_gets_all(do, q, k, v):
     return dq, dk, dv
 
 
+def _backward_by_means(which):
+    def answer(do, q, k, v):
+        gradients = list(_backward_atomic(do, q, k, v))
+        gradients[which] = gradients[which] / (len(k) if which == 0 else len(q))
+        return gradients
+
+    return answer
+
+
+def _backward_scaled_within(do, q, k, v):
+    """1 / sqrt(D) at dp, and not at the row sum."""
+    p, dp = _weights_tri(q, k), do @ v.T
+    ds = p * (dp / q.shape[1] ** 0.5 - np.sum(dp * p, axis=1, keepdims=True))
+    return ds @ k, ds.T @ q, p.T @ do
+
+
 def _backward_float32(do, q, k, v):
     return tuple(g.astype(np.float32) for g in _backward_atomic(do, q, k, v))
 
@@ -266,6 +317,12 @@ def _merge_unstable(o1, L1, o2, L2):
     return (w1[:, None] * o1 + w2[:, None] * o2) / (w1 + w2)[:, None], np.log(w1 + w2)
 
 
+def _merge_one_maximum(o1, L1, o2, L2):
+    m = max(L1.max(), L2.max())
+    w1, w2 = np.exp(L1 - m), np.exp(L2 - m)
+    return (w1[:, None] * o1 + w2[:, None] * o2) / (w1 + w2)[:, None], m + np.log(w1 + w2)
+
+
 def _merge_one_share_for_all(o1, L1, o2, L2):
     L = np.logaddexp(L1, L2)
     return np.exp(L1 - L).mean() * o1 + np.exp(L2 - L).mean() * o2, L
@@ -279,6 +336,9 @@ RIGHT = {
         _weights_in_place,
         _weights_online,
         _weights_minus_a_billion,
+        _weights_lowest_float,
+        _weights_plus(-1e30),
+        _weights_of_means,
     ],
     "scores_gradient": [_ds_fused, _ds_einsum, _ds_rows],
     "causal_attention_backward": [_backward_atomic, _backward_flash, _backward_loop, _backward_centred_keys],
@@ -302,20 +362,35 @@ WRONG = {
         (_weights_softmax_twice, "not the softmax of"),
         (_weights_window, "not the softmax of"),
         (_weights_small_not_minus_infinity, ""),
-        (_weights_unstable, "not finite"),
-        (_weights_maximum_before_mask, "not finite"),
+        (_weights_with(_right_mask, hidden=-1e2), "hide with -inf"),
+        (_weights_with(_right_mask, hidden=-1e3), "hide with -inf"),
+        (_weights_with(_right_mask, hidden=-1e4), "hide with -inf"),
+        (_weights_with(_right_mask, hidden=-1e5), "hide with -inf"),
+        (_weights_with(_right_mask, hidden=-1e7), "hide with -inf"),
+        (_weights_plus(-1e3), "hide with -inf"),
+        (_weights_plus(-1e5), "hide with -inf"),
+        (_weights_unstable, "exponential of a large number is infinite"),
+        (_weights_minus_mean, "exponential of a large number is infinite"),
+        (_weights_clipped, "were the scores clipped"),
+        (_weights_maximum_before_mask, "over the hidden keys too"),
+        (_weights_one_maximum, "for the whole array"),
     ],
     "scores_gradient": [
         (lambda dp, p, t: p * (dp - np.sum(dp * p, axis=-1, keepdims=True)), "temperature is missing"),
         (lambda dp, p, t: p * (dp - np.sum(dp * p, axis=-1, keepdims=True)) * t, "multiplied by the temperature"),
         (lambda dp, p, t: p * (dp - np.sum(dp * p, axis=-1, keepdims=True)) / t**2, "temperature twice"),
-        (lambda dp, p, t: p * (dp - np.mean(dp * p, axis=-1, keepdims=True)) / t, "not the gradient"),
+        (lambda dp, p, t: p * (dp - np.mean(dp * p, axis=-1, keepdims=True)) / t, "the mean of dp * p was"),
+        (lambda dp, p, t: p * (dp - np.mean(dp * p)) / t, "mean of dp * p"),  # of one axis: the same as the line before
+        (lambda dp, p, t: p * (dp - np.mean(dp, axis=-1, keepdims=True)) / t, "the mean of dp was"),
+        (lambda dp, p, t: p * (dp / t - np.sum(dp * p, axis=-1, keepdims=True)), "only dp is divided"),
+        (lambda dp, p, t: p * (dp - np.sum(dp * p, axis=-1, keepdims=True) / t), "only the row sum is divided"),
+        (lambda dp, p, t: (p * dp - np.sum(dp * p, axis=-1, keepdims=True)) / t, "at dp alone"),
         (lambda dp, p, t: p * dp / t, "row sum is missing"),
         (lambda dp, p, t: p * (1 - p) * dp / t, "only the diagonal"),
         (lambda dp, p, t: p * (dp - dp.sum(axis=-1, keepdims=True)) / t, "weighted by p"),
         (lambda dp, p, t: (dp - np.sum(dp * p, axis=-1, keepdims=True)) / t, "factor p"),
         (lambda dp, p, t: p * (dp - np.sum(dp * p)) / t, "whole array"),
-        (lambda dp, p, t: p * (dp + np.sum(dp * p, axis=-1, keepdims=True)) / t, "not the gradient"),
+        (lambda dp, p, t: p * (dp + np.sum(dp * p, axis=-1, keepdims=True)) / t, "the row sum is added"),
         (_ds_jacobian, "Jacobian, S x S numbers, was built"),
     ],
     "causal_attention_backward": [
@@ -333,11 +408,22 @@ WRONG = {
         (_backward_by(_weights_with(_right_mask, scale=lambda D: 1.0)), "before the softmax"),
         (_backward_by(after=lambda dq, dk, dv, D: (-dq, -dk, dv)), "sign of ds"),
         (_backward_by(after=lambda dq, dk, dv, D: (dq, dv, dk)), "each other's place"),
-        (_backward_scaled_by_tokens, "dq is wrong"),
+        (_backward_scaled_by_tokens, "D is the width of a head"),
+        (_backward_by(ds=lambda p, dp: p * (dp - np.mean(dp * p, axis=1, keepdims=True))), "mean of dp * p"),
+        (_backward_by(ds=lambda p, dp: p * (dp - np.mean(dp, axis=1, keepdims=True))), "the mean of dp was"),
+        (_backward_by(ds=lambda p, dp: (p > 0) * (p * dp - np.sum(dp * p, axis=1, keepdims=True))), "at dp alone"),
+        (_backward_scaled_within, "only dp is divided"),
+        (_backward_by_means(0), "this is a mean"),
+        (_backward_by_means(1), "this is a mean"),
+        (_backward_by_means(2), "this is a mean"),
+        (_backward_by(_weights_with(_right_mask, hidden=-1e3)), "hide with -inf"),
+        (_backward_by(_weights_plus(-1e5)), "hide with -inf"),
+        (_backward_by(_weights_maximum_before_mask), "over the hidden keys too"),
+        (_backward_by(_weights_one_maximum), "for the whole array"),
         (_backward_transposed, "transpose is missing"),
         (_backward_ds_not_transposed, "transpose is missing"),
         (_backward_first_key_gets_all, "dk is wrong"),
-        (_backward_by(_weights_unstable), "not finite"),
+        (_backward_by(_weights_unstable), "exponential of a large number is infinite"),
         (_backward_float32, "dtype"),
     ],
     "merge_attention": [
@@ -349,8 +435,10 @@ WRONG = {
         (_merge_by(_merged_o, np.maximum), "the larger of the two"),
         (_merge_by(_merged_o, np.add), "not the sum of the two"),
         (_merge_one_share_for_all, "o of all keys does not hold"),
-        (_merge_unstable, "not finite"),
-        (_merge_first_is_never_smaller, "not finite"),
+        (_merge_by(_merged_o, lambda L1, L2: np.logaddexp(L1, L2) - np.log(2)), "the mean of the two denominators"),
+        (_merge_one_maximum, "far apart"),
+        (_merge_unstable, "exp(L) is infinite"),
+        (_merge_first_is_never_smaller, "whichever half it belongs to"),
         (_merge_larger_half_only, "o of all keys does not hold"),
     ],
 }

@@ -348,6 +348,42 @@ def chunk_with_a_large_number(q, k, v, cache_k, cache_v):
     return np.einsum("ths,shd->thd", softmax(scores), values), new_k, new_v
 
 
+def chunk_with(softmax_of):
+    """softmax_of(scores (H, T, S), visible (T, S)) -> weights."""
+
+    def read(q, k, v, cache_k, cache_v):
+        new_k, new_v = np.concatenate([cache_k, k]), np.concatenate([cache_v, v])
+        keys, values = (np.repeat(x, q.shape[1] // k.shape[1], 1) for x in (new_k, new_v))
+        scores = np.einsum("thd,shd->hts", q, keys) / q.shape[2] ** 0.5
+        p = softmax_of(scores, all_so_far(len(q), len(new_k)))
+        return np.einsum("hts,shd->thd", p.astype(q.dtype), values), new_k, new_v
+
+    return read
+
+
+def masked_by(number):
+    return lambda scores, visible: softmax(np.where(visible, scores, number).astype(scores.dtype))
+
+
+def masked_by_adding(number):
+    return lambda scores, visible: softmax(scores + scores.dtype.type(number) * ~visible)
+
+
+def with_maximum_over_hidden(scores, visible):
+    e = np.exp(scores - scores.max(axis=-1, keepdims=True)) * visible
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def with_one_maximum(scores, visible):
+    scores = np.where(visible, scores, -np.inf)
+    e = np.exp(scores - scores.max())
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def masked_after(scores, visible):
+    return softmax(scores) * visible
+
+
 def chunk_off_by_one(q, k, v, cache_k, cache_v):
     return _chunk(lambda T, S: np.tril(np.ones((T, S), bool), k=S - T + 1))(q, k, v, cache_k, cache_v)
 
@@ -396,7 +432,13 @@ RIGHT = {  # exercise -> list of functions
     "split_heads": [split_by_reshape, split_by_slices, split_by_columns_first, split_by_loop],
     "shared_head_gradient": [sum_by_reshape, sum_by_loop, sum_by_add_reduceat, sum_by_matrix, sum_by_running_total],
     "decode_step": [step_by_loop, step_by_repeat, step_by_groups, _step(), step_by_streaming, step_out_of_order],
-    "read_chunk": [chunk_by_steps, _chunk(all_so_far), chunk_causal_by_positions, chunk_with_a_large_number],
+    "read_chunk": [
+        chunk_by_steps,
+        _chunk(all_so_far),
+        chunk_causal_by_positions,
+        chunk_with_a_large_number,
+        chunk_with(masked_by(-np.inf)),
+    ],
     "cache_bytes": [bytes_in_a_line, bytes_by_array, bytes_by_layers],
 }
 WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
@@ -417,7 +459,8 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (group_by_remainder_mean, "h // G"),
         (group_everything, "its own group only"),
         (group_without_sum, "must have shape"),
-        (group_squared, "not the gradient"),
+        (lambda dk, K: sum_by_reshape(dk, K) / dk.dtype.type(dk.shape[2]), "number of heads"),
+        (group_squared, "square root of the number"),
         (group_twice, "not the gradient"),
         (group_running_total, "not the gradient"),
         (group_mean_of_one, "with one kv head everything is does not hold"),
@@ -440,12 +483,14 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (step_caches_the_query, "nothing else"),
         (step_caches_keys_twice, "swapped"),
         (step_doubles_own, "one softmax"),
+        (_step_with(lambda s: softmax(s) / s.shape[-1]), "averaged once more"),
+        (_step_with(lambda s: softmax(0 * s)), "same weight"),
+        (_step(scale=lambda q: q.shape[1] ** 0.5), "multiplied by sqrt(D)"),
         (step_with_values_in_another_order, "one softmax"),
-        (_step(scale=lambda q: q.shape[1] ** 0.5), "one softmax"),
         (step_by_tile_when_empty, "when it is empty"),
         (_step_with(softmax_clipped), "do not clip"),
         (_step_with(softmax_of_all), "one softmax"),
-        (_step_with(softmax_by_one_maximum), "not finite"),
+        (_step_with(softmax_by_one_maximum), "for all heads"),
         (_step_with(softmax, groups_first=False), "h % K"),
     ],
     "read_chunk": [
@@ -455,9 +500,17 @@ WRONG = {  # exercise -> list of (function, a part of the hint that it must get)
         (_chunk(all_so_far, scale=lambda q: 1), "not divided by sqrt(D)"),
         (_chunk(all_so_far, tile=True), "h % K"),
         (_chunk(all_so_far, front=True), "at the end of the cache"),
-        (chunk_masked_with_zeros, "one softmax"),
+        (chunk_masked_with_zeros, "set to 0"),
         (chunk_appends_late, "one softmax"),
-        (chunk_off_by_one, "one softmax"),
+        (chunk_off_by_one, "just behind it"),
+        (chunk_with(masked_by(-1e2)), "hide with -inf"),
+        (chunk_with(masked_by(-1e3)), "hide with -inf"),
+        (chunk_with(masked_by(-1e5)), "hide with -inf"),
+        (chunk_with(masked_by_adding(-1e4)), "hide with -inf"),
+        (chunk_with(with_maximum_over_hidden), "over the hidden keys too"),
+        (chunk_with(with_one_maximum), "for the whole array"),
+        (chunk_with(masked_after), "masked after the softmax"),
+        (chunk_with(lambda s, visible: np.where(visible, 1.0, 0.0) / visible.sum(1)[:, None] + 0 * s), "same weight"),
         (chunk_unmasked_when_empty, "when it is empty"),
         (_chunk(chunk_strict), "reads its own key"),
         (_chunk(chunk_reads_itself_only), "one softmax"),
