@@ -65,11 +65,15 @@ def each_backend(request):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def heeds_ctrl_c():
-    """Tests that raise SIGINT pass in a background job of a shell's script too, which is started to ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def heeds_signals():
+    """Tests that raise signals pass in a background job of a shell's script too, which is started to ignore SIGINT, and
+    under nohup, which has SIGHUP ignored."""
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    if hasattr(signal, "SIGHUP"):
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
