@@ -89,8 +89,8 @@ def main(arguments=None):
     except MemoryError as error:
         wanted = f" ({error})" if str(error) else ""
         print(
-            f"minillama: error: this needs more memory than there is{wanted}. Choose a smaller model, batch or context, "
-            f"or fewer threads; `minillama info` tells what a model takes",
+            f"minillama: error: this needs more memory than there is{wanted}. Choose a smaller model, batch or "
+            f"context, or fewer threads; `minillama info` tells what a model takes",
             file=sys.stderr,
         )
         return 1

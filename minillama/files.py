@@ -77,9 +77,9 @@ def require_free(paths, overwrite=False, instead="choose another place"):
     """FileExistsError, naming them, if any of the paths that a command is about to write is there already
 
     Every command that writes asks this of all its paths before it does any work, so that no file which it did not make
-    is changed. overwrite: the user asked for --overwrite, and files (no folder, no device) may be replaced; None where there
-    is no such option. instead: what else the message offers. NotADirectoryError where a file stands in the place of a
-    folder that they are to be in, and ValueError where two of them are one file, the second in place of the first.
+    is changed. overwrite: the user asked for --overwrite, and files (no folder, no device) may be replaced; None where
+    there is no such option. instead: what else the message offers. NotADirectoryError where a file stands in the place
+    of a folder that they are to be in, and ValueError where two of them are one file, the second in place of the first.
     """
     paths = list(map(Path, paths))
     for path in paths:

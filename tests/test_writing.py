@@ -8,7 +8,7 @@ import pytest
 
 from minillama import __main__, download
 from minillama.checkpoint.places import MODEL_FILES
-from minillama.files import require_free
+from minillama.files import alone, require_free
 from tests.conftest import needs_kernels
 
 TINY = "--tokenizer char --context 16 --dim 16 --layers 1 --heads 2 --batch-size 2 --steps 2 --threads 1".split()
@@ -265,3 +265,21 @@ def test_a_pipe_or_a_device_is_not_replaced(given, cli, tmp_path):
     code, out, err = cli("table", "llama-7b", "--figure", tmp_path / "pipe", "--overwrite")
     assert (code, out) == (1, "") and "pipe is there already; nothing was changed" in err
     assert not (tmp_path / "pipe").is_file() and not (tmp_path / "pipe").is_dir()
+
+
+@pytest.mark.parametrize("target, lock", [("model", "model/.convert.lock"), ("model.bin", ".model.bin.lock")])
+def test_two_processes_do_not_convert_to_one_place(target, lock, given, cli, tmp_path, monkeypatch):
+    """Their files would be mixed: the weights of one model and the config of the other."""
+    with alone(tmp_path / lock, "writing"):
+        code, _, err = cli("convert", given["run"], tmp_path / target, "--overwrite")
+    assert code == 1 and "another process is writing a model to" in err and set(snapshot(tmp_path)) <= {"model"}
+
+    def meanwhile(*_):  # another process has come and gone while the model was read
+        (tmp_path / target).mkdir(exist_ok=True) if target == "model" else None
+        path = tmp_path / target / "config.json" if target == "model" else tmp_path / target
+        path.write_text("of another")
+
+    monkeypatch.setattr("minillama.checkpoint.open.load_tokenizer", meanwhile)
+    code, _, err = cli("convert", given["run"], tmp_path / target)
+    assert code == 1 and "is there already" in err
+    assert [content for content in snapshot(tmp_path).values() if content is not None] == [b"of another"]
