@@ -86,6 +86,14 @@ def main(arguments=None):
         message = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else error
         print(f"minillama: error: {message}", file=sys.stderr)
         return 1
+    except MemoryError as error:
+        wanted = f" ({error})" if str(error) else ""
+        print(
+            f"minillama: error: this needs more memory than there is{wanted}. Choose a smaller model, batch or "
+            f"context, or fewer threads; `minillama info` tells what a model takes",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         return 130
 

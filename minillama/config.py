@@ -15,6 +15,7 @@ from .ops.positions import POSITIONS
 from .ops.positions.rope import ROPE_LAYOUTS
 from .ops.rope_scaling import ROPE_SCALINGS
 
+_MOST_LAYERS = 10_000  # what is made for each, names above all, would take all memory long before the weights do
 # The choices by name: a field of Config and the table that it chooses from. A row more is a choice more, everywhere.
 SWITCHES = {
     "norm": NORMS,
@@ -73,6 +74,8 @@ class Config:
             self._require_integer(name, 1)
         self._require_integer("context", 2)  # one token to read and one to predict
         self._require_integer("token_types", 0)
+        if self.layers > _MOST_LAYERS:
+            raise ValueError(f"layers must be at most {_MOST_LAYERS:,}; received {self.layers:,}")
         if self.rope_original_context is not None:
             self._require_integer("rope_original_context", 2)
         for name, table in SWITCHES.items():

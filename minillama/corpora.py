@@ -302,6 +302,8 @@ class Batches:
     def __getitem__(self, step):
         """ids, targets (batch_size, context) of batch number `step`, counted from 0."""
         first = step * self.batch_size
+        if self.batch_size * self.context >= 2**60:  # as in memory.aligned_zeros
+            raise MemoryError(f"a batch of {self.batch_size:,} sequences")
         ids, targets = np.empty((2, self.batch_size, self.context), self.tokens.dtype)
         for i in range(self.batch_size):
             start = self._start(*divmod(first + i, self.windows))

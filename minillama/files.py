@@ -2,12 +2,16 @@
 
 import errno
 import os
+import re
+import shutil
 import stat
+from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _SUFFIX = ".new"
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, or what this user may have of it
+_FULL_AS_TEXT = re.compile(r"No space left|Disk quota|\d+ requested and \d+ written")
 
 
 @contextmanager
@@ -39,15 +43,62 @@ def replacing(path):
         raise explained from error
 
 
+@contextmanager
+def replacing_all(folder, names):
+    """Gives a new folder inside of `folder`; if the block succeeds, its files of these names take their places there
+
+    Files of these names that the block did not make are removed then: together they are one thing, such as a model. If
+    the block fails, the folder is as it was. Only a process that dies while names are changed leaves some of both.
+    """
+    folder = Path(folder)
+    new = folder / f".{os.getpid()}{_SUFFIX}"
+    there = folder.is_dir()
+    try:
+        yield new
+        made = [name for name in names if (new / name).exists()]
+        for name in made:
+            if (folder / name).exists():
+                (new / name).chmod(stat.S_IMODE((folder / name).stat().st_mode))
+            os.replace(new / name, folder / name)
+        for name in set(names) - set(made):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        if error.strerror and str(new) in error.strerror:  # the user knows the other name only
+            raise OSError(error.errno, error.strerror.replace(str(new), str(folder))) from error
+        raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if not there:
+            with suppress(OSError):  # something was made in it
+                folder.rmdir()
+
+
 def require_free(paths, overwrite=False, instead="choose another place"):
     """FileExistsError, naming them, if any of the paths that a command is about to write is there already
 
     Every command that writes asks this of all its paths before it does any work, so that no file which it did not make
-    is changed. overwrite: the user asked for --overwrite, and files (never folders) may be replaced; None where there
-    is no such option. instead: what else the message offers.
+    is changed. overwrite: the user asked for --overwrite, and files (no folder, no device) may be replaced; None where
+    there is no such option. instead: what else the message offers. NotADirectoryError where a file stands in the place
+    of a folder that they are to be in, and ValueError where two of them are one file, the second in place of the first.
     """
-    there = [path for path in map(Path, paths) if os.path.lexists(path)]
-    blocked = [path for path in there if path.is_dir() and not path.is_symlink()] if overwrite else there
+    paths = list(map(Path, paths))
+    for path in paths:
+        above = next((folder for folder in path.parents if os.path.lexists(folder)), None)
+        if above is not None and not above.is_dir():
+            kind = "a link that leads nowhere" if above.is_symlink() and not above.exists() else "a file"
+            raise NotADirectoryError(
+                f"{above} is {kind} and no folder, so {path} cannot be written; nothing was changed. "
+                f"{instead[0].upper()}{instead[1:]}"
+            )
+    places = Counter(os.path.join(os.path.realpath(path.parent), path.name) for path in paths)
+    twice = [place for place, count in places.items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{twice[0]} would be written twice, by two of the options; nothing was changed. "
+            f"{instead[0].upper()}{instead[1:]}"
+        )
+    there = [path for path in paths if os.path.lexists(path)]
+    blocked = [path for path in there if not (path.is_file() or path.is_symlink())] if overwrite else there
     if blocked:
         names = ", ".join(map(str, blocked[:5])) + (f" and {len(blocked) - 5} more" if len(blocked) > 5 else "")
         verb = "is" if len(blocked) == 1 else "are"
@@ -129,8 +180,8 @@ def _rights_of_new_files(path):
 
 def _explained(error, path, there):
     """The error with what to do; there: whether path had content before."""
-    # safetensors reports the operating system's error as text only
-    full = getattr(error, "errno", None) in _FULL or any(text in str(error) for text in ("No space left", "Disk quota"))
+    # safetensors reports the operating system's error as text only, and NumPy's tofile how much it could write
+    full = getattr(error, "errno", None) in _FULL or _FULL_AS_TEXT.search(str(error))
     if full:
         state = "keeps its old content" if there else "was not written"
         return OSError(errno.ENOSPC, f"the disk is full; {path} {state}. Free some space")

@@ -20,6 +20,8 @@ _local = threading.local()
 
 def aligned_zeros(size, dtype):
     """`size` zeros whose first one begins a cache line, as NumPy's own arrays seldom do: vectors then cross no line."""
+    if size >= 2**60:  # NumPy says no more than that a dimension is too large, and not as a MemoryError
+        raise MemoryError(f"{size:,} numbers in one array")
     raw = np.zeros(size * np.dtype(dtype).itemsize + _ALIGNMENT, np.uint8)
     shift = -raw.ctypes.data % _ALIGNMENT
     return raw[shift : raw.size - _ALIGNMENT + shift].view(dtype)

@@ -268,6 +268,22 @@ def test_mistakes_are_explained_and_the_exit_code_is_1(arguments, words, cli, tm
     assert code == 1 and words in err and err.startswith("minillama: error: ") and "Traceback" not in err
 
 
+HUGE = 2**59  # numbers; no computer has the memory, whatever it promises to a process that asks
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [("--batch-size", HUGE), ("--batch-size", 10**26), ("--ffn", HUGE), ("--ffn", 2**62), ("--context", 10**17)],
+)
+def test_what_does_not_fit_into_memory_is_explained(option, value, cli, text, tmp_path):
+    code, _, err = cli("train", "--data", text, "--tokenizer", "char", "--out", tmp_path / "run", "--dim", 8, "--heads",
+                       2, "--layers", 1, "--context", 8, "--steps", 1, "--threads", 1, option, value)  # fmt: skip
+    if option == "--context":  # which the text is too short for
+        assert code == 1 and "use more text or a smaller --context" in err or "more memory than there is" in err
+    else:
+        assert code == 1 and "needs more memory than there is" in err and "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

@@ -29,6 +29,7 @@ def test_flops_and_cache_of_llama_2_70b():
         ({"dim": 10**18, "heads": 3}, "heads must divide dim.*: 1, 2, 4, 5"),
         ({"layers": 0}, "layers must be a whole number of at least 1; received 0"),
         ({"layers": 2**63}, "layers must be below 2.63; received 9223372036854775808"),
+        ({"layers": 10**5}, "layers must be at most 10,000; received 100,000"),
         ({"dim": 12.0}, "dim must be a whole number"),
         ({"rope_layout": "halves"}, "rotate_half, interleaved; received 'halves'"),
         ({"dropout": 1.0}, "dropout is a probability below 1; received 1.0"),

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from minillama import Config, files
 from minillama.corpora import encode_corpus
-from minillama.files import append_text, replacing, write_text
+from minillama.files import append_text, replacing, replacing_all, write_text
 from minillama.train import Run, Settings
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no rights of this kind")
@@ -84,15 +84,22 @@ def test_all_files_of_a_run_have_the_same_rights(tmp_path, umask):
     assert len(found) > 4 and set(found.values()) == {0o640}, found
 
 
+FULL_DISKS = [
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+    OSError("4800 requested and 2774 written"),  # from ndarray.tofile
+]
+
+
 @with_and_without_old
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_speaks_of_old_content_only_where_there_is_some(tmp_path, old, number):
+@pytest.mark.parametrize("failure", FULL_DISKS)
+def test_a_full_disk_speaks_of_old_content_only_where_there_is_some(tmp_path, old, failure):
     if old is not None:
         write_text(tmp_path / "a", old)
     with pytest.raises(OSError, match="the disk is full") as failed:
         with replacing(tmp_path / "a") as new:
             new.write_text("half")
-            raise OSError(number, os.strerror(number))
+            raise failure
     assert ("keeps its old content" if old else "was not written") in str(failed.value)
     assert [path.read_text() for path in tmp_path.iterdir()] == ([old] if old else [])
 
@@ -150,3 +157,33 @@ def test_names_that_are_not_utf8_are_written(tmp_path):
     with replacing(path) as new:
         save_file({"a": np.zeros(3)}, new)
     assert os.listdir(os.fsencode(tmp_path)) == [b"\xff"]
+
+
+def files_in(folder):
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_files_that_belong_together_are_replaced_together(tmp_path):
+    folder = tmp_path / "model"
+    for name in ("a", "b", "own"):
+        write_text(folder / name, "old")
+    with replacing_all(folder, ["a", "b", "c"]) as new:
+        write_text(new / "a", "new")
+        write_text(new / "c", "new")
+        assert files_in(folder)["a"] == "old"
+    assert files_in(folder) == {"a": "new", "c": "new", "own": "old"}
+
+
+@with_and_without_old
+def test_where_one_of_several_files_cannot_be_written_all_stay(tmp_path, old):
+    folder = tmp_path / "model"
+    if old is not None:
+        write_text(folder / "a", old)
+    before = files_in(tmp_path)
+    with pytest.raises(OSError, match="the disk is full") as failed:
+        with replacing_all(folder, ["a", "b"]) as new:
+            write_text(new / "a", "new")
+            with replacing(new / "b"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert str(folder / "b") in str(failed.value)  # and not the name that it had for the time being
+    assert files_in(tmp_path) == before and folder.exists() == (old is not None)

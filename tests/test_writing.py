@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import os
 
 import pytest
 
 from minillama import __main__, download
 from minillama.checkpoint.places import MODEL_FILES
-from minillama.files import require_free
+from minillama.files import alone, require_free
 
 from .conftest import needs_kernels
 
@@ -215,3 +216,71 @@ def test_a_link_that_leads_nowhere_is_in_the_way(tmp_path):
         pytest.skip("this system makes no links")
     with pytest.raises(FileExistsError, match="link.png is there already"):
         require_free([link])
+
+
+@pytest.mark.parametrize("target", ["model", "model.bin"])
+def test_a_model_stays_whole_where_the_new_one_cannot_be_written(target, given, cli, tmp_path, monkeypatch):
+    """With --overwrite too: the last file fails, be it the template or the tokenizer."""
+    assert cli("convert", given["run"], tmp_path / target)[0] == 0
+    assert cli("train", "--data", given["text"], "--out", tmp_path / "other", *TINY, "--seed", 1)[0] == 0
+    before = snapshot(tmp_path)
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("minillama.checkpoint.open.published_template", fail)
+    monkeypatch.setattr("minillama.checkpoint.llama2c.tokenizer_name", fail)
+    monkeypatch.setattr("minillama.checkpoint.llama2c.check_tokenizer_place", lambda *_: None)
+    monkeypatch.setattr("minillama.checkpoint.llama2c.tokenizer_bytes", lambda *_: b"words")
+    code, _, err = cli("convert", tmp_path / "other", tmp_path / target, "--overwrite")
+    assert code == 1 and ("No space left" in err or "disk is full" in err)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+@pytest.mark.parametrize("command, arguments, names", CASES)
+def test_a_file_in_the_place_of_a_folder_is_named(command, arguments, names, overwrite, given, cli, tmp_path):
+    """Before any work is done, and as what it is."""
+    if command in ("compare", "download"):
+        pytest.skip("has no --overwrite")
+    out = tmp_path / "mine.txt"
+    out.write_text("words of mine")
+    code, stdout, err = cli(*command.split(), *filled_in(arguments, out, given), *overwrite)
+    assert (code, stdout) == (1, "") and f"{out} is a file and no folder" in err, err
+    assert snapshot(tmp_path) == {"mine.txt": b"words of mine"}
+
+
+def test_two_options_with_one_file_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    for other in ("bench.png", "a/../bench.png", str(tmp_path / "bench.png")):
+        with pytest.raises(ValueError, match="written twice"):
+            require_free(["bench.png", "loss.png", other])
+    require_free(["bench.png", "a/bench.png"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such pipes")
+def test_a_pipe_or_a_device_is_not_replaced(given, cli, tmp_path):
+    """--figure /dev/null --overwrite, by a user who may, would leave the whole system without it."""
+    os.mkfifo(tmp_path / "pipe")
+    code, out, err = cli("table", "llama-7b", "--figure", tmp_path / "pipe", "--overwrite")
+    assert (code, out) == (1, "") and "pipe is there already; nothing was changed" in err
+    assert not (tmp_path / "pipe").is_file() and not (tmp_path / "pipe").is_dir()
+
+
+@pytest.mark.parametrize("target, lock", [("model", "model/.convert.lock"), ("model.bin", ".model.bin.lock")])
+def test_two_processes_do_not_convert_to_one_place(target, lock, given, cli, tmp_path, monkeypatch):
+    """Their files would be mixed: the weights of one model and the config of the other."""
+    with alone(tmp_path / lock, "writing"):
+        code, _, err = cli("convert", given["run"], tmp_path / target, "--overwrite")
+    assert code == 1 and "another process is writing a model to" in err and set(snapshot(tmp_path)) <= {"model"}
+
+    def meanwhile(*_):  # another process has come and gone while the model was read
+        (tmp_path / target).mkdir(exist_ok=True) if target == "model" else None
+        path = tmp_path / target / "config.json" if target == "model" else tmp_path / target
+        path.write_text("of another")
+
+    monkeypatch.setattr("minillama.checkpoint.open.load_tokenizer", meanwhile)
+    code, _, err = cli("convert", given["run"], tmp_path / target)
+    assert code == 1 and "is there already" in err
+    assert [content for content in snapshot(tmp_path).values() if content is not None] == [b"of another"]

@@ -187,18 +187,19 @@ def save(path, model, tokenizer=None, int8=False):
     else:
         header = _HEADER.pack(*(numbers | {"vocab_size": config.vocab_size * (1 if config.tied else -1)}).values())
     tables = {} if int8 else rotation_tables(config.context, config.head_dim)
-    with replacing(path) as new, open(new, "wb") as file:
-        file.write(header)
-        for name, shape in _in_order(config, version):
-            array = tables[name] if name in tables else _arranged(config, name, model.parameters[name])
-            if int8 and len(shape) > 1:
-                q, scales = quantize_rows(array.reshape(-1, group))
-                q.tofile(file)
-                array = scales
-            np.ascontiguousarray(array, _FLOAT).tofile(file)
-    if words is not None:
-        with replacing(path.with_name(tokenizer_name(config))) as new:
-            new.write_bytes(words)
+    with replacing(path) as new:
+        with open(new, "wb") as file:
+            file.write(header)
+            for name, shape in _in_order(config, version):
+                array = tables[name] if name in tables else _arranged(config, name, model.parameters[name])
+                if int8 and len(shape) > 1:
+                    q, scales = quantize_rows(array.reshape(-1, group))
+                    q.tofile(file)
+                    array = scales
+                np.ascontiguousarray(array, _FLOAT).tofile(file)
+        if words is not None:  # here, as the model takes its place when both could be written
+            with replacing(path.with_name(tokenizer_name(config))) as beside:
+                beside.write_bytes(words)
 
 
 def tokenizer_name(config):

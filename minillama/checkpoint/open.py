@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..chat_templates import published_template
-from ..files import require_free, write_text
+from ..files import alone, replacing_all, require_free, write_text
 from ..tokenizers import load_tokenizer as read_tokenizer
 from . import foreign, generation_config, huggingface, llama2c, meta
 from .places import MODEL_FILES, require_no_other_model
@@ -172,12 +172,15 @@ def convert(source, target, format=None, tokenizer=None, int8=False, overwrite=F
     options = {"int8": True} if int8 else {}
     if found == format == "huggingface":
         options["generation"] = generation_config.source(source, model.config.vocab_size)
-    if format == "huggingface":  # with overwrite: of the model that is replaced, and not every model has these
-        for name in MODEL_FILES:
-            if name not in ("config.json", "model.safetensors"):
-                (target / name).unlink(missing_ok=True)
-    FILE_FORMATS[format].save(target, model, words, **options)
-    template = published_template(Path(source))
-    if template is not None and format == "huggingface":
-        write_text(target / "chat_template.jinja", template)
+    lock = target / ".convert.lock" if format == "huggingface" else target.with_name(f".{target.name}.lock")
+    with alone(lock, f"writing a model to {target}"):
+        require_free(places, overwrite, _ELSEWHERE)  # again, as another process may have written one in the meantime
+        if format == "huggingface":
+            with replacing_all(target, MODEL_FILES) as folder:  # the old model stays until the new one is whole
+                huggingface.save(folder, model, words, **options)
+                template = published_template(Path(source))
+                if template is not None:
+                    write_text(folder / "chat_template.jinja", template)
+        else:
+            FILE_FORMATS[format].save(target, model, words, **options)
     return f"{source} ({found}) is now in {target} ({format}), {note}"
