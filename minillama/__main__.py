@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +73,10 @@ _DATA_OPTIONS = {
 
 
 def main(arguments=None):
-    """Run one command; returns the exit code: 0, 1 after an error that is explained on stderr, 130 after Ctrl-C."""
+    """Run one command; returns the exit code: 0, or 1 after an error that is explained on stderr
+
+    130 after Ctrl-C; 128 and the number of another signal that ended a training, which is saved then.
+    """
     if not streams.prepare("minillama"):
         return 1
     options = _parser().parse_args(arguments)
@@ -149,10 +153,11 @@ def train(options):
         print(f"\nstopped without saving; the last checkpoint is in {folder}", file=sys.stderr)
         return 130
     if loss is None:
-        if read_metrics(folder):
-            loss_curve(folder)
-        on = command_line("train", ("--out", folder), "--resume")
-        print(f"\nstopped at step {run.optimizer.steps}; continue with: {on}")
+        with suppress(OSError):  # the terminal may have gone, which is why it was stopped; all is saved
+            if read_metrics(folder):
+                loss_curve(folder)
+            on = command_line("train", ("--out", folder), "--resume")
+            print(f"\nstopped at step {run.optimizer.steps}; continue with: {on}", flush=True)
         return exit_code(run.stopped_by)
     print(f"the model is in {folder}, its loss curve in {loss_curve(folder)}")
     per_character = f", {run.corpus.per_character(loss):.4f} nats a character" if run.objective.predicts_text else ""
@@ -214,7 +219,7 @@ def sample(options):
         print()
         return 130
     print(stream.finish())
-    if options.max_tokens is None and last not in (begin, end):
+    if options.max_tokens is None and last not in stop:
         context = model.config.cached_context
         print(f"[the context of {context} tokens is full; --sliding-window goes on beyond it]", file=sys.stderr)
 

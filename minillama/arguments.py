@@ -124,6 +124,7 @@ class Parser(argparse.ArgumentParser):
         self.register("type", int, whole_number)
         self.register("type", float, number)
         self.above = None  # the parser whose command this is
+        self._negative_number_matcher = _NUMBER  # argparse's own knows no exponents
 
     def parse_known_args(self, args=None, namespace=None):
         words = list(map(str, sys.argv[1:] if args is None else args))

@@ -87,7 +87,7 @@ def compare(data, seeds, terms, path, vocab_size=1024, processes=1, quiet=False)
         raise ValueError(f"seeds must be at least 1; received {seeds}")
     (name, source), *_ = sources([data], "bpe", vocab_size).items()
     source["mask_token"] = True
-    results = Results(path.parent, path.name, terms.to_dict(), alone=True)
+    results = Results(path.parent, path.name, terms.to_dict(), only_file=True)
     corpus = encode_corpus(**source)
     _check_length(corpus, terms)
     results.check_data(name, corpus.fingerprint)

@@ -139,9 +139,10 @@ def download(name, folder=None, mirror=None, timeout=TIMEOUT, quiet=False):
     else:
         made = DOWNLOADS[name]
     done, files = [], [file._replace(address=_mirrored(file.address, mirror)) for file in made.files]
-    for file in files:
+    for i, file in enumerate(files):
         if not (folder / file.name).exists():
-            _require_free(file, folder)
+            files[i] = file._replace(sha256=file.sha256 or _recorded(folder / file.name))
+            _require_free(files[i], folder)
     for i, file in enumerate(files):
         there = (folder / file.name).exists()
         if there:
@@ -164,18 +165,21 @@ def fetch(file, folder, timeout=TIMEOUT, quiet=False, others=()):
     _require_free(file, folder)
     wanted = (f"the file {each.name} at {path.with_name(each.name)}, from {each.address}" for each in (file, *others))
     hint = f"By hand: put {'; and '.join(wanted)}"
+    seen = _size(part)
     for have, headers in (_resume(file, part, validator), (0, {})):
-        if have == file.size:
-            break  # it was whole, but not checked yet
+        if have == file.size:  # it was whole, but not checked yet
+            with _alone(part, seen):
+                return _checked(file, path, part, validator)
         response = _ask(file.address, hint, have, headers, timeout)
         if response is not None:
-            with response, _alone(part):
-                if (part.stat().st_size if part.is_file() else 0) != have and have:
-                    raise InUse(f"{part} has changed since it was looked at; give the same command again")
+            with response, _alone(part, seen):
                 _save(file, hint, part, validator, response, have, quiet)
-            break
-    else:
-        raise ConnectionError(f"{file.address} answers with a part that was not asked for. {hint}")
+                return _checked(file, path, part, validator)
+    raise ConnectionError(f"{file.address} answers with a part that was not asked for. {hint}")
+
+
+def _checked(file, path, part, validator):
+    """Let the part, which is whole, take its place if it has the right digest; returns the digest."""
     digest = _digest(part)
     if file.sha256 not in (None, digest):
         names = (f"{path.name}.rejected{'' if n == 1 else f'-{n}'}" for n in itertools.count(1))
@@ -193,12 +197,18 @@ def fetch(file, folder, timeout=TIMEOUT, quiet=False, others=()):
     return digest
 
 
+def _size(path):
+    return path.stat().st_size if path.is_file() else None
+
+
 @contextlib.contextmanager
-def _alone(part):
-    """A block in which this process alone writes the part of a file."""
+def _alone(part, seen):
+    """A block in which this process alone writes the part of a file; InUse if its size is no longer what was seen."""
     with _writing(part):
         part.parent.mkdir(parents=True, exist_ok=True)
     with alone(part.with_name(f".{part.name}.lock"), f"receiving {part}"):
+        if _size(part) != seen or part.with_name(part.name.removesuffix(".part")).exists():
+            raise InUse(f"{part} was written by another process in the meantime; give the same command again")
         yield
 
 
@@ -297,9 +307,7 @@ def _wrong_length(file, received, hint):
 
 def _check_present(file, path):
     """The digest of a file that stands in the place already; ValueError if it is another file."""
-    expected = file.sha256
-    if expected is None and _record(path).is_file():
-        expected = _record(path).read_text(encoding="utf-8", errors="replace").split(" ")[0]
+    expected = file.sha256 or _recorded(path)
     size = path.stat().st_size
     if file.size not in (None, size):
         raise ValueError(f"{path} is there already, with {size:,} bytes and not {file.size:,}; move it away")
@@ -322,6 +330,14 @@ def _digest(path):
 def _record(path):
     """Where the digest of a file stands, whose right one is not known: for `sha256sum -c`, and for the next time."""
     return path.with_name(path.name + ".sha256")
+
+
+def _recorded(path):
+    """The digest that the record of a file has, None where there is no record, or something else in its place."""
+    record = _record(path)
+    text = record.read_text(encoding="utf-8", errors="replace") if record.is_file() else ""
+    found = re.fullmatch(rf"([0-9a-f]{{64}})  {re.escape(path.name)}\s*", text)
+    return found and found[1]
 
 
 @contextlib.contextmanager

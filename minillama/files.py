@@ -125,6 +125,9 @@ def alone(path, doing):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         lock.acquire(timeout=0)
+    except NotImplementedError as error:
+        text = f"{path.parent} is on a file system without locks; choose another folder"
+        raise OSError(errno.ENOLCK, text) from error
     except Timeout as error:
         text = f"another process is {doing}; wait until it has ended, or stop it, or choose another place"
         raise InUse(text) from error
@@ -137,9 +140,12 @@ def alone(path, doing):
 
 
 def write_text(path, text):
-    """Write text as UTF-8 with newline line ends, in the place of what was there."""
+    """Write text as UTF-8 with newline line ends, in the place of what was there
+
+    A name of a file in it that is no text is written with escapes, as it is shown.
+    """
     with replacing(path) as new:
-        new.write_bytes(text.encode("utf-8"))
+        new.write_bytes(text.encode("utf-8", errors="backslashreplace"))
 
 
 def append_text(path, text):
@@ -165,8 +171,9 @@ def append_text(path, text):
 
 def remove_leftovers(folder, names):
     """Remove what killed processes left of new files for these names before they took their place."""
-    for name in names:
-        for path in Path(folder).glob(f".{name}.*{_SUFFIX}"):
+    left = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.\d+{re.escape(_SUFFIX)}")
+    for path in Path(folder).iterdir():
+        if left.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 

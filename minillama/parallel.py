@@ -158,6 +158,7 @@ def _begin_anew_in_child():
     """After a fork: the other threads are gone, with what they held."""
     global _in_use
     _in_use = threading.RLock()
+    _held.clear()
     for thread, limit in reversed(_limits):
         if thread != threading.get_ident():
             with limit:  # its end gives BLAS the threads back
@@ -167,5 +168,18 @@ def _begin_anew_in_child():
         workers.begin_anew()
 
 
+def _wait_for_computations():
+    """Before a fork: until no thread computes, as a child that is born in the middle of BLAS could not use it."""
+    _held.append(_in_use)
+    _in_use.acquire()
+
+
+def _go_on_in_parent():
+    _held.pop().release()
+
+
+_held = []  # the lock, between the two
 if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_begin_anew_in_child)
+    os.register_at_fork(
+        before=_wait_for_computations, after_in_parent=_go_on_in_parent, after_in_child=_begin_anew_in_child
+    )

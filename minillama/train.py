@@ -8,9 +8,10 @@ are functions of (seed, step), so weights, moments and step are all the state th
 import itertools
 import json
 import math
-import os
+import shutil
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -117,6 +118,45 @@ def objective(config):
     return OBJECTIVES[MASKS[config.mask].objective]
 
 
+class _Display:
+    """The progress of a training on standard error, and texts on standard output, as long as somebody reads them
+
+    Where the reader has gone, or a log's disk is full, the training goes on without: it is worth more than they are.
+    """
+
+    def __init__(self, steps, done, quiet):
+        self._bar = None
+        with self._as_long_as_it_is_read():
+            self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, disable=quiet, mininterval=0.5)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        with self._as_long_as_it_is_read():
+            if self._bar is not None:
+                self._bar.close()
+
+    def step(self, text):
+        with self._as_long_as_it_is_read():
+            if self._bar is not None:
+                self._bar.set_postfix_str(text, refresh=False)
+                self._bar.update()
+
+    def text(self, text):
+        with self._as_long_as_it_is_read():
+            tqdm.write(text)
+
+    @contextmanager
+    def _as_long_as_it_is_read(self):
+        try:
+            yield
+        except (OSError, ValueError):  # ValueError: a closed file
+            if self._bar is not None:
+                self._bar.disable = True  # or it would try again when it is closed
+            self._bar = None
+
+
 class Run:
     """A training run: model, optimizer, data, and the folder that keeps them.
 
@@ -143,6 +183,7 @@ class Run:
         # Since the last row of metrics.jsonl: the loss of each step, and the seconds that they took.
         self._losses, self._interval = [], 0.0
         self.stopped_by = 0  # the signal that ended `train`, if any
+        self._on_disk = None  # the step of the state in the folder, as far as this run knows
 
     @classmethod
     def start(cls, folder, config, settings, corpus, threads=None, overwrite=False):
@@ -179,9 +220,10 @@ class Run:
             with safe_open(run.folder / STATE_FILE, "np") as file:
                 for name, array in run._state_tensors().items():
                     array[:] = file.get_tensor(name)
-            run.optimizer.steps, run.seconds = state["step"], state["seconds"]
+            run.optimizer.steps = run._on_disk = state["step"]
+            run.seconds = state["seconds"]
             run._losses, run._interval = state.get("losses", []), state.get("interval", 0.0)
-            remove_leftovers(run.folder, [path.name for path in run.folder.iterdir() if not path.name.startswith(".")])
+            remove_leftovers(run.folder, [*MODEL_FILES, STATE_FILE, METRICS_FILE, CURVE_FILE])
             rows = [row for row in _mended_metrics(folder) if row["step"] <= state["step"]]
             write_text(run.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
         return run
@@ -211,6 +253,7 @@ class Run:
         }
         with replacing(self.folder / STATE_FILE) as new:
             save_file(self._state_tensors(), new, metadata={"run": json.dumps(state)})
+        self._on_disk = self.optimizer.steps
 
     def _state_tensors(self):
         optimizer = self.optimizer
@@ -219,7 +262,7 @@ class Run:
     def train(self, quiet=False):
         """Train up to settings.steps; a request to stop (Ctrl-C, SIGTERM and their kin) saves and returns None."""
         with self._alone():
-            if read_state(self.folder)["step"] != self.optimizer.steps:
+            if read_state(self.folder)["step"] != self._on_disk:
                 raise InUse(
                     f"the run in {self.folder} has gone on since it was opened here, in another process; resume it anew"
                 )
@@ -229,10 +272,8 @@ class Run:
         s, optimizer = self.settings, self.optimizer
         tokens_a_step = s.batch_size * self.model.config.context
         loss, mark = None, time.perf_counter()
-        bar = tqdm(
-            total=s.steps, initial=optimizer.steps, unit="step", dynamic_ncols=True, disable=quiet, mininterval=0.5
-        )
-        with bar, interruptible(_STOPPING, STOPS) as interrupted:
+        show = _Display(s.steps, optimizer.steps, quiet)
+        with show, interruptible(_STOPPING, STOPS) as interrupted:
             while optimizer.steps < s.steps:
                 train_loss, norm, rate = self.step()
                 self._losses.append(train_loss)
@@ -252,10 +293,9 @@ class Run:
                     if not evaluating:
                         self.save()
                     return None
-                bar.update()
-                bar.set_postfix_str(f"loss {train_loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
+                show.step(f"loss {train_loss:.3f}, {speed:,.0f} tokens/s")
                 if evaluating and not quiet:
-                    tqdm.write(self._report(loss))
+                    show.text(self._report(loss))
                 mark = time.perf_counter() if evaluating else mark
         return loss if loss is not None else self.evaluate()
 
@@ -392,7 +432,8 @@ def _mended_metrics(folder):
     if damaged:
         names = (path.with_name(f"metrics-damaged-{n}.jsonl") for n in itertools.count(1))
         kept = next(name for name in names if not name.exists())
-        os.replace(path, kept)
+        with replacing(kept) as new:  # a copy: until the mended file takes its place, this one stays
+            shutil.copyfile(path, new)
         print(
             f"{len(damaged)} lines of {path} are damaged, the first is line {damaged[0]}: the other rows go on, and "
             f"the file as it was is kept in {kept}",

@@ -330,6 +330,7 @@ def test_what_is_no_result_is_refused_and_left_as_it_is(tmp_path):
     for content in (
         b"one line",
         b"{",
+        b'{"kind": "Pod"}',
         b'{"note": 1}\n',
         b"\xff\xfe\n",
         json.dumps(made_up()).encode() + b"\nmy remark",

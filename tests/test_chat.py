@@ -559,12 +559,20 @@ def test_at_a_terminal(folder):
     assert b"format llama3" in seen and b"no command '/rest'" in seen and seen.count(b"> ") == 3
 
 
+# Runs a command in a session of its own, so that the terminal's Ctrl-C goes to it as from a keyboard.
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def test_ctrl_c_at_a_terminal_does_what_the_banner_says(folder):
     pty = pytest.importorskip("pty")
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "minillama", "chat", folder, "--max-tokens", "6", "--threads", "1"]
-    # In a session of its own, so that the terminal's Ctrl-C goes to it as from a keyboard.
-    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, preexec_fn=_take_terminal)
+    command = [sys.executable, "-m", "minillama", "chat", str(folder), "--max-tokens", "6", "--threads", "1"]
+    process = subprocess.Popen([sys.executable, "-c", IN_TERMINAL, *command], stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
 
     def until_prompt(seen=b""):
@@ -584,14 +592,6 @@ def test_ctrl_c_at_a_terminal_does_what_the_banner_says(folder):
     os.write(master, b"/quit\n")
     assert process.wait(60) == 0
     os.close(master)
-
-
-def _take_terminal():
-    import fcntl
-    import termios
-
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def test_a_model_whose_format_is_not_known_asks_for_it(tmp_path, capsys, monkeypatch):

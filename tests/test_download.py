@@ -477,3 +477,31 @@ def test_listings_that_are_none(content, server, tmp_path):
     with pytest.raises(ValueError, match=words):
         download("hf:owner/model", tmp_path, server.address)
     assert names(tmp_path) == []
+
+
+def test_a_record_of_ones_own_is_what_the_file_is_held_against(known, server, tmp_path, capsys):
+    folder = tmp_path / "tiny"
+    arguments = ["download", "tiny", "--out", str(folder), "--mirror", server.address]
+    assert main(arguments) == 0
+    (folder / "tok.bin").write_bytes(b"damaged")
+    assert main(arguments) == 1 and "move it away" in capsys.readouterr().err
+    (folder / "tok.bin").unlink()
+    assert main(arguments) == 0 and (folder / "tok.bin").read_bytes() == CONTENT
+    (folder / "tok.bin").unlink()
+    (folder / "tok.bin.sha256").write_text(f"{'0' * 64}  tok.bin\n")
+    assert main(arguments) == 1 and "gave other bytes than expected" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_write_one_part(file, server, tmp_path, monkeypatch):
+    """Another process received the file between this one's look at the part and its own writing."""
+    ask = module._ask
+
+    def late(*arguments):
+        response = ask(*arguments)
+        (tmp_path / "model.bin.part").write_bytes(CONTENT[:100])
+        return response
+
+    monkeypatch.setattr(module, "_ask", late)
+    with pytest.raises(OSError, match="was written by another process in the meantime"):
+        get(file, tmp_path)
+    assert (tmp_path / "model.bin.part").read_bytes() == CONTENT[:100]

@@ -236,3 +236,12 @@ def test_the_number_of_a_closed_stream_goes_to_no_file(tmp_path):
     for closed in ("0", "2", "02"):
         done = python("-c", program, preexec_fn=lambda closed=closed: [os.close(int(number)) for number in closed])
         assert done.returncode > 12, closed
+
+
+def test_a_report_on_a_text_whose_name_is_not_utf8_is_written(trained, tmp_path):
+    """Also by matplotlib, which takes no such name in a title."""
+    options = "--dim 8 --layers 1 --heads 2 --context 8 --steps 2 --batch-size 2 --seeds 2 --jobs 1".split()
+    done = command("", "ablate", "ladder", "--corpora", trained[0], "--out", tmp_path / "results", *options)
+    assert done.returncode == 0, done.stderr
+    assert "\\udcff" in (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
+    assert (tmp_path / "results" / "ablation-ladder.png").is_file()

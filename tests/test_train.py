@@ -454,3 +454,72 @@ def test_a_setting_that_an_older_run_lacks_has_its_default(tmp_path, corpus, mon
     run.save()
     monkeypatch.undo()
     assert Run.resume(tmp_path / "run", corpus).settings == run.settings
+
+
+@pytest.mark.parametrize("end", ["a reader that has gone", "a full disk", "a terminal that is closed"])
+def test_a_training_outlives_those_who_watch_it(tmp_path, end):
+    (tmp_path / "text.txt").write_text("red green blue " * 200)
+    command = (
+        f"{sys.executable} -m minillama train --data {tmp_path / 'text.txt'} --out {tmp_path / 'run'} --threads 1 "
+    )
+    command += "--tokenizer char --context 16 --dim 16 --layers 1 --heads 2 --batch-size 2 --steps 400 --eval-every 100"
+    if end == "a terminal that is closed":
+        pty = pytest.importorskip("pty")
+        master, slave = pty.openpty()
+        script = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        script += "os.execv(sys.argv[1], sys.argv[1:])"
+        words = command.replace("--steps 400", "--steps 1000000").replace("--eval-every 100", "--eval-every 1000000")
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, *words.split()], stdin=slave, stdout=slave, stderr=slave
+        )
+        os.close(slave)
+        while not read_metrics(tmp_path / "run"):
+            assert process.poll() is None  # a terminal without a size shows no bar, which would fill its buffer
+            time.sleep(0.01)
+        os.close(master)
+        try:
+            assert process.wait(60) == 128 + signal.SIGHUP
+        finally:
+            process.kill()
+        assert read_state(tmp_path / "run")["step"] >= read_metrics(tmp_path / "run")[-1]["step"] >= 10
+        return
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    shell = f"{command} 2>&1 | head -c 300" if end == "a reader that has gone" else f"{command} 2> /dev/full"
+    subprocess.run(["bash", "-c", shell], capture_output=True)
+    deadline = time.monotonic() + 60  # head does not wait for it
+    while read_state(tmp_path / "run")["step"] < 400 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert read_state(tmp_path / "run")["step"] == 400
+
+
+def test_steps_of_ones_own_before_train_are_no_other_process(tmp_path, corpus):
+    run, whole = make(tmp_path / "run", corpus), make(tmp_path / "whole", corpus).train(quiet=True)
+    run.step()
+    assert run.train(quiet=True) == whole
+
+
+def test_only_the_runs_own_leftovers_are_removed(tmp_path, corpus):
+    make(tmp_path / "run", corpus)
+    for name in (".notes.txt.draft.new", ".notes.txt.12.new", ".config.json.mine.new", ".config.json.12.new"):
+        (tmp_path / "run" / name).write_text("x")
+    (tmp_path / "run" / "notes.txt").write_text("x")
+    Run.resume(tmp_path / "run", corpus)
+    left = {path.name for path in (tmp_path / "run").glob(".*.new")}
+    assert left == {".notes.txt.draft.new", ".notes.txt.12.new", ".config.json.mine.new"}
+
+
+def test_damaged_metrics_survive_a_kill_while_they_are_mended(tmp_path, corpus, monkeypatch):
+    make(tmp_path / "run", corpus).train(quiet=True)
+    path = tmp_path / "run" / train.METRICS_FILE
+    before = path.read_bytes()
+    path.write_bytes(before + b"damage\n")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "write_text", killed)
+        Run.resume(tmp_path / "run", corpus)
+    Run.resume(tmp_path / "run", corpus)
+    assert path.read_bytes() == before

@@ -57,7 +57,7 @@ WRITES = {
                   ["tiny.bin", "tiny.bin.part", "words.bin.sha256"])],
 }  # fmt: skip
 READS = {"sample", "chat", "fill", "perplexity", "info", "tokenizer encode", "tokenizer decode"}
-CONTENTS = [b"one line", b"", b"a line\n", b'{"a": 1}\n', b"\xff\xfe\0", b"{"]
+CONTENTS = [b"one line", b"", b"a line\n", b'{"a": 1}\n', b"\xff\xfe\0", b"{", b'{"kind": "Pod"}']
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..files import InUse, alone, append_text, write_text
-from .jobs import RUN, key_of
+from .jobs import RUN, TIME, TUNING, key_of
 
-_BEGINS = b'{"kind": '  # every result
+_BEGINS = [f'{{"kind": "{kind}", "variant": "'.encode() for kind in (TUNING, RUN, TIME)]  # every result
 
 
 class Results:
@@ -15,17 +15,18 @@ class Results:
 
     by_key: {key: result} of all files. ValueError if the folder has results of another protocol, or the file something
     else (see `read`); so far nothing is written. A killed process leaves at most one line that is cut off; it is taken
-    away before results are added. alone: only the file is read, whatever else the folder has.
+    away before results are added. only_file: only the file is read, whatever else the folder has.
     """
 
-    def __init__(self, folder, file, protocol, alone=False):
+    def __init__(self, folder, file, protocol, only_file=False):
         self.path = Path(folder) / file
         files = [self.path] if self.path.is_file() else []
-        self.by_key = read(files if alone else [folder] if Path(folder).is_dir() else [], protocol)
+        self.by_key = read(files if only_file else [folder] if Path(folder).is_dir() else [], protocol)
         self._content = self.path.read_bytes() if files else b""
         self._whole = self._content[: self._content.rfind(b"\n") + 1]
         cut = self._content[len(self._whole) :]
-        if cut and not (cut.startswith(_BEGINS) or self._whole and _BEGINS.startswith(cut)):
+        begun = any(cut.startswith(begin) or (self._whole and begin.startswith(cut)) for begin in _BEGINS)
+        if cut and not begun:
             raise ValueError(
                 f"the end of {self.path} is no result: {cut[:40]!r}. Remove it, or give the name of another file"
             )

@@ -161,14 +161,17 @@ def _generation(values, vocab_size, name):
 
 
 def _tokens(values, vocab_size, name):
-    """The begin, the ends, the pad; ValueError for what is no token of the model."""
+    """The begin, the ends, the pad; ValueError for what is no token of the model
+
+    Only for the pad any whole number will do: nothing is drawn with it, and some models were given one without a row.
+    """
     end = values.get("eos_token_id")
     ends = end if isinstance(end, list) else [end]
     begin, pad = values.get("bos_token_id"), values.get("pad_token_id")
     pad = None if pad == -1 else pad  # as LLaMA's first files say that there is none
     for key, token in [("bos_token_id", begin), ("pad_token_id", pad), *(("eos_token_id", token) for token in ends)]:
         whole = isinstance(token, int) and not isinstance(token, bool)
-        if token is not None and not (whole and 0 <= token < vocab_size):
+        if token is not None and not (whole and 0 <= token and (token < vocab_size or key == "pad_token_id")):
             raise ValueError(f"{name} says {key} = {token!r:.60}; the model has the tokens 0 to {vocab_size - 1}")
     return begin, tuple(token for token in ends if token is not None), pad
 

@@ -208,10 +208,16 @@ def tokenizer_name(config):
 
 
 def check_tokenizer_place(path, tokenizer, config, overwrite=False):
-    """FileExistsError where another tokenizer lies beside the file at path; ValueError as of tokenizer_bytes."""
-    words, place = tokenizer_bytes(tokenizer, config), Path(path).with_name(tokenizer_name(config))
-    if not (place.is_file() and place.read_bytes() == words):
-        require_free([place], overwrite, "choose another folder to write to")
+    """FileExistsError where another tokenizer lies beside the file at path; ValueError as of tokenizer_bytes
+
+    overwrite: it may be replaced, unless another model lies there, whose tokenizer it may be.
+    """
+    path = Path(path)
+    words, place = tokenizer_bytes(tokenizer, config), path.with_name(tokenizer_name(config))
+    if place.is_file() and place.read_bytes() == words:
+        return
+    others = [other for other in path.parent.glob("*.bin") if other.name not in (path.name, place.name)]
+    require_free([place], None if others else overwrite, "choose another folder to write to")
 
 
 def tokenizer_bytes(tokenizer, config):

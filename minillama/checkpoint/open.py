@@ -14,6 +14,7 @@ import numpy as np
 from ..chat_templates import published_template
 from ..files import alone, replacing_all, require_free, write_text
 from ..tokenizers import load_tokenizer as read_tokenizer
+from ..vocabulary import check_tokenizer
 from . import foreign, generation_config, huggingface, llama2c, meta
 from .places import MODEL_FILES, require_no_other_model
 
@@ -156,11 +157,8 @@ def convert(source, target, format=None, tokenizer=None, int8=False, overwrite=F
     model = row.load(Path(source))
     if words is None:
         words = load_tokenizer(source, model.config.vocab_size)
-    if words is not None and words.vocab_size > model.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {words.vocab_size:,} tokens and the model {model.config.vocab_size:,}; give the "
-            f"tokenizer that the model was trained with"
-        )
+    if words is not None:
+        check_tokenizer(words, model.config.vocab_size)
     note = "with its tokenizer" if words is not None else "without a tokenizer, as there is none"
     if words is not None and format == "llama2c":
         try:

@@ -29,8 +29,8 @@ def test_stories260K_in_transformers_and_back(assets, tmp_path, rng):
     assert relative_error(model.logits(ids), expected) < 1e-5
     theirs.save_pretrained(tmp_path / "theirs")
     for folder in ("folder", "theirs"):
-        convert(tmp_path / folder, tmp_path / "back.bin")
-        assert (tmp_path / "back.bin").read_bytes() == path.read_bytes()
+        convert(tmp_path / folder, tmp_path / f"{folder}.bin")
+        assert (tmp_path / f"{folder}.bin").read_bytes() == path.read_bytes()
 
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="PyTorch computes cosines without MKL here")
