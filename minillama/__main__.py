@@ -11,7 +11,7 @@ from .backend import missing_kernels
 from .checkpoint.places import require_no_other_model
 from .commands import command_line
 from .config import BIASES, SWITCHES
-from .files import require_free, write_text
+from .files import require_folders, require_free, write_text
 from .interrupts import exit_code
 from .names import unknown
 from .ops.positions import POSITIONS
@@ -370,6 +370,9 @@ def perplexity(options):
 def compare(options):
     from .compare import TITLES, Terms, compare, notes, table
 
+    if Path(options.out).is_dir():
+        raise IsADirectoryError(f"{options.out} is a folder, and the rows go to a file; give its name with --out")
+    require_folders([options.out], "choose another place with --out")
     given = {name: value for name, value in vars(options).items() if value is not None}
     settings = replace(Terms.settings, **_settings(given, _COMPARISON_SETTINGS))
     terms = Terms(context=options.context, settings=settings, tune=not options.untuned)
@@ -563,6 +566,7 @@ def ablate(options):
         given = {name: value for name, value in vars(options).items() if value is not None}
         settings = replace(Protocol.settings, **_settings(given, _ABLATION_SETTINGS))
         shape = {name: given[name] for name in _ABLATION_SHAPE if name in given}
+        require_folders([Path(options.out) / "results.jsonl"], _OTHER)
         protocol = Protocol(**shape, settings=settings, equal=options.equal)
         processes = available_threads() if options.jobs is None else check_threads(options.jobs, "--jobs")
         for data in options.corpora:

@@ -82,14 +82,7 @@ def require_free(paths, overwrite=False, instead="choose another place"):
     of a folder that they are to be in, and ValueError where two of them are one file, the second in place of the first.
     """
     paths = list(map(Path, paths))
-    for path in paths:
-        above = next((folder for folder in path.parents if os.path.lexists(folder)), None)
-        if above is not None and not above.is_dir():
-            kind = "a link that leads nowhere" if above.is_symlink() and not above.exists() else "a file"
-            raise NotADirectoryError(
-                f"{above} is {kind} and no folder, so {path} cannot be written; nothing was changed. "
-                f"{instead[0].upper()}{instead[1:]}"
-            )
+    require_folders(paths, instead)
     places = Counter(os.path.join(os.path.realpath(path.parent), path.name) for path in paths)
     twice = [place for place, count in places.items() if count > 1]
     if twice:
@@ -98,13 +91,31 @@ def require_free(paths, overwrite=False, instead="choose another place"):
             f"{instead[0].upper()}{instead[1:]}"
         )
     there = [path for path in paths if os.path.lexists(path)]
-    blocked = [path for path in there if not (path.is_file() or path.is_symlink())] if overwrite else there
+    blocked = list(filter(_stays, there)) if overwrite else there
     if blocked:
         names = ", ".join(map(str, blocked[:5])) + (f" and {len(blocked) - 5} more" if len(blocked) > 5 else "")
         verb = "is" if len(blocked) == 1 else "are"
         them = "it" if len(blocked) == 1 else "them"
-        ways = f"{instead}, or give --overwrite to replace {them}" if overwrite is False else instead
+        replaceable = overwrite is False and not any(map(_stays, there))
+        ways = f"{instead}, or give --overwrite to replace {them}" if replaceable else instead
         raise FileExistsError(f"{names} {verb} there already; nothing was changed. {ways[0].upper()}{ways[1:]}")
+
+
+def _stays(path):
+    """Whether what is at a path is never replaced: a folder, a pipe, a device."""
+    return not (path.is_file() or path.is_symlink())
+
+
+def require_folders(paths, instead="choose another place"):
+    """NotADirectoryError where a file, or a link that leads nowhere, stands in the place of a folder of the paths."""
+    for path in map(Path, paths):
+        above = next((folder for folder in path.parents if os.path.lexists(folder)), None)
+        if above is not None and not above.is_dir():
+            kind = "a link that leads nowhere" if above.is_symlink() and not above.exists() else "a file"
+            raise NotADirectoryError(
+                f"{above} is {kind} and no folder, so {path} cannot be written; nothing was changed. "
+                f"{instead[0].upper()}{instead[1:]}"
+            )
 
 
 class InUse(OSError):
