@@ -1,6 +1,7 @@
 """The command line: python -m minillama COMMAND; `python -m minillama --help` lists the commands."""
 
 import argparse
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -105,7 +106,7 @@ def train(options):
     from .train import STATE_FILE, Run, Settings, check_folder, objective, read_metrics, read_state
 
     given = vars(options)
-    folder = Path(given.get("out") or Path("runs") / Path(given.get("data", "stories")).resolve().stem)
+    folder = Path(given.get("out") or Path("runs") / Path(os.path.realpath(given.get("data", "stories"))).stem)
     threads = check_threads(given["threads"], "--threads") if "threads" in given else None
     if options.resume and options.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite begins anew in its place; choose one of them")

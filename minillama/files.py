@@ -48,9 +48,13 @@ def replacing_all(folder, names):
     """Gives a new folder inside of `folder`; if the block succeeds, its files of these names take their places there
 
     Files of these names that the block did not make are removed then: together they are one thing, such as a model. If
-    the block fails, the folder is as it was. Only a process that dies while names are changed leaves some of both.
+    the block fails, the folder is as it was. Only a process that dies while names are changed leaves some of both; what
+    one left that died before is removed, so that no other process may be inside such a block of this folder.
     """
     folder = Path(folder)
+    for left in folder.glob(f".*{_SUFFIX}"):
+        if left.is_dir() and left.name.removesuffix(_SUFFIX)[1:].isdecimal():
+            shutil.rmtree(left, ignore_errors=True)
     new = folder / f".{os.getpid()}{_SUFFIX}"
     there = folder.is_dir()
     try:
