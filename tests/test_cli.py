@@ -314,7 +314,7 @@ def test_text_that_is_too_short_is_explained(cli, tmp_path):
 def test_a_folder_that_cannot_be_written_is_explained(cli, text, tmp_path):
     (tmp_path / "file").write_text("in the way")
     code, _, err = cli("train", "--data", text, "--out", tmp_path / "file" / "run", *TINY.split())
-    assert code == 1 and "cannot write" in err
+    assert code == 1 and "file is a file and no folder, so" in err
 
 
 def test_a_run_that_is_there_is_not_overwritten(cli, text, run_folder):
