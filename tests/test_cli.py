@@ -16,6 +16,8 @@ from minillama.generate import generate
 from minillama.tokenizers import BPETokenizer, CharTokenizer
 from minillama.train import read_metrics
 
+from .conftest import needs_kernels
+
 TINY = "--tokenizer char --context 16 --dim 16 --layers 1 --heads 2 --batch-size 2 --steps 6 --eval-every 3 --threads 1"
 
 
@@ -112,8 +114,8 @@ def test_a_sliding_window_goes_on_until_the_text_ends(cli, endless, tmp_path):
         (["ablate"], "study", "Ladder", "ladder"),
         (["ablate"], "study", "leave_one_out", "leave-one-out"),
         (["ablate"], "study", "reprot", "report"),
-        (["bench", "matmul"], "part", "Decode", "decoding"),
-        (["bench", "--shapes"], "shape", "stories260k", "stories260K"),
+        pytest.param(["bench", "matmul"], "part", "Decode", "decoding", marks=needs_kernels),
+        pytest.param(["bench", "--shapes"], "shape", "stories260k", "stories260K", marks=needs_kernels),
     ],
 )
 def test_a_name_that_there_is_not_is_met_with_the_near_ones(arguments, kind, name, near, cli, tmp_path, monkeypatch):
@@ -129,8 +131,15 @@ def test_a_repository_is_downloaded_as_one(cli):
     assert code == 1 and err.endswith("Did you mean hf:HuggingFaceTB/SmolLM2-135M?\n")
 
 
-@pytest.mark.parametrize("command", [["ablate", "ladder", "--jobs"], ["compare", "--threads"], ["bench", "--threads"],
-                                     ["sample", "RUN", "--threads"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ablate", "ladder", "--jobs"],
+        ["compare", "--threads"],
+        pytest.param(["bench", "--threads"], marks=needs_kernels),
+        ["sample", "RUN", "--threads"],
+    ],
+)
 @pytest.mark.parametrize("number", [0, -2])
 def test_a_number_of_processors_is_called_what_was_typed(number, command, cli, endless, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -543,8 +543,10 @@ def test_a_tokenizer_of_another_model_is_refused(stories, tmp_path):
     with pytest.raises(ValueError, match="the tokenizer has 512 tokens and the model 9"):
         convert(tmp_path / "folder", tmp_path / "new", tokenizer=other)
     CharTokenizer.train("abcdefghi").save(tmp_path / "old")
-    with pytest.raises(ValueError, match="would get another model's; choose another folder"):
+    with pytest.raises(FileExistsError, match="tokenizer.json.* there already"):
         convert(tmp_path / "folder", tmp_path / "old")
+    convert(tmp_path / "folder", tmp_path / "old", overwrite=True)  # it has no tokenizer, and must not get another's
+    assert not (tmp_path / "old" / "tokenizer.json").exists()
     with pytest.raises(ValueError, match="the path to write to is empty"):
         convert(tmp_path / "folder", "")
 

@@ -9,7 +9,8 @@ import pytest
 from minillama import __main__, download
 from minillama.checkpoint.places import MODEL_FILES
 from minillama.files import alone, require_free
-from tests.conftest import needs_kernels
+
+from .conftest import needs_kernels
 
 TINY = "--tokenizer char --context 16 --dim 16 --layers 1 --heads 2 --batch-size 2 --steps 2 --threads 1".split()
 ABLATION = "--dim 8 --layers 1 --heads 2 --context 8 --steps 2 --batch-size 2 --warmup 1 --seeds 1 --jobs 1".split()
