@@ -1,6 +1,7 @@
 """The command line: python -m minillama COMMAND; `python -m minillama --help` lists the commands."""
 
 import argparse
+import os
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -12,7 +13,7 @@ from .backend import missing_kernels
 from .checkpoint.places import require_no_other_model
 from .commands import command_line
 from .config import BIASES, SWITCHES
-from .files import require_free, write_text
+from .files import require_folders, require_free, write_text
 from .interrupts import exit_code
 from .names import unknown
 from .ops.positions import POSITIONS
@@ -109,7 +110,7 @@ def train(options):
     from .train import STATE_FILE, Run, Settings, check_folder, objective, read_metrics, read_state
 
     given = vars(options)
-    folder = Path(given.get("out") or Path("runs") / Path(given.get("data", "stories")).resolve().stem)
+    folder = Path(given.get("out") or Path("runs") / Path(os.path.realpath(given.get("data", "stories"))).stem)
     threads = check_threads(given["threads"], "--threads") if "threads" in given else None
     if options.resume and options.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite begins anew in its place; choose one of them")
@@ -375,6 +376,9 @@ def perplexity(options):
 def compare(options):
     from .compare import TITLES, Terms, compare, notes, table
 
+    if Path(options.out).is_dir():
+        raise IsADirectoryError(f"{options.out} is a folder, and the rows go to a file; give its name with --out")
+    require_folders([options.out], "choose another place with --out")
     given = {name: value for name, value in vars(options).items() if value is not None}
     settings = replace(Terms.settings, **_settings(given, _COMPARISON_SETTINGS))
     terms = Terms(context=options.context, settings=settings, tune=not options.untuned)
@@ -568,6 +572,7 @@ def ablate(options):
         given = {name: value for name, value in vars(options).items() if value is not None}
         settings = replace(Protocol.settings, **_settings(given, _ABLATION_SETTINGS))
         shape = {name: given[name] for name in _ABLATION_SHAPE if name in given}
+        require_folders([Path(options.out) / "results.jsonl"], _OTHER)
         protocol = Protocol(**shape, settings=settings, equal=options.equal)
         processes = available_threads() if options.jobs is None else check_threads(options.jobs, "--jobs")
         for data in options.corpora:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from .commands import command_line
-from .files import InUse, alone, require_free, write_text
+from .files import InUse, alone, require_folders, require_free, write_text
 from .names import unknown
 
 TIMEOUT = 30.0  # seconds that a server may be silent
@@ -131,9 +131,10 @@ def download(name, folder=None, mirror=None, timeout=TIMEOUT, quiet=False):
     if name not in DOWNLOADS and not found:
         meant = f" Did you mean hf:{name}?" if re.fullmatch(_REPOSITORY, name) else ""
         raise ValueError(f"{unknown('download', name, DOWNLOADS)}, or hf:OWNER/REPO, a model on Hugging Face.{meant}")
-    if mirror is not None and not re.match(r"https?://[^/]", mirror):
+    if mirror is not None and not _is_address(mirror):
         raise ValueError(f"a mirror is an address such as https://host/path; received {mirror!r}")
     folder = Path(folder or Path("downloads") / (found[2] if found else name))
+    require_folders([folder / "a file"], "choose another folder with --out")
     if found:
         made = Download(_repository_files(found[1], folder, mirror, timeout), ("info", "{folder}"))
     else:
@@ -365,6 +366,14 @@ def _going_on(words, folder):
         return Path(word.format(folder=folder)) if "{folder}" in word else word
 
     return command_line(*map(filled, words))
+
+
+def _is_address(text):
+    try:
+        urlsplit(text)
+    except ValueError:  # an unfinished IPv6 address
+        return False
+    return bool(re.match(r"https?://[^/\s]+(/\S*)?$", text))
 
 
 def _mirrored(address, mirror):

@@ -48,9 +48,13 @@ def replacing_all(folder, names):
     """Gives a new folder inside of `folder`; if the block succeeds, its files of these names take their places there
 
     Files of these names that the block did not make are removed then: together they are one thing, such as a model. If
-    the block fails, the folder is as it was. Only a process that dies while names are changed leaves some of both.
+    the block fails, the folder is as it was. Only a process that dies while names are changed leaves some of both; what
+    one left that died before is removed, so that no other process may be inside such a block of this folder.
     """
     folder = Path(folder)
+    for left in folder.glob(f".*{_SUFFIX}"):
+        if left.is_dir() and left.name.removesuffix(_SUFFIX)[1:].isdecimal():
+            shutil.rmtree(left, ignore_errors=True)
     new = folder / f".{os.getpid()}{_SUFFIX}"
     there = folder.is_dir()
     try:
@@ -82,14 +86,7 @@ def require_free(paths, overwrite=False, instead="choose another place"):
     of a folder that they are to be in, and ValueError where two of them are one file, the second in place of the first.
     """
     paths = list(map(Path, paths))
-    for path in paths:
-        above = next((folder for folder in path.parents if os.path.lexists(folder)), None)
-        if above is not None and not above.is_dir():
-            kind = "a link that leads nowhere" if above.is_symlink() and not above.exists() else "a file"
-            raise NotADirectoryError(
-                f"{above} is {kind} and no folder, so {path} cannot be written; nothing was changed. "
-                f"{instead[0].upper()}{instead[1:]}"
-            )
+    require_folders(paths, instead)
     places = Counter(os.path.join(os.path.realpath(path.parent), path.name) for path in paths)
     twice = [place for place, count in places.items() if count > 1]
     if twice:
@@ -98,13 +95,31 @@ def require_free(paths, overwrite=False, instead="choose another place"):
             f"{instead[0].upper()}{instead[1:]}"
         )
     there = [path for path in paths if os.path.lexists(path)]
-    blocked = [path for path in there if not (path.is_file() or path.is_symlink())] if overwrite else there
+    blocked = list(filter(_stays, there)) if overwrite else there
     if blocked:
         names = ", ".join(map(str, blocked[:5])) + (f" and {len(blocked) - 5} more" if len(blocked) > 5 else "")
         verb = "is" if len(blocked) == 1 else "are"
         them = "it" if len(blocked) == 1 else "them"
-        ways = f"{instead}, or give --overwrite to replace {them}" if overwrite is False else instead
+        replaceable = overwrite is False and not any(map(_stays, there))
+        ways = f"{instead}, or give --overwrite to replace {them}" if replaceable else instead
         raise FileExistsError(f"{names} {verb} there already; nothing was changed. {ways[0].upper()}{ways[1:]}")
+
+
+def _stays(path):
+    """Whether what is at a path is never replaced: a folder, a pipe, a device."""
+    return not (path.is_file() or path.is_symlink())
+
+
+def require_folders(paths, instead="choose another place"):
+    """NotADirectoryError where a file, or a link that leads nowhere, stands in the place of a folder of the paths."""
+    for path in map(Path, paths):
+        above = next((folder for folder in path.parents if os.path.lexists(folder)), None)
+        if above is not None and not above.is_dir():
+            kind = "a link that leads nowhere" if above.is_symlink() and not above.exists() else "a file"
+            raise NotADirectoryError(
+                f"{above} is {kind} and no folder, so {path} cannot be written; nothing was changed. "
+                f"{instead[0].upper()}{instead[1:]}"
+            )
 
 
 class InUse(OSError):

@@ -30,6 +30,7 @@ from .objectives import OBJECTIVES
 from .ops.loss import IGNORED
 from .ops.masks import MASKS
 from .optim import AdamW, learning_rate
+from .sizes import parameters
 from .tokenizers import MASK
 
 STATE_FILE, METRICS_FILE, CURVE_FILE, LOCK_FILE = "trainer.safetensors", "metrics.jsonl", "loss.png", ".train.lock"
@@ -392,11 +393,28 @@ def read_state(folder):
             unknown = state["settings"].keys() - {field.name for field in fields(Settings)}
             if missing or unknown:
                 raise ValueError("its tensors or settings are not those of this version")
-            return state | {"settings": asdict(Settings()) | state["settings"]}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            state |= {"settings": asdict(Settings()) | state["settings"]}
+            _check_state(state, {name: file.get_slice(name).get_shape() for name in file.keys()})
+            return state
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path} is truncated or was not written by minillama ({error!r}); it cannot be resumed"
         ) from error
+
+
+def _check_state(state, shapes):
+    """An error for what no run has saved, before any of it is used; its text is told with the file's name."""
+    config, settings = Config.from_dict(state["config"]), Settings.saved(state["settings"])
+    kinds = {"step": int, "threads": int, "seconds": (int, float), "corpus": str, "source": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(state[name], kind)]
+    if wrong or not isinstance(state["source"]["data"], str):
+        raise ValueError(f"{(wrong or ['source'])[0]} is of another type")
+    if not 0 <= state["step"] <= settings.steps:
+        raise ValueError(f"it is at step {state['step']} of {settings.steps}")
+    size = parameters(config)["total"]
+    for name in ("weights", "mean", "square"):
+        if list(shapes[name]) != [size]:
+            raise ValueError(f"{name} has shape {list(shapes[name])}, and its config has {size} parameters")
 
 
 def read_metrics(folder):

@@ -302,6 +302,17 @@ def test_wrong_sampling_is_explained(arguments, words, cli, run_folder):
     assert code == 1 and words in err, err
 
 
+def test_links_that_lead_in_a_circle_are_no_file(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        (tmp_path / "a").symlink_to("b")
+        (tmp_path / "b").symlink_to("a")
+    except OSError:
+        pytest.skip("this system makes no links")
+    code, _, err = cli("train", "--data", "a")
+    assert code == 1 and "there is no file or folder a" in err
+
+
 def test_text_that_is_too_short_is_explained(cli, tmp_path):
     (tmp_path / "short.txt").write_text("too short")
     code, _, err = cli("train", "--data", tmp_path / "short.txt", "--tokenizer", "char", "--out", tmp_path / "run")
@@ -312,7 +323,7 @@ def test_text_that_is_too_short_is_explained(cli, tmp_path):
 def test_a_folder_that_cannot_be_written_is_explained(cli, text, tmp_path):
     (tmp_path / "file").write_text("in the way")
     code, _, err = cli("train", "--data", text, "--out", tmp_path / "file" / "run", *TINY.split())
-    assert code == 1 and "cannot write" in err
+    assert code == 1 and "file is a file and no folder, so" in err
 
 
 def test_a_run_that_is_there_is_not_overwritten(cli, text, run_folder):

@@ -251,7 +251,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_trained(small, tmp_path,
     assert "smallest window around a gap, 4 tokens; received 3" in refused("--context", "3")
     (tmp_path / "short.txt").write_text("a bee sees a tree. " * 20, encoding="utf-8")
     assert "use more text or a smaller --context" in refused("--context", "64", data="short.txt")
-    assert "cannot write" in refused("--out", str(tmp_path))
+    assert "is a folder, and the rows go to a file" in refused("--out", str(tmp_path))
     assert not (tmp_path / "rows.jsonl").exists()
 
 

@@ -372,6 +372,8 @@ def test_ctrl_c_keeps_what_was_received(known, server, tmp_path, capsys, monkeyp
         (["hf:a/.."], "hf:OWNER/REPO"),
         (["stories15M", "--mirror", "file:///etc"], "a mirror is an address such as https://"),
         (["stories15M", "--mirror", "example.org"], "received 'example.org'"),
+        (["stories15M", "--mirror", "http://[::1"], "received 'http://[::1'"),
+        (["stories15M", "--mirror", "http://a b"], "received 'http://a b'"),
     ],
 )
 def test_mistakes_are_explained(arguments, words, capsys):

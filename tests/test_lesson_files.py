@@ -134,6 +134,21 @@ def test_grades_are_refused_before_the_first_notebook_is_run(course, tmp_path, m
     assert (tmp_path / "grades.csv").read_bytes() == (tmp_path / "file").read_bytes() == FOREIGN
 
 
+@pytest.mark.parametrize("option, value", [("--seed", "-1"), ("--timeout", "0"), ("--timeout", "-5")])
+def test_impossible_numbers_are_not_graded_with(option, value, course, monkeypatch, capsys):
+    """Else every answer of every student is "not checked"."""
+    monkeypatch.setattr("minillama.lessons.__main__.grade", lambda *_: pytest.fail("a notebook was run"))
+    assert main(["grade", str(course), option, value]) == 1
+    assert f"{option} must be at least" in capsys.readouterr().err
+
+
+def test_an_empty_folder_name_is_called_what_the_help_calls_it(capsys):
+    for command in ("student", "figures"):
+        with pytest.raises(SystemExit):
+            main([command, ""])
+        assert "DIR is empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("source", ["1 / 0", "import os\nos._exit(1)"])
 def test_a_lesson_that_fails_stays_as_it_was(source, course, capsys):
     path = course / "00-nothing.ipynb"

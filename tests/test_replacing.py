@@ -167,6 +167,7 @@ def test_files_that_belong_together_are_replaced_together(tmp_path):
     folder = tmp_path / "model"
     for name in ("a", "b", "own"):
         write_text(folder / name, "old")
+    write_text(folder / ".4711.new" / "a", "half")  # of a process that was killed
     with replacing_all(folder, ["a", "b", "c"]) as new:
         write_text(new / "a", "new")
         write_text(new / "c", "new")

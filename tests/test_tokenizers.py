@@ -646,7 +646,7 @@ def test_a_missing_file_is_named(tmp_path):
 # Wrong arguments
 
 
-@pytest.mark.parametrize("outside", [-1, 300, 2**40])
+@pytest.mark.parametrize("outside", [-1, 300, 2**40, 2**64, 10**20])
 def test_ids_out_of_range(bpe, outside):
     with pytest.raises(ValueError, match=rf"id {outside} at position 1 is outside 0 to 299"):
         bpe.decode([5, outside])
@@ -658,7 +658,7 @@ def test_ids_out_of_range(bpe, outside):
         bpe.stream().feed(outside)
 
 
-@pytest.mark.parametrize("ids", [[1.0], [[1, 2]], 3, "12", [True], [2**70]])
+@pytest.mark.parametrize("ids", [[1.0], [[1, 2]], 3, "12", [True]])
 def test_ids_of_another_kind(either, ids):
     with pytest.raises(ValueError, match="ids must be a sequence of integers, received shape"):
         either.decode(ids)

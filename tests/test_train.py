@@ -11,6 +11,8 @@ import time
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import minillama
 from minillama import Config, train
@@ -147,6 +149,31 @@ def test_a_state_that_is_truncated_or_foreign_is_refused(tmp_path, corpus, conte
         Run.resume(tmp_path / "run", corpus)
     with pytest.raises(FileNotFoundError, match="no run to resume"):
         Run.resume(tmp_path / "nothing", corpus)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"step": -1}, {"step": "x"}, {"step": 10**9}, {"threads": "x"}, {"seconds": None}, {"config": None},
+        {"config": {"dim": 8}}, {"source": None}, {"source": {"data": 5}}, {"settings": {"lr": "1"}},
+        {"settings": {"lr": float("nan")}}, {"settings": 3}, "mean",
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_state_that_no_run_has_saved_is_refused(tmp_path, corpus, changed):
+    """Before any of it is used: not with a traceback, nor at a step beyond the last."""
+    make(tmp_path / "run", corpus)
+    path = tmp_path / "run" / train.STATE_FILE
+    with safe_open(path, "np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        state = json.loads(file.metadata()["run"])
+    if changed == "mean":
+        tensors["mean"] = tensors["mean"][:-1].copy()
+    else:
+        state |= changed
+    save_file(tensors, path, metadata={"run": json.dumps(state)})
+    with pytest.raises(ValueError, match="truncated or was not written by minillama"):
+        read_state(tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, corpus, monkeypatch):

@@ -241,7 +241,7 @@ def test_a_model_stays_whole_where_the_new_one_cannot_be_written(target, given, 
 @pytest.mark.parametrize("command, arguments, names", CASES)
 def test_a_file_in_the_place_of_a_folder_is_named(command, arguments, names, overwrite, given, cli, tmp_path):
     """Before any work is done, and as what it is."""
-    if command in ("compare", "download"):
+    if command in ("compare", "download") and overwrite:
         pytest.skip("has no --overwrite")
     out = tmp_path / "mine.txt"
     out.write_text("words of mine")
@@ -284,3 +284,20 @@ def test_two_processes_do_not_convert_to_one_place(target, lock, given, cli, tmp
     code, _, err = cli("convert", given["run"], tmp_path / target)
     assert code == 1 and "is there already" in err
     assert [content for content in snapshot(tmp_path).values() if content is not None] == [b"of another"]
+
+
+@pytest.mark.parametrize("out", [".", "folder"])
+def test_the_rows_of_a_comparison_do_not_go_to_a_folder(out, given, cli, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, stdout, err = cli("compare", given["text"], "--context", "16", "--vocab-size", "280", "--out", out)
+    assert (code, stdout) == (1, "") and f"{out} is a folder, and the rows go to a file" in err
+
+
+def test_overwrite_is_offered_where_it_helps(tmp_path):
+    (tmp_path / "a").write_text("")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(FileExistsError, match="give --overwrite to replace it"):
+        require_free([tmp_path / "a"])
+    with pytest.raises(FileExistsError, match="a, .*b are there already.*Choose another place$"):
+        require_free([tmp_path / "a", tmp_path / "b"])

@@ -40,10 +40,10 @@ def _parser():
     made = command("lint", _lint, "say what lessons lack of the common frame")
     made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to read (default: all)")
     made = command("student", _student, "write the lessons without solutions and outputs")
-    made.add_argument("folder", help="where to")
+    made.add_argument("folder", metavar="DIR", help="where to")
     replaces(made, "notebooks that are there, with the answers in them")
     made = command("figures", _figures, "write the lessons' best figures as PNG files")
-    made.add_argument("folder", help="where to")
+    made.add_argument("folder", metavar="DIR", help="where to")
     replaces(made, "other pictures of the same names")
     command("exercises", _exercises, "list the exercises")
     made = command("grade", _grade, "run notebooks that students handed in, and check their functions")
@@ -86,6 +86,9 @@ def _exercises(options):
 
 def _grade(options):
     """One notebook after the other; what is done is in the file already if a later one takes too long for you."""
+    for option, value, least in (("--seed", options.seed, 0), ("--timeout", options.timeout, 1)):
+        if value < least:
+            raise ValueError(f"{option} must be at least {least}; received {value}")
     rows, failed, found = [], 0, handed_in(options.notebooks)
     if options.out:
         _require_free_csv(options.out, found, options.overwrite)

@@ -123,7 +123,8 @@ class Tokenizer:
         ids = np.asarray(ids)
         if ids.size == 0:
             return [], at_start
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        whole = ids.dtype == object and all(isinstance(token, int) for token in ids.flat)  # too large for an int64
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" and not whole:
             raise ValueError(
                 f"ids must be a sequence of integers, received shape {ids.shape} and dtype {ids.dtype}; "
                 "pass one row of ids at a time"
