@@ -155,12 +155,9 @@ def alone(path, doing):
 
 
 def write_text(path, text):
-    """Write text as UTF-8 with newline line ends, in the place of what was there
-
-    A name of a file in it that is no text is written with escapes, as it is shown.
-    """
+    """Write text as UTF-8 with newline line ends, in the place of what was there."""
     with replacing(path) as new:
-        new.write_bytes(text.encode("utf-8", errors="backslashreplace"))
+        new.write_bytes(text.encode("utf-8"))
 
 
 def append_text(path, text):

@@ -23,7 +23,7 @@ def sources(corpora, tokenizer=None, vocab_size=512):
     """
     found = {}
     for data in corpora:
-        name = Path(data).stem
+        name = Path(data).stem.encode("utf-8", errors="backslashreplace").decode("utf-8")  # as it is shown
         kind = tokenizer or ("char" if data != "stories" and Path(data).is_file() else "bpe")
         if name in found:
             raise ValueError(f"two corpora are called {name!r}, and results are kept by that name; rename one of them")
