@@ -186,7 +186,7 @@ def test_every_key_has_one_place(tmp_path):
         ({"eos_token_id": [[2]]}, r"says eos_token_id = \[2\]"),
         ({"bos_token_id": 1.0}, "says bos_token_id = 1.0"),
         ({"bos_token_id": True}, "says bos_token_id = True"),
-        ({"pad_token_id": 10**30}, "says pad_token_id = 1000"),
+        ({"pad_token_id": -2}, "says pad_token_id = -2"),
         ({"do_sample": "yes"}, "do_sample = 'yes' must be true or false"),
         ({"do_sample": 0}, "do_sample = 0 must be true or false"),
         ({"temperature": "0.6"}, "temperature = '0.6' must be a number"),
