@@ -107,7 +107,8 @@ def train(options):
     from .corpora import encode_corpus
     from .plots import loss_curve
     from .runs import no_run
-    from .train import STATE_FILE, Run, Settings, check_folder, objective, read_metrics, read_state
+    from .train import STATE_FILE, Run, check_folder, read_metrics, read_state
+    from .trainer import Settings, objective
 
     given = vars(options)
     folder = Path(given.get("out") or Path("runs") / Path(os.path.realpath(given.get("data", "stories"))).stem)
@@ -623,7 +624,7 @@ def _parser():
     text = "whose choices the model has where no other option asks for something else"
     group.add_argument("--family", choices=list(FAMILIES), help=_help(text, "llama"))
     _add_fields(group, Config, _MODEL_OPTIONS)
-    from .train import Settings
+    from .trainer import Settings
 
     _add_fields(made.add_argument_group("training"), Settings, _TRAINING_OPTIONS)
 

@@ -26,13 +26,14 @@ from .config import Config
 from .corpora import encode_corpus
 from .files import append_text
 from .generate import fill, generate
+from .model import Model
 from .objectives import MASKED_SHARE
 from .ops.loss import IGNORED
 from .ops.masks import MASKS
 from .ops.positions import POSITIONS
 from .presets import tiny
 from .sizes import parameters
-from .train import NotFinite, Run, Settings, evaluate
+from .trainer import NotFinite, Settings, Trainer, evaluate
 
 TITLES = {"llama": "LLaMA", "gpt2": "GPT-2", "bert": "BERT"}  # the families that are compared, and their names
 WINDOWS = (8, 32, 128)  # tokens around a gap, itself included
@@ -146,25 +147,25 @@ def compute(terms, source, job):
 
 def train_and_measure(config, settings, corpus, windows):
     """Seconds of the training, and what the model can do then, see `measure`; the loss is None if it diverged."""
-    run = Run(".", config, settings, corpus, threads=1)  # nothing is written: only `save` and `train` do
-    row = {"loss": None, "predicted_tokens_a_step": predicted_tokens(run)}
+    trainer = Trainer(Model(config, settings.seed, threads=1, init_std=settings.init_std), corpus, settings)
+    row = {"loss": None, "predicted_tokens_a_step": predicted_tokens(trainer)}
     start = time.process_time()  # of this process, which computes on one thread: others on the machine do not count
     try:
-        while run.optimizer.steps < settings.steps:
-            run.step()
+        while trainer.optimizer.steps < settings.steps:
+            trainer.step()
     except NotFinite:
         return row
     row["seconds"] = round(time.process_time() - start, 2)
-    measured = measure(run.model, corpus, windows)
+    measured = measure(trainer.model, corpus, windows)
     return row | measured if math.isfinite(measured["loss"]) else row
 
 
-def predicted_tokens(run):
+def predicted_tokens(trainer):
     """How many targets a batch has, on average."""
     counts = []
-    for t in range(min(run.settings.steps, _BATCHES_COUNTED)):
-        rng = np.random.default_rng([run.settings.seed, t])
-        _, targets = run.objective.examples(run.corpus.tokenizer, *run.batches[t], rng)
+    for t in range(min(trainer.settings.steps, _BATCHES_COUNTED)):
+        rng = np.random.default_rng([trainer.settings.seed, t])
+        _, targets = trainer.objective.examples(trainer.corpus.tokenizer, *trainer.batches[t], rng)
         counts.append(int(np.count_nonzero(targets != IGNORED)))
     return float(mean(counts))
 

@@ -28,23 +28,26 @@ from .shards import Reading, cut, even_cuts
 LOGITS_AT_A_TIME = 2**24  # floats: the head works on as many rows as give this many logits (64 MB in float32)
 
 
-def network_loss_and_gradients(op, config, p, grad, ids, types, targets, shard, scale, noise):
-    """scale * (sum of the losses of the shard's rows); its gradients are added to grad. ids, types, targets (N,)"""
+def network_loss_and_gradients(op, config, p, grad, ids, types, targets, weights, shard, noise):
+    """The sum of weight_n loss_n over the shard's rows; its gradients are added to grad
+
+    ids, types, targets, weights (N,)
+    """
     placement = PLACEMENTS[config.placement]
     x, saved_embedding = embed(op, config, p, ids, types, shard)
     x = noise.drop(op, x, 0)
     saved_blocks = []
-    for i, weights in enumerate(p.blocks):
-        x, saved = placement.block(op, config, weights, x, shard, noise, 1 + 2 * i)
+    for i, block in enumerate(p.blocks):
+        x, saved = placement.block(op, config, block, x, shard, noise, 1 + 2 * i)
         saved_blocks.append(saved)
     h, saved_norm = op.norm(x, *p.final_norm, config.norm_eps) if placement.final_norm else (x, None)
 
-    loss, dh = head_loss_and_gradients(op, config, p, grad, h, targets, shard, scale)
+    loss, dh = head_loss_and_gradients(op, config, p, grad, h, targets, weights, shard)
 
     dx = op.norm_backward(dh, x, p.final_norm.weight, saved_norm, *grad.final_norm) if placement.final_norm else dh
-    for i, weights in reversed(list(enumerate(p.blocks))):
+    for i, block in reversed(list(enumerate(p.blocks))):
         with frame():  # scratch of this block's backward is free again for the next one
-            placement.block_backward(op, config, weights, grad.blocks[i], dx, shard, noise, 1 + 2 * i, saved_blocks[i])
+            placement.block_backward(op, config, block, grad.blocks[i], dx, shard, noise, 1 + 2 * i, saved_blocks[i])
     dx = noise.drop(op, dx, 0)
     embed_backward(op, config, p, grad, ids, types, dx, shard, saved_embedding)
     return loss
@@ -78,7 +81,7 @@ def added_vectors(p, types, shard):
     return added + ([(types, token_type)] if token_type is not None else [])
 
 
-def head_loss_and_gradients(op, config, p, grad, h, targets, shard, scale):
+def head_loss_and_gradients(op, config, p, grad, h, targets, weights, shard):
     """Head and loss, forward and backward, the output matrix a chunk of rows at a time.
 
     The logits are the one array whose size grows with the vocabulary; chunk by chunk their gradient takes their place,
@@ -88,11 +91,12 @@ def head_loss_and_gradients(op, config, p, grad, h, targets, shard, scale):
     y, saved = head.transform(op, config, p, h)
     for rows in shard.chunks(max(1, LOGITS_AT_A_TIME // config.vocab_size)):
         with frame():
-            part, part_targets = y[rows], targets[rows]
+            part, part_targets, part_weights = y[rows], targets[rows], empty((rows.stop - rows.start,), y.dtype)
+            part_weights[:] = weights[rows]
             logits = op.linear(part, *p.output)
             losses, log_denominator = op.cross_entropy(logits, part_targets)
-            loss += scale * float(losses.sum(dtype=np.float64))
-            dlogits = op.cross_entropy_backward(scale, logits, part_targets, log_denominator)
+            loss += float(np.dot(weights[rows], losses))  # in float64, as the weights are
+            dlogits = op.cross_entropy_backward(part_weights, logits, part_targets, log_denominator)
             part[:] = op.linear_backward(dlogits, part, p.output.weight, *grad.output)
     return loss, head.transform_backward(op, config, p, grad, y, saved)
 
@@ -176,8 +180,14 @@ class Model:
     def _operations(self):
         return backend.active(self.config)
 
-    def loss_and_gradients(self, ids, targets, micro_batches=1, noise_seed=None, types=None, lengths=None):
-        """The mean loss in nats over the targets that are not IGNORED, and {name: gradient} with parameter's shapes
+    def loss_and_gradients(
+        self, ids, targets, weights=None, micro_batches=1, noise_seed=None, types=None, lengths=None
+    ):  # fmt: skip
+        """The sum of weight * loss in nats over the targets, and {name: gradient} with the parameters' shapes
+
+        weights (B, T): None weighs all targets that are not IGNORED alike, so that the result is the mean of their
+        losses; an ignored target has the weight 0, whatever is given. With weights dL/dloss any function L of the
+        losses is trained: `Model.losses` gives the losses that it depends on.
 
         The gradients are overwritten by the next call; copy what is to be kept. micro_batches cuts the batch into
         parts that are computed one after the other, for less memory and the same result. noise_seed, a whole number,
@@ -185,15 +195,18 @@ class Model:
         """
         ids, types, lengths = self._check_inputs(ids, types, lengths)
         targets, predicted = self._check_targets(ids, targets, lengths)
+        weights = self._check_weights(weights, targets, predicted)
         if micro_batches < 1:
             raise ValueError(f"micro_batches must be at least 1; received {micro_batches}")
-        (B, T), scale = ids.shape, 1 / predicted
+        B, T = ids.shape
         loss, used = 0.0, 0  # used: how many gradient stores hold something of this batch
         with self.workers.blas(self.workers.threads):  # nobody else computes until the sum is complete
             for first, last in pairwise(even_cuts(B, min(B, micro_batches))):
                 noise = None if noise_seed is None else Noise(self.config.dropout, noise_seed, first * T)
-                parts = [None if array is None else array[first:last] for array in (ids, types, targets, lengths)]
-                part_loss, count = self._add_gradients(*parts, scale, noise or Noise(), used)
+                parts = [
+                    None if array is None else array[first:last] for array in (ids, types, targets, weights, lengths)
+                ]
+                part_loss, count = self._add_gradients(*parts, noise or Noise(), used)
                 loss += part_loss
                 used = max(used, count)
             stores = [store for store, _ in self._gradients[:used]]
@@ -206,8 +219,8 @@ class Model:
                 self.workers.run(add_up, self.workers.split(len(stores[0].flat)))
         return loss, stores[0]
 
-    def _add_gradients(self, ids, types, targets, lengths, scale, noise, used):
-        """scale * (sum of the losses of ids (B, T)), and the number of stores that its gradients were added to
+    def _add_gradients(self, ids, types, targets, weights, lengths, noise, used):
+        """The weighted sum of the losses of ids (B, T), and the number of stores that its gradients were added to
 
         Workers that have whole sequences add to a store each, and never wait. Workers that share sequences, and so meet
         in every layer, also share the first store: its matrices in turn, while each has vectors of its own. The first
@@ -215,7 +228,8 @@ class Model:
         """
         op, config, shapes = self._operations(), self.config, self.parameters.shapes
         shards = cut(config, *ids.shape, self._reading(ids.shape[1], lengths), self.workers.threads)
-        shared, ids, targets = shards[0].shares_gradients, ids.reshape(-1), targets.reshape(-1)
+        shared, ids = shards[0].shares_gradients, ids.reshape(-1)
+        targets, weights = targets.reshape(-1), weights.reshape(-1)
         types = None if types is None else types.reshape(-1)
         count = 1 if shared else len(shards)
         while len(self._gradients) < count:
@@ -232,7 +246,7 @@ class Model:
                 grad = views(config, store, lambda names: shard.shared(store.fused(names)), own_vectors[i])
             return network_loss_and_gradients(
                 op, config, self._views, grad, ids[rows], None if types is None else types[rows], targets[rows],
-                shard, scale, noise._replace(first_row=noise.first_row + rows.start),
+                weights[rows], shard, noise._replace(first_row=noise.first_row + rows.start),
             )  # fmt: skip
 
         loss = sum(self._run(shard_loss, shards))
@@ -459,6 +473,21 @@ class Model:
                 f"{targets.max()}"
             )
         return targets, predicted
+
+    def _check_weights(self, weights, targets, predicted):
+        """weights as an array of float64, 0 where the target is IGNORED."""
+        if weights is None:
+            return np.where(targets != IGNORED, 1 / predicted, 0)
+        weights = np.asarray(weights)
+        if weights.shape != targets.shape or weights.dtype.kind not in "fiu":
+            raise ValueError(
+                f"weights must be numbers of the shape of targets, {targets.shape}; received {weights.dtype} "
+                f"{weights.shape}"
+            )
+        weights = np.where(targets != IGNORED, weights, 0).astype(np.float64)
+        if not np.isfinite(weights).all():
+            raise ValueError("weights must be finite where a target is not ignored; received infinity or NaN")
+        return weights
 
     def _check_types(self, ids, types):
         """types as an array; zeros where none are given to a model that has them; None for one that has none."""

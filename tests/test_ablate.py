@@ -23,7 +23,7 @@ from minillama.config import BIASES, SWITCHES
 from minillama.corpora import encode_corpus
 from minillama.files import InUse
 from minillama.sizes import match_parameters, parameters, training_flops_per_token
-from minillama.train import Settings
+from minillama.trainer import Settings
 
 TINY = Protocol(8, 1, 2, 8, Settings(steps=4, batch_size=2, lr=0.01, warmup=1))
 BASE = Protocol().base(512)

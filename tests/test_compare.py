@@ -12,7 +12,7 @@ from minillama.ablate import jobs
 from minillama.corpora import EncodedCorpus
 from minillama.presets import FAMILIES, tiny
 from minillama.tokenizers import END_OF_TEXT, MASK, CharTokenizer
-from minillama.train import NotFinite, Run
+from minillama.trainer import NotFinite, Trainer
 
 TEXT = "to be or not to be, that is the question. " * 400
 
@@ -216,7 +216,7 @@ def test_three_families_side_by_side(small, tmp_path, capsys, monkeypatch):
     # What is there is not done again, also where the last line was cut off; another seed is added.
     file = tmp_path / "rows.jsonl"
     file.write_text(file.read_text(encoding="utf-8") + '{"kind": "ru', encoding="utf-8")
-    monkeypatch.setattr(Run, "step", None)  # no step can be made
+    monkeypatch.setattr(Trainer, "step", None)  # no step can be made
     assert small("--seeds", "2") == 0 and read_rows(tmp_path) == rows
     assert "| 2 seeds |" in capsys.readouterr().out
     assert small("--seeds", "1") == 0
@@ -241,7 +241,7 @@ def test_one_learning_rate_for_all(small, tmp_path, capsys):
 
 
 def test_what_cannot_be_done_is_said_before_anything_is_trained(small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Run, "step", None)
+    monkeypatch.setattr(Trainer, "step", None)
 
     def refused(*options, **rest):
         assert small(*options, **rest) == 1
@@ -259,7 +259,7 @@ def test_a_training_that_diverges_is_a_row_without_measurements(monkeypatch):
     def diverge(run):
         raise NotFinite("step 1")
 
-    monkeypatch.setattr(Run, "step", diverge)
+    monkeypatch.setattr(Trainer, "step", diverge)
     corpus = alphabet(np.arange(500) % 8)
     settings = compare.Terms.settings
     row = compare.train_and_measure(tiny("llama", 10, 16), settings, corpus, (4,))

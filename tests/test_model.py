@@ -115,10 +115,76 @@ def test_shards_and_micro_batches_equal_the_whole_batch(threads, each_backend, r
     shards.parameters.flat[:] = whole.parameters.flat
     for micro_batches in (1, 2, 7):
         loss, expected = whole.loss_and_gradients(ids, targets, noise_seed=3)
-        received_loss, received = shards.loss_and_gradients(ids, targets, micro_batches, noise_seed=3)
+        received_loss, received = shards.loss_and_gradients(ids, targets, None, micro_batches, noise_seed=3)
         assert abs(loss - received_loss) < 1e-14
         assert relative_error(received.flat, expected.flat) < 1e-13
     np.testing.assert_allclose(shards.logits(ids), whole.logits(ids), rtol=1e-12)
+
+
+def test_a_weight_for_each_target(each_backend, rng):
+    """The weighted sum of the losses, its gradient by finite differences, on shards and micro-batches too."""
+    model, ids, targets = make(rng)
+    targets[0, :2], weights = IGNORED, rng.standard_normal(targets.shape)
+    loss, gradients = model.loss_and_gradients(ids, targets, weights)
+    received = gradients.flat.copy()
+    expected = float(np.sum(np.where(targets == IGNORED, 0, weights) * model.losses(ids, targets)))
+    assert loss == pytest.approx(expected, rel=1e-13)
+    direction = rng.standard_normal(received.size)
+    slope = directional_derivative(
+        lambda: model.loss_and_gradients(ids, targets, weights)[0], model.parameters.flat, direction, 1e-4
+    )
+    assert slope == pytest.approx(received @ direction, rel=1e-7)
+    shards = Model(model.config, dtype=np.float64, threads=2)
+    shards.parameters.flat[:] = model.parameters.flat
+    part_loss, parts = shards.loss_and_gradients(ids, targets, weights, micro_batches=2)
+    assert part_loss == pytest.approx(loss, rel=1e-13) and relative_error(parts.flat, received) < 1e-12
+    alike = np.full(targets.shape, 1 / np.count_nonzero(targets != IGNORED))
+    mean, whole = model.loss_and_gradients(ids, targets, alike)
+    whole = whole.flat.copy()
+    assert mean == model.loss_and_gradients(ids, targets)[0]
+    np.testing.assert_array_equal(model.loss_and_gradients(ids, targets)[1].flat, whole)
+    nothing = model.loss_and_gradients(ids, targets, np.zeros(targets.shape))
+    assert nothing[0] == 0 and not nothing[1].flat.any()
+
+
+def dpo_loss_and_gradients(model, reference, ids, targets, beta):
+    """mean over pairs of -log sigmoid(beta (log p/q of the chosen answer - log p/q of the rejected one)), equation 7
+
+    ids, targets (2 P, T): P chosen answers, then P rejected ones. Source: Rafailov et al. 2023 (arXiv 2305.18290).
+    """
+    ratios = (reference.losses(ids, targets) - model.losses(ids, targets)).sum(axis=1)
+    chosen, rejected = np.split(ratios, 2)
+    margin = beta * (chosen - rejected)
+    slope = beta / (1 + np.exp(margin)) / len(margin)  # -dL/d(chosen ratio); a loss is minus a log probability
+    weights = np.concatenate([slope, -slope])[:, None] * np.ones(targets.shape)
+    _, gradients = model.loss_and_gradients(ids, targets, weights)
+    return float(np.log1p(np.exp(-margin)).mean()), gradients
+
+
+def test_a_preference_loss_is_ten_lines_on_weights(rng):
+    model, _, _ = make(rng)
+    reference, _, _ = make(np.random.default_rng(5))
+    ids, targets = rng.integers(0, model.config.vocab_size, (2, 6, 7))
+    targets[:, :3] = IGNORED  # the question
+    loss, gradients = dpo_loss_and_gradients(model, reference, ids, targets, beta=0.3)
+    received, direction = gradients.flat.copy(), rng.standard_normal(gradients.flat.size)
+
+    def again():
+        return dpo_loss_and_gradients(model, reference, ids, targets, beta=0.3)[0]
+
+    slope = directional_derivative(again, model.parameters.flat, direction, 1e-4)
+    assert loss == again() and slope == pytest.approx(received @ direction, rel=1e-7)
+
+
+def test_weights_that_are_none_are_refused(rng):
+    model, ids, targets = make(rng)
+    for wrong, words in [
+        (np.ones(3), r"shape of targets, \(3, 7\); received float64 \(3,\)"),
+        (np.full(targets.shape, np.nan), "must be finite"),
+        (np.full(targets.shape, "x"), "must be numbers"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            model.loss_and_gradients(ids, targets, wrong)
 
 
 def test_the_same_threads_give_the_same_bits(each_backend, rng):

@@ -26,7 +26,7 @@ def test_cut_sequences_equal_the_whole_batch(heads, kv_heads, batch, T, threads,
     assert cut(config, batch, T, whole._reading(T), threads)[0].rows != slice(0, batch * T)
     for micro_batches in (1, 2):
         loss, expected = whole.loss_and_gradients(ids, targets, noise_seed=3)
-        received_loss, received = parts.loss_and_gradients(ids, targets, micro_batches, noise_seed=3)
+        received_loss, received = parts.loss_and_gradients(ids, targets, None, micro_batches, noise_seed=3)
         assert abs(loss - received_loss) < 1e-13
         assert relative_error(received.flat, expected.flat) < 1e-12
     logits, cache, half = whole.logits(ids), parts.new_cache(batch), T // 2

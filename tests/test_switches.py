@@ -113,7 +113,7 @@ def test_shards_equal_the_whole_batch(choice, batch, each_backend, rng, monkeypa
     parts.parameters.flat[:] = whole.parameters.flat
     loss, expected = whole.loss_and_gradients(*tokens, noise_seed=3, **inputs)
     for micro_batches in (1, 2):
-        received_loss, received = parts.loss_and_gradients(*tokens, micro_batches, noise_seed=3, **inputs)
+        received_loss, received = parts.loss_and_gradients(*tokens, None, micro_batches, noise_seed=3, **inputs)
         assert abs(loss - received_loss) < 1e-13 * max(1, loss)
         assert relative_error(received.flat, expected.flat) < 1e-12
     logits = whole.logits(tokens[0], **inputs)

@@ -15,10 +15,11 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import minillama
-from minillama import Config, train
+from minillama import Config, train, trainer
 from minillama.corpora import encode_corpus
 from minillama.files import InUse, replacing
-from minillama.train import NotFinite, Run, Settings, evaluate, read_metrics, read_state
+from minillama.train import Run, read_metrics, read_state
+from minillama.trainer import NotFinite, Settings, Trainer, evaluate
 
 KILLS = int(os.environ.get("MINILLAMA_KILLS", "3"))
 
@@ -76,7 +77,7 @@ def test_every_architecture_samples_and_saves_at_each_evaluation(changes, tmp_pa
 
 
 def test_evaluation_covers_the_whole_split(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_EVALUATION_TOKENS", 3 * 16)  # three windows at a time: the fourth, short one is alone
+    monkeypatch.setattr(trainer, "_EVALUATION_TOKENS", 3 * 16)  # three windows at a time; the fourth is short
     model = make(tmp_path / "run", corpus).model
     tokens = corpus.validation[: 3 * 16 + 6]  # three whole windows and five targets of a fourth
     losses = []
@@ -296,7 +297,7 @@ def test_settings_that_make_no_sense_are_refused(changes, words):
 @pytest.mark.parametrize("steps, warmup", [(1, 0), (2, 1), (9, 1), (20, 2), (50, 5), (51, 50), (400, 50), (600, 50)])
 def test_a_warm_up_that_is_not_given_is_shorter_than_the_training(steps, warmup):
     assert Settings(steps=steps).warmup == warmup < steps
-    rates = [train.learning_rate(t + 1, steps, 1.0, warmup, 0.1) for t in range(steps)]
+    rates = [trainer.learning_rate(t + 1, steps, 1.0, warmup, 0.1) for t in range(steps)]
     assert steps == 1 or max(rates) == 1.0 and rates[-1] == pytest.approx(0.1)
 
 
@@ -550,3 +551,18 @@ def test_damaged_metrics_survive_a_kill_while_they_are_mended(tmp_path, corpus, 
         Run.resume(tmp_path / "run", corpus)
     Run.resume(tmp_path / "run", corpus)
     assert path.read_bytes() == before
+
+
+def test_a_trainer_is_a_run_without_a_folder(tmp_path, corpus, monkeypatch):
+    """The same weights to the bit, and nothing is written."""
+    run = make(tmp_path / "run", corpus, threads=1)
+    run.train(quiet=True)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    settings, config = run.settings, run.model.config
+    model = minillama.Model(config, settings.seed, threads=1, init_std=settings.init_std)
+    alone = Trainer(model, corpus, settings)
+    while alone.optimizer.steps < settings.steps:
+        alone.step()
+    np.testing.assert_array_equal(alone.model.parameters.flat, run.model.parameters.flat)
+    assert alone.evaluate() == run.evaluate() and not list(tmp_path.glob("empty/*"))

@@ -20,9 +20,10 @@ import threadpoolctl
 
 from ..config import Config
 from ..corpora import encode_corpus
+from ..model import Model
 from ..parameters import initialise
 from ..sizes import match_parameters, parameters, training_flops_per_token
-from ..train import NotFinite, Run, Settings, evaluate
+from ..trainer import NotFinite, Settings, Trainer, evaluate
 from .extrapolation import losses_by_position
 from .variants import config_of, name_of, reads_on
 
@@ -181,45 +182,49 @@ def _head(protocol, corpus, job):
 
 
 def _train(config, settings, corpus, job):
-    run = Run(".", config, settings, corpus, threads=1)  # nothing is written: only `save` and `train` do
-    _draw_by_name(run.model, settings)
+    trainer = _trainer(config, settings, corpus)
+    _draw_by_name(trainer.model, settings)
     curve, seconds = [], []
     points = {round(settings.steps * (i + 1) / CURVE_POINTS) for i in range(CURVE_POINTS)} if job.kind == RUN else ()
     result = {"loss": None, "curve": curve}  # None: the training diverged
     try:
-        while run.optimizer.steps < settings.steps:
+        while trainer.optimizer.steps < settings.steps:
             start = time.perf_counter()
-            run.step()
+            trainer.step()
             seconds.append(time.perf_counter() - start)
-            if run.optimizer.steps in points:
-                loss = evaluate(run.model, corpus.validation[:CURVE_TOKENS], corpus.tokenizer)
-                curve.append([run.optimizer.steps, loss])
-        loss = run.evaluate()
+            if trainer.optimizer.steps in points:
+                loss = evaluate(trainer.model, corpus.validation[:CURVE_TOKENS], corpus.tokenizer)
+                curve.append([trainer.optimizer.steps, loss])
+        loss = trainer.evaluate()
         result["loss"] = loss if math.isfinite(loss) else None
     except NotFinite:
         pass
     if seconds:
         result["step_seconds"] = _summary(seconds)
     if job.kind == RUN and reads_on(job.changes) and result["loss"] is not None:
-        result["by_position"] = losses_by_position(run.model, corpus.validation)
+        result["by_position"] = losses_by_position(trainer.model, corpus.validation)
     return result
+
+
+def _trainer(config, settings, corpus):
+    return Trainer(Model(config, settings.seed, threads=1, init_std=settings.init_std), corpus, settings)
 
 
 def time_in_turn(protocol, source, jobs):
     """The time of a training step of each job's variant, on one thread; they take turns, so that what else the machine
     does meets all of them. The results, in the order of the jobs."""
     corpus = _corpus(**source)
-    runs = []
+    trainers = []
     for job in jobs:
         config, _ = protocol.plan(job.changes, corpus.tokenizer.vocab_size)
-        runs.append(Run(".", config, replace(protocol.settings, lr=job.rate, seed=job.seed), corpus, threads=1))
-    seconds = [[] for _ in runs]
+        trainers.append(_trainer(config, replace(protocol.settings, lr=job.rate, seed=job.seed), corpus))
+    seconds = [[] for _ in trainers]
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         for turn in range(1 + TIMED_ROUNDS):
-            for run, times in zip(runs, seconds, strict=True):
+            for trainer, times in zip(trainers, seconds, strict=True):
                 for _ in range(TIMED_STEPS):
                     start = time.perf_counter()
-                    run.step()
+                    trainer.step()
                     if turn:  # not in the first one, which compiles
                         times.append(time.perf_counter() - start)
     return [

@@ -16,8 +16,8 @@ def cross_entropy(logits, targets):
     return losses, log_denominator
 
 
-def cross_entropy_backward(scale, logits, targets, log_denominator):
-    _cross_entropy_backward(logits.dtype.type(scale), logits, targets, log_denominator)
+def cross_entropy_backward(weights, logits, targets, log_denominator):
+    _cross_entropy_backward(weights, logits, targets, log_denominator)
     return logits
 
 
@@ -34,12 +34,12 @@ def _cross_entropy(logits, targets, largest, losses, log_denominator):
 
 
 @njit(**JIT)
-def _cross_entropy_backward(scale, logits, targets, log_denominator):
+def _cross_entropy_backward(weights, logits, targets, log_denominator):
     for n in range(len(logits)):
-        row, shift = logits[n], log_denominator[n]
+        row, shift, weight = logits[n], log_denominator[n], weights[n]
         if targets[n] == IGNORED:
             row[:] = 0
         else:
             for v in range(len(row)):
-                row[v] = scale * exp(row[v] - shift)
-            row[targets[n]] -= scale
+                row[v] = weight * exp(row[v] - shift)
+            row[targets[n]] -= weight

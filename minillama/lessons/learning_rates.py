@@ -26,7 +26,7 @@ from ..corpora import Batches, encode_corpus
 from ..files import append_text, write_text
 from ..model import Model
 from ..optim import AdamW, learning_rate
-from ..train import evaluate
+from ..trainer import evaluate
 
 VARIANTS = {  # name -> the choices of Config in which it differs from LLaMA
     "pre, RMSNorm": {"norm": "rmsnorm", "placement": "pre"},

@@ -18,15 +18,15 @@ def cross_entropy(logits, targets):
     return losses.astype(logits.dtype), log_denominator
 
 
-def cross_entropy_backward(scale, logits, targets, log_denominator):
-    """dz_nv = scale * (softmax(z_n)_v - [v = target]);   0 where the target is IGNORED
+def cross_entropy_backward(weights, logits, targets, log_denominator):
+    """dz_nv = weight_n * (softmax(z_n)_v - [v = target_n]);   0 where the target is IGNORED
 
     Each row adds up to 0. The gradient takes the place of the logits, in place: they are the largest array of a model
     with a large vocabulary, and nothing needs them again.
-    scale a float, dL/dloss_n, the same for every row; logits (N, V), targets (N,) -> logits, now dlogits (N, V).
+    weights (N,), dL/dloss_n, of the logits' dtype; logits (N, V), targets (N,) -> logits, now dlogits (N, V).
     """
     kept = targets != IGNORED
     np.exp(logits - log_denominator[:, None], out=logits)
     logits[kept.nonzero()[0], targets[kept]] -= 1
-    logits *= np.where(kept, scale, 0).astype(logits.dtype)[:, None]
+    logits *= np.where(kept, weights, 0).astype(logits.dtype)[:, None]
     return logits

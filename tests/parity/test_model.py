@@ -10,7 +10,8 @@ from minillama.gradcheck import relative_error
 from minillama.memory import Store
 from minillama.optim import AdamW, learning_rate
 from minillama.parallel import Workers
-from minillama.train import Run, Settings
+from minillama.train import Run
+from minillama.trainer import Settings
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
