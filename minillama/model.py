@@ -95,7 +95,7 @@ def head_loss_and_gradients(op, config, p, grad, h, targets, weights, shard):
             part_weights[:] = weights[rows]
             logits = op.linear(part, *p.output)
             losses, log_denominator = op.cross_entropy(logits, part_targets)
-            loss += float(np.dot(weights[rows], losses))  # in float64, as the weights are
+            loss += float(np.einsum("n,n->", weights[rows], losses))  # in float64, as the weights are
             dlogits = op.cross_entropy_backward(part_weights, logits, part_targets, log_denominator)
             part[:] = op.linear_backward(dlogits, part, p.output.weight, *grad.output)
     return loss, head.transform_backward(op, config, p, grad, y, saved)
@@ -475,9 +475,9 @@ class Model:
         return targets, predicted
 
     def _check_weights(self, weights, targets, predicted):
-        """weights as an array of float64, 0 where the target is IGNORED."""
+        """weights as an array of float64; what it has where a target is IGNORED does not count."""
         if weights is None:
-            return np.where(targets != IGNORED, 1 / predicted, 0)
+            return np.broadcast_to(1 / predicted, targets.shape)  # a view of one number
         weights = np.asarray(weights)
         if weights.shape != targets.shape or weights.dtype.kind not in "fiu":
             raise ValueError(

@@ -178,13 +178,13 @@ def test_seeds_follow_when_the_learning_rate_is_known_and_what_is_done_is_left_o
 def test_a_seed_gives_variants_the_same_data_and_the_same_weights_where_shapes_agree(text, monkeypatch):
     seen = {}
 
-    class Watched(jobs.Run):
+    class Watched(jobs.Trainer):
         def step(self):
             weights = {name: array.copy() for name, array in self.model.parameters.items()}
             seen.setdefault((self.model.config.position, self.settings.seed), (weights, self.batches[0]))
             return super().step()
 
-    monkeypatch.setattr(jobs, "Run", Watched)
+    monkeypatch.setattr(jobs, "Trainer", Watched)
     source = {"data": str(text), "tokenizer": "char", "vocab_size": 0}
     for changes in ({}, {"position": "learned"}):  # it has one parameter more, before the blocks
         for seed in (0, 1):
@@ -202,7 +202,7 @@ def test_a_seed_gives_variants_the_same_data_and_the_same_weights_where_shapes_a
 
 def test_the_learning_rate_is_chosen_without_the_validation_split(text, monkeypatch):
     corpora = []
-    monkeypatch.setattr(jobs, "Run", lambda _, config, settings, corpus, threads: corpora.append(corpus) or 1 / 0)
+    monkeypatch.setattr(jobs, "Trainer", lambda model, corpus, settings: corpora.append(corpus) or 1 / 0)
     source = {"data": str(text), "tokenizer": "char", "vocab_size": 0}
     for kind in (TUNING, RUN):
         with pytest.raises(ZeroDivisionError):
