@@ -90,7 +90,7 @@ check_whose = tiktoken.check_whose
 @pytest.fixture(autouse=True)
 def small_files_are_llama_3s(monkeypatch):
     """Llama 3's file is known by its 128,000 ranks, which no test needs but the one of just that."""
-    monkeypatch.setattr(tiktoken, "check_whose", lambda vocab: None)
+    monkeypatch.setattr(tiktoken, "check_whose", lambda vocab, ranks: None)
 
 
 WORDS = "▁ ▁t h e a t ▁a he ▁the ▁▁ c s o n m . ▁cat at ▁s ▁sat ▁on ▁mat T ▁T ▁The 猫 が é".split()

@@ -26,12 +26,12 @@ OTHERS = {
 }
 
 
-def read_tiktoken(data: bytes) -> BPETokenizer:
+def read_tiktoken(data: bytes, ranks: int | None = None) -> BPETokenizer:
     """The tokenizer of Llama 3's tokenizer.model: a line for each token, its bytes in base64 and its rank
 
     The rank is the token's id, and says which merge goes first. The 256 special tokens are not in the file, nor is the
     pattern that cuts words: of all models that have such a file, each has its own. Llama 3's is known by the number of
-    its ranks, and others are refused.
+    its ranks, and others are refused. ranks: as many are expected of a file that is read as if it were Llama 3's.
     """
     vocab = {}
     for number, line in enumerate(data.splitlines(), start=1):
@@ -46,7 +46,7 @@ def read_tiktoken(data: bytes) -> BPETokenizer:
     missing = [byte for byte in range(256) if bytes([byte]) not in vocab]
     if missing:
         raise ValueError(f"it has no token for {len(missing)} of the 256 bytes, the first is {missing[0]}")
-    check_whose(vocab)
+    check_whose(vocab, ranks or LLAMA3_RANKS)
     merges = merges_by_token(vocab, vocab, {i: i for i in vocab.values()})
     return BPETokenizer(
         vocab,
@@ -59,9 +59,9 @@ def read_tiktoken(data: bytes) -> BPETokenizer:
     )
 
 
-def check_whose(vocab: dict[bytes, int]) -> None:
-    """ValueError unless these ranks are as many as Llama 3's."""
-    if len(vocab) != LLAMA3_RANKS:
+def check_whose(vocab: dict[bytes, int], ranks: int) -> None:
+    """ValueError unless there are so many ranks."""
+    if len(vocab) != ranks:
         known = OTHERS.get(len(vocab))
         raise ValueError(
             f"it has {len(vocab):,} ranks{f', as many as {known}' if known else ''}; Llama 3's has {LLAMA3_RANKS:,}. A "
