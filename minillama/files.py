@@ -147,7 +147,7 @@ def alone(path, doing):
         text = f"another process is {doing}; wait until it has ended, or stop it, or choose another place"
         raise InUse(text) from error
     except OSError as error:
-        raise _explained(error, path, True) from error
+        raise _explained(error, path, path.exists()) from error
     try:
         yield
     finally:

@@ -108,9 +108,9 @@ def network_hidden(op, config, p, ids, types, shard, cache=None, see=None):
     x, _ = embed(op, config, p, ids, types, shard)
     if see is not None:
         see(op, shard, -1, x, None)
-    for i, weights in enumerate(p.blocks):
+    for i, block in enumerate(p.blocks):
         with frame():
-            y, saved = placement.block(op, config, weights, x, shard, still, 0, cache and cache.layer(i))
+            y, saved = placement.block(op, config, block, x, shard, still, 0, cache and cache.layer(i))
             if see is not None:
                 see(op, shard, i, y, saved)
             x[:] = y
