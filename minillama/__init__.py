@@ -1,9 +1,9 @@
 """minillama: the LLaMA family in NumPy, with hand-written backward passes and Numba kernels."""
 
+from .catalogue.presets import PRESETS
 from .config import Config
 from .model import Model
 from .ops.loss import IGNORED
-from .presets import PRESETS
 
 __all__ = ["IGNORED", "PRESETS", "Config", "Model", "load"]
 __version__ = "0.1.0"

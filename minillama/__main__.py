@@ -7,19 +7,19 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from . import PRESETS, Config, __version__, idle, load, streams
-from .arguments import Parser
+from . import PRESETS, Config, __version__, load
 from .backend import missing_kernels
+from .catalogue.presets import FAMILIES
 from .checkpoint.places import require_no_other_model
-from .commands import command_line
+from .cli import idle, streams
+from .cli.arguments import Parser
 from .config import BIASES, SWITCHES
 from .files import require_folders, require_free, write_text
 from .interrupts import exit_code
-from .names import unknown
+from .messages import command_line, unknown
 from .ops.positions import POSITIONS
-from .parallel import available_threads, check_threads
-from .presets import FAMILIES
-from .vocabulary import check_ids, check_tokenizer
+from .runtime.workers import available_threads, check_threads
+from .tokenizers.vocabulary import check_ids, check_tokenizer
 
 _MODEL_OPTIONS = {
     "context": "longest sequence, in tokens",
@@ -104,11 +104,11 @@ def main(arguments=None):
 
 
 def train(options):
-    from .corpora import encode_corpus
-    from .plots import loss_curve
-    from .runs import no_run
-    from .train import STATE_FILE, Run, check_folder, read_metrics, read_state
-    from .trainer import Settings, objective
+    from .analysis.plots import loss_curve
+    from .cli.runs import no_run
+    from .data.corpora import encode_corpus
+    from .training.run import STATE_FILE, Run, check_folder, read_metrics, read_state
+    from .training.trainer import Settings, objective
 
     given = vars(options)
     folder = Path(given.get("out") or Path("runs") / Path(os.path.realpath(given.get("data", "stories"))).stem)
@@ -174,7 +174,7 @@ def train(options):
 
 
 def _say_what_is_read(data):
-    from .corpora import what_is_read
+    from .data.corpora import what_is_read
 
     said = what_is_read(data)
     if said is not None:
@@ -191,7 +191,7 @@ def _describe_run(run):
 
 
 def sample(options):
-    from .generate import generate
+    from .generation.generate import generate
 
     model, tokenizer = _load_writer(options)
     prompt, end = list(tokenizer.encode(options.prompt, special=False)), tokenizer.end_of_text
@@ -227,8 +227,8 @@ def sample(options):
 
 
 def chat(options):
-    from .chat import Conversation, converse
-    from .chat_templates import recognise
+    from .generation.chat import Conversation, converse
+    from .generation.chat_templates import recognise
 
     if options.context is not None and options.context < 1:
         raise ValueError(f"--context must be at least 1; received {options.context}")
@@ -256,7 +256,7 @@ def _load_writer(options):
         instead = command_line("fill", Path(options.model), "TEXT")
         raise ValueError(f"{options.model} fills gaps and writes no text; try {instead}")
     if options.int8:
-        from .quantize import quantize
+        from .weights.quantize import quantize
 
         model = quantize(model)
     return model, tokenizer
@@ -291,8 +291,8 @@ def _load_with_tokenizer(options):
 def fill(options):
     import numpy as np
 
-    from .generate import fill
-    from .inspect import prompt_ids
+    from .analysis.trace import prompt_ids
+    from .generation.generate import fill
     from .tokenizers import BPETokenizer
 
     model, tokenizer = _load_with_tokenizer(options)
@@ -318,7 +318,7 @@ def fill(options):
 
 
 def inspect(options):
-    from .inspect import draw, drawn, lens_table, prompt_ids, trace
+    from .analysis.trace import draw, drawn, lens_table, prompt_ids, trace
 
     model, tokenizer = _load_with_tokenizer(options)
     if not 1 <= options.top <= model.config.vocab_size:
@@ -338,7 +338,14 @@ def inspect(options):
 def perplexity(options):
     from tqdm import tqdm
 
-    from .perplexity import check_readable, check_windows, perplexity, pseudo_perplexity, require_causal, table
+    from .analysis.perplexity import (
+        check_readable,
+        check_windows,
+        perplexity,
+        pseudo_perplexity,
+        require_causal,
+        table,
+    )
 
     model, tokenizer = _load_with_tokenizer(options)
     if not options.pseudo:
@@ -347,7 +354,7 @@ def perplexity(options):
         raise ValueError("pseudo-perplexity reads windows side by side; leave --stride out")
     context, stride = check_windows(model, options.context, options.stride)
     if options.int8:
-        from .quantize import quantize
+        from .weights.quantize import quantize
 
         model = quantize(model)
     scores = []
@@ -375,7 +382,7 @@ def perplexity(options):
 
 
 def compare(options):
-    from .compare import TITLES, Terms, compare, notes, table
+    from .experiments.families import TITLES, Terms, compare, notes, table
 
     if Path(options.out).is_dir():
         raise IsADirectoryError(f"{options.out} is a folder, and the rows go to a file; give its name with --out")
@@ -397,7 +404,7 @@ def compare(options):
 
 
 def download(options):
-    from .download import download
+    from .data.downloads import download
 
     try:
         folder, done, then = download(options.name, options.out, options.mirror)
@@ -412,7 +419,7 @@ def download(options):
 
 
 def train_tokenizer(options):
-    from .corpora import read_corpus
+    from .data.corpora import read_corpus
     from .tokenizers import BPETokenizer
 
     files = [Path(options.out) / name for name in ("tokenizer.json", "tokenizer_config.json")]
@@ -452,9 +459,9 @@ def convert(options):
 
 
 def info(options):
+    from .catalogue.sizes import cache_bytes_per_token, flops_per_token, parameters, training_bytes, weight_bytes
     from .checkpoint.open import read_config
     from .parameters import parameter_shapes
-    from .sizes import cache_bytes_per_token, flops_per_token, parameters, training_bytes, weight_bytes
 
     if options.model in PRESETS:
         config = PRESETS[options.model]
@@ -498,14 +505,14 @@ def _described_fields(config):
 
 
 def model_table(options):
-    from .table import FORMATS, model_rows
+    from .catalogue.table import FORMATS, model_rows
 
     rows = model_rows(options.names)
     if options.figure:
         require_free([options.figure], options.overwrite, "choose another name with --figure")
     print(FORMATS[options.format](rows))
     if options.figure:
-        from .plots import parameters_and_cache
+        from .analysis.plots import parameters_and_cache
 
         print(f"the figure is in {parameters_and_cache(rows, options.figure)}", file=sys.stderr)
 
@@ -533,14 +540,14 @@ def bench(options):
     if options.json:
         save(rows, made.machine, options.json)
     if options.figures:
-        from .bench.figures import draw
+        from .bench.plots import draw
 
         for path in draw(rows, made.machine, options.figures):
             print(path)
 
 
 def _require_free_for_bench(options, parts):
-    from .bench.figures import drawn
+    from .bench.plots import drawn
 
     files = [options.json] if options.json else []
     files += drawn(options.figures, parts) if options.figures else []
@@ -548,12 +555,12 @@ def _require_free_for_bench(options, parts):
 
 
 def ablate(options):
-    from .ablate.figures import draw, drawn
-    from .ablate.jobs import Protocol
-    from .ablate.report import report
-    from .ablate.results import of, read
-    from .ablate.scheduler import run, sources
-    from .ablate.variants import STUDIES
+    from .experiments.jobs import Protocol
+    from .experiments.plots import draw, drawn
+    from .experiments.report import report
+    from .experiments.results import of, read
+    from .experiments.scheduler import run, sources
+    from .experiments.variants import STUDIES
 
     reporting = options.studies[:1] == ["report"]
     studies = [] if reporting else list(dict.fromkeys(options.studies))
@@ -624,7 +631,7 @@ def _parser():
     text = "whose choices the model has where no other option asks for something else"
     group.add_argument("--family", choices=list(FAMILIES), help=_help(text, "llama"))
     _add_fields(group, Config, _MODEL_OPTIONS)
-    from .trainer import Settings
+    from .training.trainer import Settings
 
     _add_fields(made.add_argument_group("training"), Settings, _TRAINING_OPTIONS)
 
@@ -659,8 +666,8 @@ def _parser():
     )
     writer(made)
 
-    from .chat import COMMANDS, CONTEXT
-    from .chat_templates import TEMPLATES
+    from .generation.chat import COMMANDS, CONTEXT
+    from .generation.chat_templates import TEMPLATES
 
     text = f"In the conversation: {'; '.join(map(' '.join, COMMANDS.items()))}."
     made = command("chat", chat, "talk with a model that was taught to answer; a line is a question", epilog=text)
@@ -707,7 +714,7 @@ def _parser():
     made.add_argument("--int8", action="store_true", help="round the weights to 8 bits, as sample does")
     threads(made)
 
-    from .compare import Terms
+    from .experiments.families import Terms
 
     made = command("compare", compare, "train a tiny LLaMA, GPT-2 and BERT on the same text, and see what each can do")
     made.add_argument("data", nargs="?", default="stories", metavar="DATA", help="as for train (default: stories)")
@@ -723,7 +730,7 @@ def _parser():
     text = f"processors to use, one for each training (default: all, here {available_threads()})"
     made.add_argument("--threads", type=int, metavar="N", help=text)
 
-    from .download import DOWNLOADS
+    from .data.downloads import DOWNLOADS
 
     made = command("download", download, "fetch a model or a text from its public address, and check what was received")
     text = f"one of {', '.join(DOWNLOADS)}, or hf:OWNER/REPO, a model on Hugging Face"
@@ -777,8 +784,8 @@ def _parser():
     overwrite(made)
     threads(made)
 
-    from .ablate.jobs import EQUAL, Protocol
-    from .ablate.variants import STUDIES
+    from .experiments.jobs import EQUAL, Protocol
+    from .experiments.variants import STUDIES
 
     text = "compare variants of a LLaMA, trained on equal terms, over seeds"
     made = command("ablate", ablate, text)

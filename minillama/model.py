@@ -17,13 +17,13 @@ from . import backend
 from .layers.blocks import PLACEMENTS
 from .layers.heads import HEADS
 from .layers.noise import Noise
-from .memory import KVCache, Store, empty, frame
 from .ops.loss import IGNORED
 from .ops.positions import POSITIONS
 from .ops.rope_scaling import ROPE_SCALINGS
-from .parallel import Workers, available_threads
 from .parameters import initialise, parameter_shapes, stacked_views, views
-from .shards import Reading, cut, even_cuts
+from .runtime.memory import KVCache, Store, empty, frame
+from .runtime.shards import Reading, cut, even_cuts
+from .runtime.workers import Workers, available_threads
 
 LOGITS_AT_A_TIME = 2**24  # floats: the head works on as many rows as give this many logits (64 MB in float32)
 
@@ -284,7 +284,7 @@ class Model:
     def logits(self, ids, cache=None, types=None, lengths=None):
         """ids (B, T) -> logits (B, T, V) at each position: of the next token, or without a causal mask of its own
 
-        With a `minillama.memory.KVCache`, ids continue what the cache holds, and are added to it.
+        With a `minillama.runtime.memory.KVCache`, ids continue what the cache holds, and are added to it.
         """
         ids, types, lengths = self._check_inputs(ids, types, lengths, cache)
         logits = np.empty((ids.size, self.config.vocab_size), self.dtype)
@@ -317,7 +317,7 @@ class Model:
         x (N, C) is the residual stream that leaves the block, saved what its forward saved (minillama.layers.blocks).
         Before the first block i is -1, x the embeddings, and saved None. A long text is cut among several threads:
         each calls see with its shard, which says what rows and heads it has. Copy what is to be kept.
-        minillama.inspect makes arrays of it.
+        minillama.analysis.trace makes arrays of it.
         """
         self._map_rows(lambda op, h, rows: None, *self._check_inputs(ids, types, lengths), see=see)
 
@@ -414,7 +414,7 @@ class Model:
         if not self.config.causal:
             raise ValueError(
                 f"a model with the mask {self.config.mask!r} reads what comes after a position too, so nothing of it "
-                f"can be kept while a text grows, and it writes none. It fills gaps: minillama.generate.fill"
+                f"can be kept while a text grows, and it writes none. It fills gaps: minillama.generation.generate.fill"
             )
 
     def _check_inputs(self, ids, types, lengths, cache=None):

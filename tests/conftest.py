@@ -105,4 +105,4 @@ def assets():
 @pytest.fixture(autouse=True)
 def small_models_are_worth_sharing(monkeypatch):
     """The models of the tests are so small that one worker would compute them alone."""
-    monkeypatch.setattr("minillama.shards.WORK_WORTH_SHARING", 0)
+    monkeypatch.setattr("minillama.runtime.shards.WORK_WORTH_SHARING", 0)

@@ -11,19 +11,30 @@ import numpy as np
 import pytest
 
 from minillama import Config, Model, __main__
-from minillama.ablate import jobs, scheduler
-from minillama.ablate.extrapolation import losses_by_position
-from minillama.ablate.figures import by_position, close_up, curve_styles, draw, forest
-from minillama.ablate.jobs import RUN, TIME, TUNING, TUNING_SEED, Job, Protocol, best_rate, compute, due, next_rates
-from minillama.ablate.report import adjusted_for_all, compared, outcomes, report
-from minillama.ablate.results import Results, of, read
-from minillama.ablate.statistics import estimate, holm, p_value, paired, t_quantile, verdict
-from minillama.ablate.variants import CLOSE_UPS, NOT_COMPARED, STUDIES, config_of, name_of, variants
+from minillama.catalogue.sizes import match_parameters, parameters, training_flops_per_token
 from minillama.config import BIASES, SWITCHES
-from minillama.corpora import encode_corpus
+from minillama.data.corpora import encode_corpus
+from minillama.experiments import jobs, scheduler
+from minillama.experiments.extrapolation import losses_by_position
+from minillama.experiments.jobs import (
+    RUN,
+    TIME,
+    TUNING,
+    TUNING_SEED,
+    Job,
+    Protocol,
+    best_rate,
+    compute,
+    due,
+    next_rates,
+)
+from minillama.experiments.plots import by_position, close_up, curve_styles, draw, forest
+from minillama.experiments.report import adjusted_for_all, compared, outcomes, report
+from minillama.experiments.results import Results, of, read
+from minillama.experiments.statistics import estimate, holm, p_value, paired, t_quantile, verdict
+from minillama.experiments.variants import CLOSE_UPS, NOT_COMPARED, STUDIES, config_of, name_of, variants
 from minillama.files import InUse
-from minillama.sizes import match_parameters, parameters, training_flops_per_token
-from minillama.trainer import Settings
+from minillama.training.trainer import Settings
 
 TINY = Protocol(8, 1, 2, 8, Settings(steps=4, batch_size=2, lr=0.01, warmup=1))
 BASE = Protocol().base(512)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import minillama
-from minillama import __main__, arguments, commands
-from minillama.arguments import SURPLUS, WITHOUT_OPTION, Parser
-from minillama.commands import command_line, quoted
+from minillama import __main__, commands
+from minillama.cli import arguments
+from minillama.cli.arguments import SURPLUS, WITHOUT_OPTION, Parser
+from minillama.messages import command_line, quoted
 
 PARSER = __main__._parser()
 posix = pytest.mark.skipif(os.name == "nt", reason="shlex reads what POSIX shells read")
@@ -286,7 +287,9 @@ def test_what_commands_print_to_go_on_with_can_be_pasted(name, tmp_path, cli, mo
     assert code == 0 and Path(pasted(out).model) == Path(name) / "bert" and "___" in pasted(out).text
     code, _, err = cli("sample", f"./{name}/bert")
     assert code == 1 and Path(pasted(err).model) == Path(name) / "bert" and pasted(err).line == "fill"
-    monkeypatch.setattr("minillama.train.Run.train", lambda run: setattr(run, "stopped_by", 2))  # as after Ctrl-C
+    monkeypatch.setattr(
+        "minillama.training.run.Run.train", lambda run: setattr(run, "stopped_by", 2)
+    )  # as after Ctrl-C
     code, out, _ = cli("train", "--resume", "--out", f"./{name}")
     assert code == 130 and Path(pasted(out).out) == Path(name) and pasted(out).resume
 

@@ -7,7 +7,7 @@ import pytest
 
 from minillama import backend
 from minillama.gradcheck import relative_error
-from minillama.memory import Arena
+from minillama.runtime.memory import Arena
 
 from .conftest import check_gradient, check_kernel, each_precision, needs_kernels
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from minillama import Config, __main__
+from minillama.bench import machine, plots
 
 pytest.importorskip("numba", reason="Numba is not installed: the benchmark measures its kernels")
 
-from minillama.bench import contestants, figures, limits, ours, parts, report, shapes  # noqa: E402
+from minillama.bench import contestants, ours, parts, report, shapes  # noqa: E402
 from minillama.bench.contestants import Contestant, Unavailable  # noqa: E402
 from minillama.bench.shapes import Shape  # noqa: E402
 
@@ -67,7 +68,7 @@ def test_every_part_has_a_table_and_runs(monkeypatch):
     assert all((row["min"], row["median"], row["steps"]) == (1, 2, 3) for row in rows)
     text = report.table(rows, bench.machine)
     assert all(title in text for title, _, _ in report._TABLES.values())
-    assert figures.length_curves(rows, bench.machine).axes
+    assert plots.length_curves(rows, bench.machine).axes
 
 
 def test_training_flops_by_hand():
@@ -101,7 +102,7 @@ def test_attention_costs_against_a_count():
 
 def test_rates_by_hand():
     matmul = {"matmul": [2.0, 1.0, 3.0], "matmul, one thread": [2.0]}
-    rates = limits.rates({**matmul, "read": [0.1, 0.2, 0.4], "update": [0.4, 0.4, 0.4]})
+    rates = machine.rates({**matmul, "read": [0.1, 0.2, 0.4], "update": [0.4, 0.4, 0.4]})
     assert rates == {
         "matmul_gflops": 2e-9 * 1024**3,
         "matmul_one_gflops": 1e-9 * 1024**3,

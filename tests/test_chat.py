@@ -14,8 +14,8 @@ import pytest
 
 from minillama import Config, Model
 from minillama.__main__ import main
-from minillama.chat import Conversation, converse
-from minillama.chat_templates import TEMPLATES, encode_chat, recognise, stop_tokens
+from minillama.generation.chat import Conversation, converse
+from minillama.generation.chat_templates import TEMPLATES, encode_chat, recognise, stop_tokens
 from minillama.interrupts import interruptible
 from minillama.tokenizers import BPETokenizer, CharTokenizer, load_tokenizer
 
@@ -268,7 +268,7 @@ def test_a_conversation_reads_what_the_template_gives():
 def test_a_long_question_is_read_in_parts(reads, monkeypatch):
     whole, parts = (conversation_with("llama3", 400, max_tokens=10) for _ in range(2))
     expected = say(whole, "What is a llama? " * 20)
-    monkeypatch.setattr("minillama.chat.READ_AT_A_TIME", 30)
+    monkeypatch.setattr("minillama.generation.chat.READ_AT_A_TIME", 30)
     reads.clear()
     assert say(parts, "What is a llama? " * 20) == expected
     assert reads.count(30) > 2 and max(reads) == 30

@@ -11,10 +11,10 @@ import pytest
 
 import minillama
 from minillama import PRESETS, Config, Model, __main__, backend
-from minillama.chat import COMMANDS as CHAT_COMMANDS
-from minillama.generate import generate
+from minillama.generation.chat import COMMANDS as CHAT_COMMANDS
+from minillama.generation.generate import generate
 from minillama.tokenizers import BPETokenizer, CharTokenizer
-from minillama.train import read_metrics
+from minillama.training.run import read_metrics
 
 from .conftest import needs_kernels
 
@@ -175,7 +175,7 @@ def test_resume_takes_the_saved_settings_and_refuses_others(cli, run_folder):
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(cli, text, tmp_path, monkeypatch):
-    from minillama.train import Run
+    from minillama.training.run import Run
 
     step = Run.step
 
@@ -195,7 +195,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(cli, text, tmp_path, monkeypatch):
 
 
 def test_a_second_ctrl_c_stops_at_once_and_says_so(cli, text, tmp_path, monkeypatch):
-    from minillama.train import Run
+    from minillama.training.run import Run
 
     def impatient_step(self):
         signal.raise_signal(signal.SIGINT)
@@ -263,7 +263,7 @@ def test_output_is_utf_8_whatever_the_console_says(run_folder):
 )
 def test_mistakes_are_explained_and_the_exit_code_is_1(arguments, words, cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("minillama.corpora.STORIES_CHARACTERS", 20_000)
+    monkeypatch.setattr("minillama.data.corpora.STORIES_CHARACTERS", 20_000)
     code, out, err = cli(*arguments)
     assert code == 1 and words in err and err.startswith("minillama: error: ") and "Traceback" not in err
 

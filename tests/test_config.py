@@ -3,8 +3,8 @@
 import pytest
 
 from minillama import PRESETS, Config
+from minillama.catalogue.sizes import cache_bytes_per_token, flops_per_token
 from minillama.config import ffn_width
-from minillama.sizes import cache_bytes_per_token, flops_per_token
 
 
 def test_widths_of_the_feed_forward():

@@ -75,7 +75,7 @@ def test_a_norm_is_one_file_and_one_row(tmp_path):
     )
     trained = run("-c", in_numpy, "train", "--out", "run", *options.split())
     assert trained.returncode == 0, trained.stderr
-    variants = "from minillama.ablate.jobs import Protocol; from minillama.ablate.variants import variants"
+    variants = "from minillama.experiments.jobs import Protocol; from minillama.experiments.variants import variants"
     listed = run("-c", f"{variants}; print(variants(['leave-one-out'], Protocol().base(65)))")
     assert "{'norm': 'peaknorm'}" in listed.stdout, listed.stderr
 

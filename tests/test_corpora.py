@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from minillama import IGNORED, corpora
-from minillama.corpora import Batches, encode_corpus, evaluation_batches, read_corpus
+from minillama import IGNORED
+from minillama.data import corpora
+from minillama.data.corpora import Batches, encode_corpus, evaluation_batches, read_corpus
 from minillama.tokenizers import BPETokenizer, load_tokenizer
 
 
@@ -217,7 +218,7 @@ def test_stories_come_with_their_entropy(monkeypatch):
     text = encoded.tokenizer.decode(encoded.validation)
     stories = [story for story in text.split("<|endoftext|>") if story]
     assert encoded.validation_characters == sum(map(len, stories))
-    from minillama.stories import log_probability
+    from minillama.data.stories import log_probability
 
     assert encoded.entropy == pytest.approx(-sum(map(log_probability, stories)))
     assert encoded.floor == pytest.approx(encoded.entropy / (len(encoded.validation) - 1))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from minillama import Config, Model, backend
-from minillama.generate import generate
-from minillama.memory import POSITIONS
+from minillama.generation.generate import generate
+from minillama.runtime.memory import POSITIONS
 
 PRECISIONS = [(np.float32, 1e-5), (np.float64, 1e-12)]
 

@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from minillama import download as module
 from minillama.__main__ import main
-from minillama.download import DOWNLOADS, Download, File, download, fetch
+from minillama.data import downloads as module
+from minillama.data.downloads import DOWNLOADS, Download, File, download, fetch
 
 CONTENT = np.random.default_rng(0).bytes(700_000)  # a few reads
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -412,7 +412,7 @@ def test_the_digests_are_those_of_the_files(name, path, assets):
 )
 def test_the_sizes_follow_from_the_shapes(name, shape):
     from minillama import Config
-    from minillama.sizes import parameters
+    from minillama.catalogue.sizes import parameters
 
     dim, ffn, layers, heads, context = shape
     config = Config(32000, dim=dim, ffn=ffn, layers=layers, heads=heads, context=context, tied=True)

@@ -10,8 +10,8 @@ import pytest
 import threadpoolctl
 
 from minillama import Config, Model
-from minillama.generate import generate
-from minillama.parallel import Workers
+from minillama.generation.generate import generate
+from minillama.runtime.workers import Workers
 
 from .conftest import needs_kernels
 
@@ -25,7 +25,7 @@ LARGE = dict(vocab_size=4096, dim=256, layers=2, heads=4, context=64)  # its dec
 
 @pytest.fixture(autouse=True)
 def few_rows_are_worth_cutting(monkeypatch):
-    monkeypatch.setattr("minillama.shards.ROWS_WORTH_CUTTING", 1)
+    monkeypatch.setattr("minillama.runtime.shards.ROWS_WORTH_CUTTING", 1)
 
 
 def make(large=False):

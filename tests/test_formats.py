@@ -17,18 +17,18 @@ from safetensors.numpy import load_file, save_file
 
 import minillama
 from minillama import PRESETS, Config, Model, __main__
-from minillama.chat_templates import published_template
 from minillama.checkpoint import foreign, llama2c
 from minillama.checkpoint.meta import config_from_params
 from minillama.checkpoint.open import convert, format_at, read_config
 from minillama.checkpoint.tensors import write_tensors
 from minillama.config import ffn_width
-from minillama.generate import generate
+from minillama.generation.chat_templates import published_template
+from minillama.generation.generate import generate
 from minillama.gradcheck import relative_error
 from minillama.ops.positions.rope import swap_rope_layout
-from minillama.quantize import quantize
 from minillama.tokenizers import CharTokenizer, load_tokenizer
 from minillama.tokenizers.llama2c import write_llama2c
+from minillama.weights.quantize import quantize
 
 SHAPE = dict(vocab_size=50, dim=32, layers=3, heads=4, ffn=24, context=12)
 HEADS = {"multi-head": {}, "grouped": {"kv_heads": 2}, "multi-query": {"kv_heads": 1}}

@@ -19,14 +19,14 @@ import pytest
 
 import minillama
 from minillama import Config, Model
+from minillama.catalogue.presets import FAMILIES
 from minillama.checkpoint import llama2c
 from minillama.checkpoint.tensors import TensorFiles
-from minillama.presets import FAMILIES
 from tests.test_formats import meta_model, write_meta
 
 CASES = int(os.environ.get("MINILLAMA_FUZZ", 400))
 SECONDS = 1.0  # of the processor, for one file
-ALLOWED = 2**25  # bytes, besides four times the file: see minillama.checkpoint.limits
+ALLOWED = 2**25  # bytes, besides four times the file: see minillama.checkpoint.bounds
 SHAPE = dict(vocab_size=11, dim=16, layers=2, heads=4, ffn=12, context=8)
 
 POWERS = [2**16, 2**24, 2**31, 2**32, 2**40, 2**63, 2**64, 10**30, 10**400]

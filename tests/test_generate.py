@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minillama import Config, Model, backend
-from minillama.generate import draw, generate, next_token_distribution, penalise
+from minillama.generation.generate import draw, generate, next_token_distribution, penalise
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import pytest
 
 import minillama
 from minillama import Config, Model
-from minillama.chat import Conversation
-from minillama.chat_templates import encode_chat, stop_tokens
 from minillama.checkpoint import generation_config, huggingface
 from minillama.checkpoint.generation_config import IGNORED, NEUTRAL, SETTINGS, TOKENS, Generation
 from minillama.checkpoint.open import convert
-from minillama.generate import check_sampling, generate
+from minillama.generation.chat import Conversation
+from minillama.generation.chat_templates import encode_chat, stop_tokens
+from minillama.generation.generate import check_sampling, generate
 from minillama.tokenizers import CharTokenizer
 from tests.test_chat import SAMPLE, make_model, make_tokenizer
 from tests.test_fuzz import mutated_json
@@ -381,7 +381,7 @@ def test_chat_heeds_the_files(cli, tmp_path, monkeypatch, assets):
     source = assets / "models" / "stories260K" / "stories260K.bin"
     convert(source, tmp_path / "model")
     write(tmp_path / "model", {"eos_token_id": [2, 300], "temperature": 0.3, "repetition_penalty": 1.1, "top_k": 5})
-    monkeypatch.setattr("minillama.chat.Conversation", _Spy)
+    monkeypatch.setattr("minillama.generation.chat.Conversation", _Spy)
     monkeypatch.setattr("sys.stdin", (tmp_path / "empty").open("w+"))
     code, _, err = cli("chat", tmp_path / "model", "--template", "vicuna", "--top-k", 7, "--threads", 1)
     assert code == 0, err

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillama import Config, Model, __main__, idle
+from minillama import Config, Model, __main__
+from minillama.cli import idle
 from minillama.config import SWITCHES
 
 PARSER = __main__._parser()

@@ -6,14 +6,23 @@ import numpy as np
 import pytest
 
 from minillama import Config, Model
+from minillama.analysis.plots import _drawable
+from minillama.analysis.trace import (
+    draw,
+    lens_table,
+    logit_lens,
+    place_names,
+    prompt_ids,
+    token_labels,
+    top_tokens,
+    trace,
+)
 from minillama.gradcheck import relative_error
-from minillama.inspect import draw, lens_table, logit_lens, place_names, prompt_ids, token_labels, top_tokens, trace
 from minillama.layers.attention import attention_maps
 from minillama.layers.blocks import PLACEMENTS
 from minillama.ops.positions.rope import rope_tables
-from minillama.plots import _drawable
-from minillama.quantize import quantize
 from minillama.tokenizers import END_OF_TEXT, MASK, BPETokenizer, CharTokenizer
+from minillama.weights.quantize import quantize
 
 from .conftest import each_precision
 from .test_narrow import halved
@@ -140,7 +149,7 @@ def test_norms_of_large_float32_numbers_do_not_overflow():
 
 @each_choice
 def test_a_text_that_is_cut_among_workers(choice, each_backend, rng, monkeypatch):
-    monkeypatch.setattr("minillama.shards.ROWS_WORTH_CUTTING", 4)
+    monkeypatch.setattr("minillama.runtime.shards.ROWS_WORTH_CUTTING", 4)
     model, ids, types, expected = traced(rng, choice)
     parts = Model(model.config, dtype=np.float64, threads=2)
     parts.parameters.flat[:] = model.parameters.flat

@@ -11,9 +11,9 @@ pytest.importorskip("numba")
 
 from minillama.kernels import matmul as module  # noqa: E402
 from minillama.kernels.matmul import LADDER, matmul  # noqa: E402
-from minillama.kernels.vectors import VECTOR_BYTES  # noqa: E402
-from minillama.memory import Arena  # noqa: E402
-from minillama.parallel import Workers  # noqa: E402
+from minillama.kernels.simd import VECTOR_BYTES  # noqa: E402
+from minillama.runtime.memory import Arena  # noqa: E402
+from minillama.runtime.workers import Workers  # noqa: E402
 
 SIZES = (1, 7, 8, 31, 33, 65, 200)
 LAYOUTS = {
@@ -156,7 +156,7 @@ def test_errors_say_what_does_not_fit(rng):
 OTHER_PROCESSOR = """
 import numpy as np
 from minillama.kernels import matmul as m
-from minillama.kernels.vectors import VECTOR_BYTES
+from minillama.kernels.simd import VECTOR_BYTES
 rng = np.random.default_rng(0)
 for dtype in (np.float32, np.float64):
     for N, K, M in [(1, 1, 1), (7, 40, 33), (65, 70, 31), (33, 600, 40)]:

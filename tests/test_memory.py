@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from minillama.memory import Arena, Store, empty, frame
-from minillama.parallel import Workers
+from minillama.runtime.memory import Arena, Store, empty, frame
+from minillama.runtime.workers import Workers
 
 
 def test_store_puts_matrices_first_and_views_share_the_buffer():

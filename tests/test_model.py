@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from minillama import IGNORED, Config, Model, backend
-from minillama.corpora import Batches
+from minillama.data.corpora import Batches
 from minillama.gradcheck import directional_derivative, numerical_gradient, relative_error
-from minillama.optim import AdamW
+from minillama.training.optim import AdamW
 
 from .conftest import BACKENDS
 

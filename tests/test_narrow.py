@@ -10,11 +10,11 @@ from safetensors.numpy import save_file
 import minillama
 from minillama import Model, backend
 from minillama.checkpoint.tensors import TensorFiles, narrowed, widened, write_tensors
-from minillama.generate import generate
-from minillama.narrow import HALVES, HalfModel
+from minillama.generation.generate import generate
 from minillama.ops.narrow import widen_int8
 from minillama.parameters import parameter_shapes
-from minillama.quantize import quantize, quantize_rows
+from minillama.weights.narrow import HALVES, HalfModel
+from minillama.weights.quantize import quantize, quantize_rows
 
 from .test_decoding import random_model, sharing, token_by_token  # noqa: F401
 from .test_switches import ALONE
@@ -154,7 +154,7 @@ def test_narrow_weights_do_not_train_and_are_not_changed_by_mistake(rng):
 
 @each_kind
 def test_int8_of_halves_is_int8_of_their_values(kind, rng, monkeypatch):
-    monkeypatch.setattr("minillama.quantize.WIDENED_AT_A_TIME", 1000)  # a matrix in several pieces
+    monkeypatch.setattr("minillama.weights.quantize.WIDENED_AT_A_TIME", 1000)  # a matrix in several pieces
     half, wide = halved(random_model(rng, dim=64, ffn=172), kind)
     ids = rng.integers(0, 50, (1, 9))
     np.testing.assert_array_equal(quantize(half).logits(ids), quantize(wide).logits(ids))

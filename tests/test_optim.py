@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from minillama.memory import Store
-from minillama.optim import AdamW, clip_scale, learning_rate
-from minillama.parallel import Workers
+from minillama.runtime.memory import Store
+from minillama.runtime.workers import Workers
+from minillama.training.optim import AdamW, clip_scale, learning_rate
 
 
 def test_schedule_ends_and_turning_points():

@@ -13,8 +13,7 @@ import pytest
 from tqdm import tqdm
 
 from minillama import IGNORED, Config, Model
-from minillama.gradcheck import relative_error
-from minillama.perplexity import (
+from minillama.analysis.perplexity import (
     Score,
     perplexity,
     pseudo_perplexity,
@@ -24,8 +23,9 @@ from minillama.perplexity import (
     token_parts,
     window_batches,
 )
-from minillama.quantize import quantize
+from minillama.gradcheck import relative_error
 from minillama.tokenizers import END_OF_TEXT, GPT2_PATTERN, MASK, BPETokenizer, CharTokenizer, load_tokenizer
+from minillama.weights.quantize import quantize
 
 TEXT = "The cat sat on the mat, and the dog ran. naïve café ☕\n" * 20
 
@@ -90,7 +90,7 @@ def test_one_window_is_the_models_loss(model, each_backend, rng):
 def test_the_sum_does_not_depend_on_batches(at_a_time, threads, model, rng, monkeypatch):
     ids = rng.integers(0, 11, 100)
     expected = token_losses(model, ids, stride=3)
-    monkeypatch.setattr("minillama.perplexity._TOKENS_AT_A_TIME", at_a_time)
+    monkeypatch.setattr("minillama.analysis.perplexity._TOKENS_AT_A_TIME", at_a_time)
     other = Model(model.config, dtype=np.float64, threads=threads)
     other.parameters.flat[:] = model.parameters.flat
     assert relative_error(token_losses(other, ids, stride=3), expected) < 1e-12
@@ -271,7 +271,7 @@ def test_a_model_that_reads_both_ways_has_no_perplexity(bpe):
 @pytest.mark.parametrize("begins", [True, False])
 @pytest.mark.parametrize("at_a_time", [1, 10, 4096])
 def test_pseudo_perplexity_hides_each_token_in_turn(begins, at_a_time, each_backend, monkeypatch):
-    monkeypatch.setattr("minillama.perplexity._TOKENS_AT_A_TIME", at_a_time)
+    monkeypatch.setattr("minillama.analysis.perplexity._TOKENS_AT_A_TIME", at_a_time)
     special = (MASK, END_OF_TEXT) if begins else (MASK,)
     tokenizer = CharTokenizer.train("abcdé", special)
     config = Config(tokenizer.vocab_size, dim=12, layers=1, heads=3, context=6, mask="bidirectional", token_types=2)
@@ -511,7 +511,7 @@ def test_dev_stdin_of_a_process(scored, redirected, tmp_path):
 
 COUNT = """
 import sys
-from minillama.perplexity import check_readable
+from minillama.analysis.perplexity import check_readable
 for _, _, pieces in check_readable(sys.argv[1:]):
     print(sum(len(piece.encode()) for piece in pieces))
 """

@@ -229,7 +229,7 @@ def test_a_closed_standard_error_changes_nothing(trained, tmp_path, name):
 def test_the_number_of_a_closed_stream_goes_to_no_file(tmp_path):
     """What a library writes to number 2 would go into the file that has it."""
     program = (
-        "import os, sys; from minillama import streams; streams.prepare('test')\n"
+        "import os, sys; from minillama.cli import streams; streams.prepare('test')\n"
         f"with open({str(tmp_path / 'file')!r}, 'w') as file: number = file.fileno()\n"
         "sys.exit(10 + number)"
     )

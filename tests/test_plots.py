@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from minillama import plots
-from minillama.table import model_rows
+from minillama.analysis import plots
+from minillama.catalogue.table import model_rows
 
 LONG = "attention of layer 11, " + "which has a long title, " * 6
 

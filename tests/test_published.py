@@ -5,10 +5,10 @@ import json
 import pytest
 
 from minillama import PRESETS
+from minillama.catalogue.sizes import parameters
 from minillama.checkpoint import FORMATS
 from minillama.checkpoint.huggingface import config_from_json
 from minillama.checkpoint.keys import IGNORED, REFUSED, REQUIRED, decide, known_keys
-from minillama.sizes import parameters
 
 # {name on huggingface.co: its config.json}, as copies in public GitHub repositories have them; of those, the ones whose
 # place is known are named. Shapes stand in PRESETS or are checked by the published number of parameters.

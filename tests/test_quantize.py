@@ -5,10 +5,10 @@ import pytest
 
 from minillama import Config, Model
 from minillama.__main__ import main
-from minillama.generate import generate
+from minillama.generation.generate import generate
 from minillama.ops.narrow import GROUP, widen_int8
-from minillama.quantize import quantize, quantize_rows
 from minillama.tokenizers import CharTokenizer
+from minillama.weights.quantize import quantize, quantize_rows
 
 from .test_decoding import random_model, sharing, token_by_token  # noqa: F401
 

@@ -12,10 +12,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from minillama import Config, files
-from minillama.corpora import encode_corpus
+from minillama.data.corpora import encode_corpus
 from minillama.files import append_text, replacing, replacing_all, write_text
-from minillama.train import Run
-from minillama.trainer import Settings
+from minillama.training.run import Run
+from minillama.training.trainer import Settings
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no rights of this kind")
 with_and_without_old = pytest.mark.parametrize("old", [None, "old\n"])

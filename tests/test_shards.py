@@ -5,12 +5,12 @@ import pytest
 
 from minillama import IGNORED, Config, Model
 from minillama.gradcheck import relative_error
-from minillama.shards import attention_jobs, cut
+from minillama.runtime.shards import attention_jobs, cut
 
 
 @pytest.fixture(autouse=True)
 def short_sequences_are_worth_cutting(monkeypatch):
-    monkeypatch.setattr("minillama.shards.ROWS_WORTH_CUTTING", 16)
+    monkeypatch.setattr("minillama.runtime.shards.ROWS_WORTH_CUTTING", 16)
 
 
 @pytest.mark.parametrize("heads, kv_heads", [(4, 4), (6, 3), (4, 1), (5, 1)])
@@ -58,7 +58,7 @@ def test_a_worker_that_fails_takes_the_others_along(rng, monkeypatch):
             raise MemoryError("no more memory")
         original(shard)
 
-    from minillama.shards import Shard
+    from minillama.runtime.shards import Shard
 
     original = Shard.begin
     with monkeypatch.context() as patch:

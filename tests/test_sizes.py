@@ -1,4 +1,4 @@
-"""What minillama.sizes says of memory is what models take that are really made."""
+"""What minillama.catalogue.sizes says of memory is what models take that are really made."""
 
 import re
 from dataclasses import replace
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from minillama import Config, Model
-from minillama.narrow import HalfModel
-from minillama.optim import AdamW
-from minillama.presets import FAMILIES
-from minillama.quantize import quantize
-from minillama.sizes import cache_bytes_per_token, training_bytes, weight_bytes
+from minillama.catalogue.presets import FAMILIES
+from minillama.catalogue.sizes import cache_bytes_per_token, training_bytes, weight_bytes
+from minillama.training.optim import AdamW
+from minillama.weights.narrow import HalfModel
+from minillama.weights.quantize import quantize
 
 SHAPES = {  # widths that are whole groups of 64, and others
     "groups": {"vocab_size": 130, "dim": 128, "heads": 4, "ffn": 192},

@@ -13,8 +13,8 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 
-from minillama import stories
-from minillama.stories import Pen, Reader, Story, Writer, generate, log_probability, tell, tell_story
+from minillama.data import stories
+from minillama.data.stories import Pen, Reader, Story, Writer, generate, log_probability, tell, tell_story
 
 PRONOUNS = {
     **dict.fromkeys("Lily Mia Anna Rosa Ella Sue Dot Ruby Bee Fay".split(), ("she", "her", "her")),

@@ -107,7 +107,7 @@ def test_every_parameter_matters_and_has_a_gradient(choice, each_backend, rng):
 @pytest.mark.parametrize("choice", ALONE)
 @pytest.mark.parametrize("batch", [3, 4])
 def test_shards_equal_the_whole_batch(choice, batch, each_backend, rng, monkeypatch):
-    monkeypatch.setattr("minillama.shards.ROWS_WORTH_CUTTING", 4)  # 3 sequences are cut inside
+    monkeypatch.setattr("minillama.runtime.shards.ROWS_WORTH_CUTTING", 4)  # 3 sequences are cut inside
     whole, tokens, inputs = make(rng, batch=batch, **ALONE[choice])
     parts = Model(whole.config, dtype=np.float64, threads=2)
     parts.parameters.flat[:] = whole.parameters.flat

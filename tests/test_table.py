@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from minillama import PRESETS, __main__
-from minillama.card import CORRECTIONS, PEAK_FLOPS, REMARKS, STATED
-from minillama.presets import tiny
-from minillama.sizes import (
+from minillama.catalogue.presets import tiny
+from minillama.catalogue.sizes import (
     cache_bytes_per_token,
     encoder_parameters,
     flops_per_token,
     parameters,
     training_flops_per_token,
 )
-from minillama.table import SECTIONS, Row, as_csv, as_markdown, as_text, model_rows, sections
+from minillama.catalogue.stated import CORRECTIONS, PEAK_FLOPS, REMARKS, STATED
+from minillama.catalogue.table import SECTIONS, Row, as_csv, as_markdown, as_text, model_rows, sections
 
 EXACT = {
     "llama-7b": 6_738_415_616,

@@ -15,11 +15,13 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import minillama
-from minillama import Config, train, trainer
-from minillama.corpora import encode_corpus
+from minillama import Config
+from minillama.data.corpora import encode_corpus
 from minillama.files import InUse, replacing
-from minillama.train import Run, read_metrics, read_state
-from minillama.trainer import NotFinite, Settings, Trainer, evaluate
+from minillama.training import run as run_module
+from minillama.training import trainer
+from minillama.training.run import Run, read_metrics, read_state
+from minillama.training.trainer import NotFinite, Settings, Trainer, evaluate
 
 KILLS = int(os.environ.get("MINILLAMA_KILLS", "3"))
 
@@ -39,7 +41,7 @@ def make(folder, corpus, threads=2, **changes):
 
 
 def weights(folder):
-    with train.safe_open(folder / train.STATE_FILE, "np") as file:
+    with run_module.safe_open(folder / run_module.STATE_FILE, "np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}
 
 
@@ -140,7 +142,7 @@ def test_resuming_on_other_data_is_refused(tmp_path, corpus):
 @pytest.mark.parametrize("content", [b"", b"\x10\0\0\0\0\0\0\0{", "cut", "foreign"])
 def test_a_state_that_is_truncated_or_foreign_is_refused(tmp_path, corpus, content):
     make(tmp_path / "run", corpus)
-    path = tmp_path / "run" / train.STATE_FILE
+    path = tmp_path / "run" / run_module.STATE_FILE
     if content == "cut":
         content = path.read_bytes()[:-100]
     elif content == "foreign":
@@ -164,7 +166,7 @@ def test_a_state_that_is_truncated_or_foreign_is_refused(tmp_path, corpus, conte
 def test_a_state_that_no_run_has_saved_is_refused(tmp_path, corpus, changed):
     """Before any of it is used: not with a traceback, nor at a step beyond the last."""
     make(tmp_path / "run", corpus)
-    path = tmp_path / "run" / train.STATE_FILE
+    path = tmp_path / "run" / run_module.STATE_FILE
     with safe_open(path, "np") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         state = json.loads(file.metadata()["run"])
@@ -255,7 +257,7 @@ def test_a_write_that_fails_keeps_the_last_checkpoint(tmp_path, corpus, monkeypa
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(train, "save_file", full)
+    monkeypatch.setattr(run_module, "save_file", full)
     with pytest.raises(OSError, match="disk is full"):
         run.train(quiet=True)
     assert read_state(tmp_path / "run")["step"] == 0
@@ -342,7 +344,7 @@ def test_kills_at_random_moments_leave_a_loadable_run_that_ends_with_the_same_bi
 
     out, clock, kills = tmp_path / "killed", random.Random(1), 0
     while True:
-        resumable = (out / train.STATE_FILE).exists()
+        resumable = (out / run_module.STATE_FILE).exists()
         arguments = ["--resume", "--out", out] if resumable else [*start, "--out", out]
         process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if kills < KILLS:
@@ -353,13 +355,13 @@ def test_kills_at_random_moments_leave_a_loadable_run_that_ends_with_the_same_bi
                 time.sleep(0.001)
             time.sleep(clock.uniform(0, 1.0))
             if process.poll() is None:
-                before = read_state(out)["step"] if (out / train.STATE_FILE).exists() else None
+                before = read_state(out)["step"] if (out / run_module.STATE_FILE).exists() else None
                 process.send_signal(number)
                 codes.append(process.wait())
                 kills += 1
                 if codes[-1] == 128 + signal.SIGTERM:  # it said that it saved
                     assert read_state(out)["step"] >= before
-                if (out / train.STATE_FILE).exists():
+                if (out / run_module.STATE_FILE).exists():
                     read_state(out)
                     if (out / "model.safetensors").exists() and (out / "config.json").exists():  # the state comes first
                         minillama.load(out)
@@ -379,7 +381,7 @@ def test_kills_at_random_moments_leave_a_loadable_run_that_ends_with_the_same_bi
 
 def _modified(out):
     try:
-        return (out / train.STATE_FILE).stat().st_mtime_ns
+        return (out / run_module.STATE_FILE).stat().st_mtime_ns
     except FileNotFoundError:
         return None
 
@@ -396,7 +398,7 @@ def test_leftovers_of_a_killed_write_are_removed_on_resuming(tmp_path, corpus):
 
 def test_metrics_of_steps_after_the_checkpoint_are_taken_back(tmp_path, corpus):
     make(tmp_path / "run", corpus).train(quiet=True)
-    path = tmp_path / "run" / train.METRICS_FILE
+    path = tmp_path / "run" / run_module.METRICS_FILE
     rows = read_metrics(tmp_path / "run")
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[-1], "step": 99}]) + '{"step": 1')
     Run.resume(tmp_path / "run", corpus)
@@ -415,7 +417,7 @@ def test_metrics_of_steps_after_the_checkpoint_are_taken_back(tmp_path, corpus):
 )
 def test_a_damaged_metrics_file_does_not_block_the_checkpoint_and_is_kept(tmp_path, corpus, damage, capsys):
     make(tmp_path / "run", corpus).train(quiet=True)
-    path, state = tmp_path / "run" / train.METRICS_FILE, weights(tmp_path / "run")
+    path, state = tmp_path / "run" / run_module.METRICS_FILE, weights(tmp_path / "run")
     before = path.read_bytes()
     path.write_bytes(damage(before))
     with pytest.raises(ValueError, match="line . of .*metrics.jsonl is damaged"):
@@ -443,7 +445,7 @@ with alone(sys.argv[1], "at work"):
 @pytest.mark.parametrize("end", ["kill", "terminate", "leave"])
 def test_one_process_trains_in_a_folder_and_another_is_refused_until_it_has_ended(tmp_path, corpus, end):
     make(tmp_path / "run", corpus)
-    held = [sys.executable, "-c", HOLD, tmp_path / "run" / train.LOCK_FILE]
+    held = [sys.executable, "-c", HOLD, tmp_path / "run" / run_module.LOCK_FILE]
     other = subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout.readline().strip() == b"held"
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
@@ -468,7 +470,7 @@ def test_a_run_that_went_on_elsewhere_since_it_was_opened_is_not_set_back(tmp_pa
 
 
 def test_a_setting_that_an_older_run_lacks_has_its_default(tmp_path, corpus, monkeypatch):
-    run, save_file = make(tmp_path / "run", corpus), train.save_file
+    run, save_file = make(tmp_path / "run", corpus), run_module.save_file
 
     def as_before(tensors, path, metadata):
         state = json.loads(metadata["run"])
@@ -478,7 +480,7 @@ def test_a_setting_that_an_older_run_lacks_has_its_default(tmp_path, corpus, mon
             del state[name]
         save_file(tensors, path, metadata={"run": json.dumps(state)})
 
-    monkeypatch.setattr(train, "save_file", as_before)
+    monkeypatch.setattr(run_module, "save_file", as_before)
     run.save()
     monkeypatch.undo()
     assert Run.resume(tmp_path / "run", corpus).settings == run.settings
@@ -539,7 +541,7 @@ def test_only_the_runs_own_leftovers_are_removed(tmp_path, corpus):
 
 def test_damaged_metrics_survive_a_kill_while_they_are_mended(tmp_path, corpus, monkeypatch):
     make(tmp_path / "run", corpus).train(quiet=True)
-    path = tmp_path / "run" / train.METRICS_FILE
+    path = tmp_path / "run" / run_module.METRICS_FILE
     before = path.read_bytes()
     path.write_bytes(before + b"damage\n")
 
@@ -547,7 +549,7 @@ def test_damaged_metrics_survive_a_kill_while_they_are_mended(tmp_path, corpus, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "write_text", killed)
+        patch.setattr(run_module, "write_text", killed)
         Run.resume(tmp_path / "run", corpus)
     Run.resume(tmp_path / "run", corpus)
     assert path.read_bytes() == before

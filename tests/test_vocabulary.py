@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minillama import Config, Model, objectives
-from minillama.chat import Conversation
-from minillama.compare import filled_text, gap_accuracy, written
-from minillama.generate import fill, generate, next_token_distribution
-from minillama.inspect import lens_table, token_labels, top_tokens, trace
-from minillama.perplexity import perplexity, pseudo_perplexity
-from minillama.presets import FAMILIES
-from minillama.quantize import quantize
+from minillama import Config, Model
+from minillama.analysis.perplexity import perplexity, pseudo_perplexity
+from minillama.analysis.trace import lens_table, token_labels, top_tokens, trace
+from minillama.catalogue.presets import FAMILIES
+from minillama.experiments.families import filled_text, gap_accuracy, written
+from minillama.generation.chat import Conversation
+from minillama.generation.generate import fill, generate, next_token_distribution
 from minillama.tokenizers import END_OF_TEXT, MASK, BPETokenizer
-from minillama.vocabulary import check_ids, check_tokenizer
+from minillama.tokenizers.vocabulary import check_ids, check_tokenizer
+from minillama.training import objectives
+from minillama.weights.quantize import quantize
 
 TEXT = "The cat sat on the mat, and the dog ran. What is a llama? A llama is a kind animal.\n" * 20
 SPECIAL = (END_OF_TEXT, MASK, "<|im_start|>", "<|im_end|>")

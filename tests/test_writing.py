@@ -6,8 +6,9 @@ import os
 
 import pytest
 
-from minillama import __main__, download
+from minillama import __main__
 from minillama.checkpoint.places import MODEL_FILES
+from minillama.data import downloads
 from minillama.files import alone, require_free
 
 from .conftest import needs_kernels
@@ -68,7 +69,7 @@ def given(tmp_path_factory):
     text, run, results = map(str, (folder / "my.txt", folder / "run", folder / "results"))
     assert __main__.main(["train", "--data", text, "--out", run, *TINY]) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minillama.ablate.scheduler.variants", lambda studies, base: [{}, {"tied": True}])
+        patch.setattr("minillama.experiments.scheduler.variants", lambda studies, base: [{}, {"tied": True}])
         assert __main__.main(["ablate", "leave-one-out", "--corpora", text, "--out", results, *ABLATION]) == 0
     # No server listens at the port 9 of this machine.
     return {"text": text, "run": run, "results": results, "nowhere": "http://127.0.0.1:9"}
@@ -76,16 +77,16 @@ def given(tmp_path_factory):
 
 @pytest.fixture
 def two_variants(monkeypatch):
-    monkeypatch.setattr("minillama.ablate.scheduler.variants", lambda studies, base: [{}, {"tied": True}])
+    monkeypatch.setattr("minillama.experiments.scheduler.variants", lambda studies, base: [{}, {"tied": True}])
 
 
 @pytest.fixture(autouse=True)
 def a_download(monkeypatch):
     files = (
-        download.File("tiny.bin", "https://example.org/tiny.bin", 7, "0" * 64),
-        download.File("words.bin", "https://example.org/words.bin"),
+        downloads.File("tiny.bin", "https://example.org/tiny.bin", 7, "0" * 64),
+        downloads.File("words.bin", "https://example.org/words.bin"),
     )
-    monkeypatch.setitem(download.DOWNLOADS, "tiny", download.Download(files, "minillama info {folder}"))
+    monkeypatch.setitem(downloads.DOWNLOADS, "tiny", downloads.Download(files, "minillama info {folder}"))
 
 
 def snapshot(folder):

@@ -6,13 +6,13 @@ import numpy as np
 
 from .. import backend, load
 from ..config import Config
-from ..generate import generate
+from ..generation.generate import generate
 from ..model import Model
 from ..ops.positions.rope import rope_angles
-from ..optim import AdamW
-from ..parallel import Workers
-from ..quantize import quantize
-from ..shards import Reading, cut
+from ..runtime.shards import Reading, cut
+from ..runtime.workers import Workers
+from ..training.optim import AdamW
+from ..weights.quantize import quantize
 from .shapes import ELEMENTS, WIDTH, Shape
 
 SLOW_FLOPS = 3e8  # of a matrix product: beyond these the naive loops take more than a second

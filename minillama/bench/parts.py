@@ -21,9 +21,9 @@ from statistics import median
 import numpy as np
 from tqdm import tqdm
 
-from ..narrow import HalfModel
+from ..weights.narrow import HalfModel
 from .contestants import Contestant, Unavailable
-from .limits import machine, rates
+from .machine import machine, rates
 from .shapes import (
     CHECKPOINT,
     LENGTHS,
@@ -57,7 +57,7 @@ class Bench:
     def run(self, parts):
         """The rows of these parts of PARTS."""
         rows = []
-        with closing(Contestant("machine", ".limits", "limits", self.threads)) as self.referee:
+        with closing(Contestant("machine", ".machine", "limits", self.threads)) as self.referee:
             self.referee.await_ready()
             for part in parts:
                 rows += PARTS[part](self)
@@ -209,7 +209,7 @@ def matmul(bench):
     rows = []
     for name, size in matmul_shapes(bench.shapes).items():
         for threads in bench.thread_counts:
-            entries = [("BLAS", ".limits", "blas", size, threads), ("minillama", ".ours", "matmul", size, threads)]
+            entries = [("BLAS", ".machine", "blas", size, threads), ("minillama", ".ours", "matmul", size, threads)]
             made = bench.contest("matmul", name, entries, threads)
             n, depth, columns = size
             traffic = 4 * (n * depth + depth * columns + n * columns)

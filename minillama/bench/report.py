@@ -3,7 +3,7 @@
 import json
 
 from ..files import write_text
-from .limits import MEGABYTES, SIZE
+from .machine import MEGABYTES, SIZE
 
 
 def _milliseconds(key):

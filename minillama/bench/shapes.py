@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from ..catalogue.presets import PRESETS
+from ..catalogue.sizes import flops_per_token, parameters
 from ..config import Config
-from ..presets import PRESETS
-from ..sizes import flops_per_token, parameters
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Source: Devlin et al. 2018 (arXiv 1810.04805).
 """
 
 from ..config import BIASES
-from .format import ROPE_FIELDS, Format, named
+from .architecture import ROPE_FIELDS, Format, named
 
 # {key of config.json: why it says nothing about the logits}
 IGNORED = {

@@ -8,7 +8,7 @@ not done here is named in `Generation.notes`, as the model itself is not touched
 from pathlib import Path
 from typing import NamedTuple
 
-from ..generate import check_sampling
+from ..generation.generate import check_sampling
 from .huggingface import read_json
 
 FILE, CONFIG = "generation_config.json", "config.json"
@@ -81,7 +81,7 @@ class Generation(NamedTuple):
     notes: tuple[str, ...] = ()  # what they ask for besides, which is not done
 
     def sampling(self, temperature=None, top_k=None, top_p=None, repetition_penalty=None):
-        """The settings of minillama.generate.generate: what is given here, else what the files say, else our defaults
+        """The settings of `generate`: what is given here, else what the files say, else our defaults
 
         Files that ask for the likeliest token each time are heeded where nothing is given about drawing. Most files do
         not say do_sample; then transformers takes the likeliest token, and this is left to our defaults.

@@ -4,7 +4,7 @@ Its linear layers ("Conv1D") hold matrices as (in, out), ours are (out, in); que
 Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
 """
 
-from .format import ROPE_FIELDS, Format, named
+from .architecture import ROPE_FIELDS, Format, named
 
 # Choices of feed_forward, and the names of transformers; of several for one function the first is written.
 ACTIVATIONS = {"gelu_tanh": ("gelu_new", "gelu_pytorch_tanh"), "gelu": ("gelu",), "relu": ("relu",), "silu": ("silu",)}

@@ -16,11 +16,11 @@ import numpy as np
 from ..config import Config
 from ..files import replacing, write_text
 from ..model import Model
-from ..narrow import HALVES, HalfModel
 from ..parameters import parameter_shapes
+from ..weights.narrow import HALVES, HalfModel
 from . import FORMATS, foreign
+from .bounds import check_context
 from .keys import decide, known_keys
-from .limits import check_context
 from .tensors import TensorFiles, narrowed, write_tensors
 
 
@@ -146,7 +146,7 @@ def load(path, threads=None, dtype=None):
     """The Model of a Hugging Face directory; its weights may be in one file or in several
 
     dtype: "float32" or "float64", what the model is to compute with and to train in. None: that of the file, where a
-    checkpoint of bfloat16 or half precision stays in its own bytes (minillama.narrow) and does not train.
+    checkpoint of bfloat16 or half precision stays in its own bytes (minillama.weights.narrow) and does not train.
     """
     path = Path(path)
     values = read_json(path / "config.json")

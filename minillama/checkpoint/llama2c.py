@@ -25,10 +25,10 @@ from ..files import replacing, require_free
 from ..model import Model
 from ..ops.positions.rope import rope_frequencies, swap_rope_layout
 from ..parameters import parameter_shapes
-from ..quantize import GROUP, quantize_rows
 from ..tokenizers.llama2c import write_llama2c
+from ..weights.quantize import GROUP, quantize_rows
+from .bounds import check_context
 from .foreign import refuse_file
-from .limits import check_context
 from .llama2c_tables import rotation_tables
 
 _FLOAT = np.dtype("<f4")
@@ -133,8 +133,8 @@ def _in_order(config, version):
 def load(path, threads=None, dtype=None):
     """The Model of a file, in float32 unless dtype is "float64"; int8 weights are multiplied by their scales.
 
-    `minillama.quantize.quantize` then finds the int8 weights of a version 2 file again, as the largest weight of a
-    group has the magnitude 127 there: where rows are whole groups of GROUP, which is what llama2.c prefers.
+    `minillama.weights.quantize.quantize` then finds the int8 weights of a version 2 file again, as the largest weight
+    of a group has the magnitude 127 there: where rows are whole groups of GROUP, which is what llama2.c prefers.
     """
     path = Path(path)
     config, version, start, group = read_header(path)

@@ -5,12 +5,12 @@ i of n has the i-th of n parts of the rows of wq, wk, wv, w1, w3 and output, and
 embedding is cut by columns in Llama 1 and 2 and by rows in Llama 3. Norms are whole in each file. What was cut how
 follows from the shapes. Queries and keys have neighbours as the pairs of RoPE: rope_layout "interleaved".
 
-params.json does not say everything. Where the model has the shape of a published one (minillama.presets), the context
-and the factor by which RoPE is stretched are that model's. For others the context is max_seq_len, a setting of Meta's
-program that may be written into params.json, or 131072 with a stretched RoPE and else 2048; the factor is
+params.json does not say everything. Where the model has the shape of a published one (minillama.catalogue.presets), the
+context and the factor by which RoPE is stretched are that model's. For others the context is max_seq_len, a setting of
+Meta's program that may be written into params.json, or 131072 with a stretched RoPE and else 2048; the factor is
 rope_scaling_factor, or 8. Meta's program has 8 for all models, which is wrong for Llama 3.2 1B and 3B, as
-github.com/meta-llama/llama-models says in its issues 166 and 241: they have 32.
-Source: models/llama3/args.py, models/llama3/model.py and models/checkpoint.py of llama-models.
+github.com/meta-llama/llama-models says in its issues 166 and 241: they have 32. Source: models/llama3/args.py,
+models/llama3/model.py and models/checkpoint.py of llama-models.
 """
 
 from dataclasses import fields, replace
@@ -18,12 +18,12 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 
+from ..catalogue.presets import PRESETS
 from ..config import Config, ffn_width
 from ..parameters import parameter_shapes
-from ..presets import PRESETS
-from .format import named
+from .architecture import named
+from .bounds import check_context
 from .huggingface import empty_model, read_json
-from .limits import check_context
 from .tensors import TensorFiles
 
 PARAMS = "params.json"

@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields
 
 from ..config import Config
 from ..parameters import parameter_shapes
-from .format import Format
+from .architecture import Format
 
 
 def own_names(config):

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..chat_templates import published_template
 from ..files import alone, replacing_all, require_free, write_text
+from ..generation.chat_templates import published_template
 from ..tokenizers import load_tokenizer as read_tokenizer
-from ..vocabulary import check_tokenizer
+from ..tokenizers.vocabulary import check_tokenizer
 from . import foreign, generation_config, huggingface, llama2c, meta
 from .places import MODEL_FILES, require_no_other_model
 

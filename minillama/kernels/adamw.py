@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from .vectors import JIT
+from .simd import JIT
 
 
 def adamw(weight, gradient, mean, square, step, rate, betas, eps, decay, scale):

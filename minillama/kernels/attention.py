@@ -26,8 +26,8 @@ import math
 import numpy as np
 from numba import njit
 
-from ..memory import empty, frame
-from .vectors import (
+from ..runtime.memory import empty, frame
+from .simd import (
     JIT,
     REGISTERS,
     VECTOR_BYTES,

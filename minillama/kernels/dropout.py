@@ -3,9 +3,9 @@
 import numpy as np
 from numba import njit
 
-from ..memory import empty
 from ..ops import dropout as specification
-from .vectors import JIT
+from ..runtime.memory import empty
+from .simd import JIT
 
 _hash32 = njit(**JIT)(specification.hash32)
 

@@ -2,8 +2,8 @@
 
 from numba import njit
 
-from ..memory import empty
-from .vectors import JIT
+from ..runtime.memory import empty
+from .simd import JIT
 
 
 def embedding(ids, weight):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..memory import empty, frame
+from ..runtime.memory import empty, frame
 
 
 def linear(x, weight, bias=None):

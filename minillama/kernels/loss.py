@@ -3,9 +3,9 @@
 import numpy as np
 from numba import njit
 
-from ..memory import empty, frame
 from ..ops.loss import IGNORED
-from .vectors import JIT, exp
+from ..runtime.memory import empty, frame
+from .simd import JIT, exp
 
 
 def cross_entropy(logits, targets):

@@ -20,8 +20,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from ..memory import empty, frame
-from .vectors import JIT, TILE_BYTES, TILE_ROWS, VECTOR_BYTES, register_tile
+from ..runtime.memory import empty, frame
+from .simd import JIT, TILE_BYTES, TILE_ROWS, VECTOR_BYTES, register_tile
 
 ROWS, WIDTH_BYTES = TILE_ROWS, TILE_BYTES  # of a tile of C
 _set_tile, _add_tile = register_tile(ROWS, 2, add=False), register_tile(ROWS, 2)

@@ -5,8 +5,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from ..memory import empty
-from .vectors import JIT
+from ..runtime.memory import empty
+from .simd import JIT
 
 GROUP = 64  # minillama.ops.narrow.GROUP; a constant of this file, as compiled code is kept by its own file
 

@@ -1,6 +1,6 @@
 """The attention layer: projections, positions, heads, and the projection back."""
 
-from ..memory import empty
+from ..runtime.memory import empty
 
 
 def attention_layer(op, config, p, x, shard, cache=None):

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from ..arguments import Parser
+from ..cli.arguments import Parser
+from ..cli.streams import prepare
 from ..files import require_free
-from ..streams import prepare
 from .checks import EXERCISES
 from .grading import SECONDS, grade, handed_in, ungraded, write_grades
 from .notebooks import build_student_set, export_figures, faults, paths, read, run

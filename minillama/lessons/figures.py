@@ -4,7 +4,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from ..plots import COLOURS, SHARES
+from ..analysis.plots import COLOURS, SHARES
 
 PALE = {"blue": "#d6e8f3", "orange": "#fbeccb", "green": "#cfeae1", "red": "#f8ddcc", "grey": "#ececec"}
 MARKERS = {"blue": "o", "orange": "s", "green": "^", "red": "D", "grey": "x"}  # lines are told apart in grey print too
@@ -12,7 +12,7 @@ __all__ = ["COLOURS", "MARKERS", "PALE", "SHARES", "Diagram", "style"]
 
 
 def style():
-    """Figures of one style from here on: the palette of minillama.plots, axes that are labelled, no frame."""
+    """Figures of one style from here on: the palette of minillama.analysis.plots, axes that are labelled, no frame."""
     mpl.rcParams.update(
         {
             "axes.prop_cycle": mpl.cycler(color=list(COLOURS.values())),

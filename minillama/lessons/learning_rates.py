@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..arguments import Parser
+from ..cli.arguments import Parser
 from ..config import Config
-from ..corpora import Batches, encode_corpus
+from ..data.corpora import Batches, encode_corpus
 from ..files import append_text, write_text
 from ..model import Model
-from ..optim import AdamW, learning_rate
-from ..trainer import evaluate
+from ..training.optim import AdamW, learning_rate
+from ..training.trainer import evaluate
 
 VARIANTS = {  # name -> the choices of Config in which it differs from LLaMA
     "pre, RMSNorm": {"norm": "rmsnorm", "placement": "pre"},

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from ..catalogue.presets import PRESETS
+from ..catalogue.sizes import cache_bytes_per_token
 from ..config import Config
-from ..memory import KVCache
-from ..presets import PRESETS
-from ..sizes import cache_bytes_per_token
+from ..runtime.memory import KVCache
 from .checks import exercise
 from .lesson_05 import hard_scores, queries_and_keys
 
@@ -209,7 +209,10 @@ def cache_bytes(answer, trial):
     cache = KVCache(Config(vocab_size=9, context=100, **model), batch_size=5, room=100)
     got = count(model, 100, 5, 32)
     trial.same(
-        "what the arrays of minillama.memory.KVCache take", got, cache.keys.nbytes + cache.values.nbytes, tolerance=0
+        "what the arrays of minillama.runtime.memory.KVCache take",
+        got,
+        cache.keys.nbytes + cache.values.nbytes,
+        tolerance=0,
     )
     config = PRESETS["llama-2-70b"]
     model = {name: getattr(config, name) for name in model}

@@ -1,7 +1,7 @@
 """What a position may read: the choice that makes a model one that writes or one that fills gaps.
 
 Attention takes the choice as a flag (`minillama.ops.attention`); what follows from it for training is the objective
-(`minillama.objectives`): a position that reads the whole text must not be asked for the token that follows it.
+(`minillama.training.objectives`): a position that reads the whole text must not be asked for the token that follows it.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ class Mask(NamedTuple):
     """A row of MASKS."""
 
     causal: bool  # position i reads the positions up to i; else all of its sequence, without the padding
-    objective: str  # a key of minillama.objectives.OBJECTIVES
+    objective: str  # a key of minillama.training.objectives.OBJECTIVES
 
 
 MASKS = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..memory import empty
+from ..runtime.memory import empty
 
 
 def softmax_weights(logits, temperature):

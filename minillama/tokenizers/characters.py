@@ -6,14 +6,7 @@ import numpy as np
 
 from .added import AddedToken
 from .base import Tokenizer, check_special, check_text, plain_parts
-from .description import (
-    check_settings,
-    pipeline,
-    read_added_tokens,
-    read_post_processor,
-    read_vocab,
-    split_step,
-)
+from .description import check_settings, pipeline, read_added_tokens, read_post_processor, read_vocab, split_step
 
 
 class CharTokenizer(Tokenizer):

@@ -6,8 +6,8 @@ import pytest
 from minillama import Config, Model
 from minillama.bench.ours import batch
 from minillama.bench.shapes import Shape
-from minillama.memory import Store
-from minillama.optim import AdamW
+from minillama.runtime.memory import Store
+from minillama.training.optim import AdamW
 
 torch = pytest.importorskip("torch")
 

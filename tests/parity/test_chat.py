@@ -6,7 +6,7 @@ comes without one; its Jinja says what FastChat's conversation.py writes for vic
 
 import pytest
 
-from minillama.chat_templates import TEMPLATES, encode_chat
+from minillama.generation.chat_templates import TEMPLATES, encode_chat
 from minillama.tokenizers import BPETokenizer
 
 pytest.importorskip("tokenizers")

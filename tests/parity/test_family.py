@@ -11,7 +11,7 @@ from minillama import IGNORED, Config, Model, load
 from minillama.checkpoint.huggingface import model_type
 from minillama.config import BIASES
 from minillama.gradcheck import relative_error
-from minillama.narrow import HalfModel
+from minillama.weights.narrow import HalfModel
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from minillama import load
+from minillama.catalogue.presets import tiny
 from minillama.checkpoint import generation_config
 from minillama.checkpoint.open import convert
-from minillama.generate import generate, penalise
-from minillama.presets import tiny
+from minillama.generation.generate import generate, penalise
 from minillama.tokenizers import BPETokenizer
 
 torch = pytest.importorskip("torch")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from minillama import load
+from minillama.analysis.perplexity import token_losses
+from minillama.analysis.trace import logit_lens, trace
 from minillama.gradcheck import relative_error
-from minillama.inspect import logit_lens, trace
-from minillama.perplexity import token_losses
 
 from .test_family import CASES, make, torch
 

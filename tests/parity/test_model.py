@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from minillama import IGNORED, Config, Model, load
-from minillama.corpora import encode_corpus
-from minillama.generate import generate
+from minillama.data.corpora import encode_corpus
+from minillama.generation.generate import generate
 from minillama.gradcheck import relative_error
-from minillama.memory import Store
-from minillama.optim import AdamW, learning_rate
-from minillama.parallel import Workers
-from minillama.train import Run
-from minillama.trainer import Settings
+from minillama.runtime.memory import Store
+from minillama.runtime.workers import Workers
+from minillama.training.optim import AdamW, learning_rate
+from minillama.training.run import Run
+from minillama.training.trainer import Settings
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

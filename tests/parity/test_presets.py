@@ -3,7 +3,7 @@
 import pytest
 
 from minillama import PRESETS
-from minillama.sizes import encoder_parameters, parameters
+from minillama.catalogue.sizes import encoder_parameters, parameters
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minillama import stories
+from minillama.data import stories
 from minillama.tokenizers import (
     DIGITS_PATTERN,
     END_OF_TEXT,

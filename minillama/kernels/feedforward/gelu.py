@@ -2,8 +2,8 @@
 
 from numba import njit
 
-from ...memory import empty
-from ..vectors import JIT, normal
+from ...runtime.memory import empty
+from ..simd import JIT, normal
 
 
 def gelu(z):

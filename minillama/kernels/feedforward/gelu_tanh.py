@@ -5,8 +5,8 @@ import math
 
 from numba import njit
 
-from ...memory import empty
-from ..vectors import JIT, exp
+from ...runtime.memory import empty
+from ..simd import JIT, exp
 
 TWICE_SCALE, CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715
 

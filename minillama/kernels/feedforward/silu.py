@@ -2,8 +2,8 @@
 
 from numba import njit
 
-from ...memory import empty
-from ..vectors import JIT, exp
+from ...runtime.memory import empty
+from ..simd import JIT, exp
 
 
 def silu(z):

@@ -4,8 +4,8 @@ of what is left, and its scaling."""
 import numpy as np
 from numba import njit
 
-from ...memory import empty
-from ..vectors import JIT
+from ...runtime.memory import empty
+from ..simd import JIT
 
 
 def layernorm(x, weight, bias, eps, residual=None):

@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from ...memory import empty
-from ..vectors import JIT
+from ...runtime.memory import empty
+from ..simd import JIT
 
 
 def rmsnorm(x, weight, bias, eps, residual=None):

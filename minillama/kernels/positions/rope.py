@@ -7,7 +7,7 @@ The two layouts differ in the indices of a pair alone; written out, so that each
 
 from numba import njit
 
-from ..vectors import JIT
+from ..simd import JIT
 
 
 def rope(x, cos, sin, layout, heads=None):

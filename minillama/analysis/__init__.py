@@ -1,0 +1,1 @@
+"""Looking at a trained model: traces of a forward pass, perplexity, figures."""

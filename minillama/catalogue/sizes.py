@@ -1,0 +1,108 @@
+"""What a model of a given shape costs: parameters, arithmetic and memory, from its Config alone."""
+
+from dataclasses import replace
+from math import prod
+
+from ..ops.narrow import GROUP
+from ..parameters import parameter_shapes
+
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a weight of a matrix
+_PARTS = {  # the last part of a matrix's name, without the w_, and what it belongs to
+    **dict.fromkeys(("embedding", "position_embedding", "type_embedding"), "embedding"),
+    **dict.fromkeys(("q", "k", "v", "o"), "attention"),
+    **dict.fromkeys(("gate", "up", "down"), "feed-forward"),
+    **dict.fromkeys(("head", "output"), "head"),
+}
+
+
+def parameters(config):
+    """The number of parameters in each part of the model: {part: count}, with their sum under "total"
+
+    embedding: of tokens, positions and types; head: the output matrix, where it is not the embedding matrix, and the
+    matrix of a masked-LM head. Every vector is under "norms and biases".
+    """
+    parts = {"embedding": 0, "attention": 0, "feed-forward": 0, "norms and biases": 0, "head": 0}
+    for name, shape in parameter_shapes(config).items():
+        matrix = name.rsplit(".", 1)[-1].removeprefix("w_")
+        parts["norms and biases" if len(shape) == 1 else _PARTS[matrix]] += prod(shape)
+    return {**parts, "total": sum(parts.values())}
+
+
+def weight_bytes(config):
+    """{kind of BYTES: bytes that the weights of a model take in memory, when its matrices are of this kind}
+
+    Norms and biases are float32 in all of them (minillama.weights.narrow), and int8 comes with a float32 scale for each
+    GROUP weights of a row (minillama.weights.quantize), the last of which may be fewer. Half precision takes what
+    bfloat16 takes.
+    """
+    shapes = parameter_shapes(config).values()
+    matrices, vectors = (sum(prod(shape) for shape in shapes if (len(shape) > 1) == wide) for wide in (True, False))
+    scales = sum(rows * -(-columns // GROUP) for rows, columns in (shape for shape in shapes if len(shape) > 1))
+    further = {"int8": 4 * scales}
+    return {kind: size * matrices + 4 * vectors + further.get(kind, 0) for kind, size in BYTES.items()}
+
+
+def training_bytes(config):
+    """Bytes of a training on one thread, without activations: weights, their gradient, AdamW's two moments, float32."""
+    return 4 * weight_bytes(config)["float32"]
+
+
+def encoder_parameters(config):
+    """As `parameters`, of BERT the way its size is usually stated: without the head of its pre-training, with a pooler
+
+    The pooler, tanh(w x + b) on the first position, is what a classifier is put on: C^2 + C parameters.
+    Source: Devlin et al. 2018 (arXiv 1810.04805), section 3; its code, modeling.py.
+    """
+    bias = tuple(kind for kind in config.bias if kind != "head")
+    counts = parameters(replace(config, head="linear", tied=True, bias=bias))
+    counts["head"] += config.dim**2
+    counts["norms and biases"] += config.dim
+    return {**counts, "total": counts["total"] + config.dim**2 + config.dim}
+
+
+def flops_per_token(config, context=None):
+    """Floating-point operations of one forward pass a token that reads `context` positions (default: config.context)
+
+    2 for each weight of a matrix product (a multiplication and an addition; looking up an embedding is none), and
+    4 S H D a layer for the scores and the weighted sum over S positions. Training takes three times as much: the
+    backward forms two products for each one of the forward. After Kaplan et al. 2020 (arXiv 2001.08361), table 1, which
+    counts half of the attention term, because a causal query reads half of the positions on average.
+    """
+    counts, context = parameters(config), config.context if context is None else context
+    tied_output = config.vocab_size * config.dim if config.tied else 0
+    weights = counts["attention"] + counts["feed-forward"] + counts["head"] + tied_output
+    return 2 * weights + 4 * context * config.dim * config.layers
+
+
+def training_flops_per_token(config, sequence=None):
+    """Floating-point operations of training a token in sequences of this length (default: config.context)
+
+    Forward and backward, three forward passes. A token reads half of its sequence on average, all of it where the mask
+    lets it read both ways.
+    """
+    sequence = config.context if sequence is None else sequence
+    return 3 * flops_per_token(config, sequence / 2 if config.causal else sequence)
+
+
+def cache_bytes_per_token(config, item_size=4):
+    """Bytes of keys and values that decoding keeps for each token: 2 L K D item_size; 0 where the model writes none."""
+    return 2 * config.layers * config.kv_heads * config.head_dim * item_size if config.causal else 0
+
+
+def match_parameters(config, count):
+    """The config with the width of its feed-forward changed so that it has as nearly count parameters as can be
+
+    The number of parameters is a + b F in the width F. ValueError if a alone is more than count.
+    """
+
+    def total(width):
+        return parameters(replace(config, ffn=width))["total"]
+
+    per_column = total(2) - total(1)
+    width = 1 + round((count - total(1)) / per_column)
+    if width < 1:
+        raise ValueError(
+            f"{count:,} parameters are too few for this model: it has {total(1) - per_column:,} without its "
+            f"feed-forward layers. Choose a smaller vocabulary, a shorter context or fewer layers"
+        )
+    return replace(config, ffn=width)

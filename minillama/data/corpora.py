@@ -1,0 +1,426 @@
+"""Text in: files, folders and the embedded stories, split, encoded and cut into batches.
+
+A corpus is a list of documents for training and one for validation. Encoded, each split is one stream of token ids in
+which the end-of-text token stands before, between and after the documents; a single document by characters is left as
+it is, without such a token.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from fnmatch import filter as matching
+from pathlib import Path
+
+import numpy as np
+
+from ..checkpoint.huggingface import read_json
+from ..files import replacing, write_text
+from ..ops.loss import IGNORED
+from ..tokenizers import END_OF_TEXT, MASK, BPETokenizer, CharTokenizer, load_tokenizer
+from . import stories
+
+TEXT_SUFFIXES = {".txt", ".md", ".rst", ".tex", ".py", ".csv", ".json", ".html"}
+# Folders of a data folder that hold no text of its author: environments, caches, models, runs and tokenizers.
+_NOT_TEXT = {"node_modules", "__pycache__"}
+_NOT_TEXT_WITH = {
+    "pyvenv.cfg": "a virtual environment",
+    "trainer.safetensors": "a run",
+    "metrics.jsonl": "a run",
+    "model*.safetensors": "a model",
+    "pytorch_model*.bin": "a model",
+    "consolidated*": "a model",
+    "tokenizer.json": "a tokenizer",
+    "train.npy": "an encoded text",
+    "results*.jsonl": "results of an ablation",
+}
+# What lies in the folder of a run or a model and is no text, where that folder is the data folder itself.
+_FILES_OF_MODELS = {
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "params.json", "corpus.json", "report.md",
+    "model.safetensors.index.json", "pytorch_model.bin.index.json",
+}  # fmt: skip
+VALIDATION_SHARE = 0.1
+STORIES_CHARACTERS, STORIES_SEED = 4_000_000, 0
+_SHOWN = 8  # names of what was passed over, in a message
+_TOKENIZER_SAMPLE = 2_000_000  # characters that a BPE tokenizer is trained on, at most
+
+
+@dataclass
+class Corpus:
+    """Documents as text. entropy is the sum of -log p of the validation documents under their true source, in nats,
+    where the source is known: on average over such texts, no model's loss can be lower."""
+
+    train: list[str]
+    validation: list[str]
+    entropy: float | None = None
+
+
+@dataclass
+class EncodedCorpus:
+    """The two streams of token ids, the tokenizer that made them, and what is known about the validation split."""
+
+    tokenizer: CharTokenizer | BPETokenizer
+    train: np.ndarray
+    validation: np.ndarray
+    validation_characters: int
+    entropy: float | None
+    fingerprint: str
+    source: dict  # the arguments of encode_corpus
+
+    @property
+    def floor(self):
+        """The true entropy in nats a token, which no model's loss can beat on average; None if it is unknown."""
+        return None if self.entropy is None else self.entropy / self.predicted_tokens
+
+    @property
+    def predicted_tokens(self):
+        """The tokens that an evaluation predicts: all of the validation split but the first."""
+        return len(self.validation) - 1
+
+    def per_character(self, nats_per_token):
+        """A loss in nats a character of the validation text."""
+        return nats_per_token * self.predicted_tokens / self.validation_characters
+
+
+def read_corpus(data, held_out=VALIDATION_SHARE):
+    """The Corpus of a UTF-8 text file, of a folder of text files, or of the name "stories"
+
+    A file is one document, or several with the marker <|endoftext|> between them; text_files says which files of a
+    folder are read. The last tenth of the characters is the validation split, as nanoGPT splits tinyshakespeare; with
+    held_out=0 there is none, and train has everything.
+    """
+    if data == "stories":
+        made = stories.generate(STORIES_CHARACTERS, STORIES_SEED)
+        if not held_out:
+            return Corpus(made.train + made.validation, [])
+        return Corpus(made.train, made.validation, made.entropy(made.validation))
+    if str(data) == "":
+        raise ValueError("the name of the text is empty; give a UTF-8 text file, a folder, or 'stories'")
+    path = Path(data)
+    if path.is_dir():
+        paths, passed_over = text_files(path)
+        documents = [document for path in paths for document in _read_documents(path)]
+        if not documents:
+            raise ValueError(
+                f"the folder {path} has no text: expected files ending in {', '.join(sorted(TEXT_SUFFIXES))} that "
+                f"are not empty; found {len(paths)} such files{_listed(passed_over)}"
+            )
+    elif path.is_file():
+        documents = _read_documents(path)
+        if not documents:
+            raise ValueError(f"{path} is empty; training needs some text, a few hundred kilobytes for a tiny model")
+    elif path.exists():
+        raise ValueError(
+            f"{path} is a pipe or a device, which can be read once, and a text is read again when a run goes on; save "
+            f"what comes out of it to a file"
+        )
+    else:
+        raise FileNotFoundError(f"there is no file or folder {path}; give a UTF-8 text file, a folder, or 'stories'")
+    if not held_out:
+        return Corpus(documents, [])
+    train, validation = _split(documents)
+    if not train or not validation:
+        raise ValueError(
+            f"{path} has {sum(map(len, documents))} characters, too few to set a tenth aside for validation"
+        )
+    return Corpus(train, validation)
+
+
+def text_files(folder):
+    """The text files of a folder and of those in it, sorted, and {what was passed over: why}
+
+    What is hidden (its name begins with a dot) is left out, and so are folders that hold no text of their author, such
+    as a run's: what training writes into a data folder must not become a part of the text. Links to folders are not
+    followed, so that no text is read twice.
+    """
+    folder = Path(folder)
+    paths, passed_over = [], {}
+
+    def unreadable(error):
+        raise error
+
+    for name, folders, files in os.walk(folder, onerror=unreadable):
+        here = Path(name)
+        own = next((kind for marker, kind in _NOT_TEXT_WITH.items() if matching(files, marker)), None)
+        if own is not None and here != folder:
+            passed_over[here] = own
+            folders.clear()
+            continue
+        for inner in list(folders):
+            kind = "hidden" if inner.startswith(".") else "no text" if inner in _NOT_TEXT else None
+            kind = "a link to a folder" if kind is None and (here / inner).is_symlink() else kind
+            if kind is not None:
+                folders.remove(inner)
+                passed_over[here / inner] = kind
+        for file in files:
+            path = here / file
+            if path.suffix.lower() in TEXT_SUFFIXES and path.is_file():
+                if file.startswith("."):
+                    passed_over[path] = "hidden"
+                elif own is not None and file in _FILES_OF_MODELS:
+                    passed_over[path] = f"a file of {own}"
+                else:
+                    paths.append(path)
+    return sorted(paths), dict(sorted(passed_over.items()))
+
+
+def what_is_read(data):
+    """What a command says of its data before it reads it: how many files of a folder, and what is passed over
+
+    None for all but folders.
+    """
+    if data == "stories" or not str(data) or not Path(data).is_dir():
+        return None
+    paths, passed_over = text_files(data)
+    return f"{len(paths)} text file{'' if len(paths) == 1 else 's'} in {data}{_listed(passed_over)}"
+
+
+def _listed(passed_over):
+    shown = [f"{path} ({kind})" for path, kind in list(passed_over.items())[:_SHOWN]]
+    more = f" and {len(passed_over) - _SHOWN} more" if len(passed_over) > _SHOWN else ""
+    return f"; passed over: {', '.join(shown)}{more}" if shown else ""
+
+
+def encode_corpus(data, tokenizer="bpe", vocab_size=1024, mask_token=False):
+    """Read data (see read_corpus), train a tokenizer on it ("bpe" of vocab_size tokens, or "char") and encode it
+
+    mask_token adds the special token that stands for a gap, which models that fill gaps need.
+
+    The result is kept in the cache folder, keyed by the text's content: `MINILLAMA_CACHE`, or .cache/minillama in the
+    home folder. Where nothing can be kept there, or what is kept is damaged, a line on standard error says so, and the
+    text is encoded anew.
+    """
+    if tokenizer not in TOKENIZERS:
+        raise ValueError(f"tokenizer must be one of {', '.join(TOKENIZERS)}; received {tokenizer!r}")
+    special_tokens = (MASK,) if mask_token else ()
+    key = hashlib.sha256(json.dumps([_code_version(), tokenizer, vocab_size, special_tokens]).encode())
+    if data == "stories":
+        corpus = None
+        key.update(f"{STORIES_CHARACTERS} {STORIES_SEED}".encode())
+    else:
+        corpus = read_corpus(data)
+        for documents in (corpus.train, corpus.validation):
+            key.update(f"{len(documents)} ".encode())
+            for document in documents:
+                key.update(f"{len(document)} ".encode() + document.encode())
+    folder = cache_folder()
+    folder = folder and folder / key.hexdigest()[:32]
+    cached = folder and _read_cache(folder)
+    if cached is None:
+        cached = _encode(corpus or read_corpus(data), TOKENIZERS[tokenizer], vocab_size, special_tokens)
+        _keep(folder, *cached)
+    tokenizer_made, train, validation, facts = cached
+    source = {"data": str(data), "tokenizer": tokenizer, "vocab_size": vocab_size, "mask_token": mask_token}
+    return EncodedCorpus(tokenizer_made, train, validation, **facts, source=source)
+
+
+def cache_folder():
+    """Where encoded corpora are kept; None where no variable names a folder and this user has no home."""
+    if os.environ.get("MINILLAMA_CACHE"):
+        return Path(os.environ["MINILLAMA_CACHE"])
+    try:
+        return Path.home() / ".cache" / "minillama"
+    except RuntimeError:
+        return None
+
+
+def _read_cache(folder):
+    """What _encode made, from its folder; None where there is nothing, or where it is damaged, which is said
+
+    The fingerprint is that of the tokenizer and all tokens, so that no damage passes.
+    """
+    try:
+        if not (folder / "corpus.json").exists():
+            return None
+        facts = read_json(folder / "corpus.json")
+        check = facts.pop("check")
+        train, validation = (np.load(folder / f"{split}.npy", allow_pickle=False) for split in ("train", "validation"))
+        tokenizer = load_tokenizer(folder)
+        kinds = {(tokens.dtype, tokens.ndim) for tokens in (train, validation)}
+        whole = kinds == {(np.dtype(np.int32), 1)} and check == _check(facts)
+        if not whole or facts["fingerprint"] != _fingerprint(tokenizer, train, validation):
+            raise ValueError("its files do not belong together")
+    except Exception as error:  # whatever a damaged file makes of the readers, the cache is ours and is made anew
+        print(f"minillama: the cache in {folder} cannot be used and is made anew ({error})", file=sys.stderr)
+        return None
+    return tokenizer, train, validation, facts
+
+
+def _keep(folder, tokenizer, train, validation, facts):
+    """Write what _encode made to a folder of the cache; where that is not possible, say so and go on without"""
+    try:
+        if folder is None:
+            raise OSError("this user has no home folder")
+        for split, tokens in (("train", train), ("validation", validation)):
+            with replacing(folder / f"{split}.npy") as new, open(new, "wb") as file:
+                np.save(file, tokens, allow_pickle=False)
+        tokenizer.save(folder)
+        write_text(folder / "corpus.json", json.dumps({**facts, "check": _check(facts)}))  # last: the rest is whole
+    except OSError as error:
+        print(
+            f"minillama: the encoded text is not kept for the next time ({error.strerror or error}); MINILLAMA_CACHE "
+            f"names a folder for it",
+            file=sys.stderr,
+        )
+
+
+def _fingerprint(tokenizer, train, validation):
+    digest = hashlib.sha256(json.dumps(tokenizer.to_json()).encode())
+    for tokens in (train, validation):
+        digest.update(tokens.tobytes())
+    return digest.hexdigest()
+
+
+def _check(facts):
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+class Batches:
+    """The training batches of a stream of tokens: batch t is a function of (seed, t) alone
+
+    An epoch cuts the stream into windows of `context` tokens, from an offset of its own, and takes them in random
+    order. A window moves back to where its document begins (the token `end_of_text`), if that is at most half a
+    window away: a short document is then seen from its beginning, as it is when text is generated. What the cut leaves
+    before the first window and behind the last one ends the epoch: three windows, moved inside of the stream where
+    they would reach beyond it, so that both ends of a text are learned in every epoch.
+    """
+
+    def __init__(self, tokens, context, batch_size, seed, end_of_text=None):
+        if len(tokens) < context + 1:
+            raise ValueError(
+                f"the training text has {len(tokens)} tokens and one window of context {context} needs {context + 1}; "
+                f"use more text or a smaller --context"
+            )
+        self.tokens, self.context, self.batch_size, self.seed = tokens, context, batch_size, seed
+        self._cut = max(1, (len(tokens) - 1) // context - 1)  # windows; one less than fit leaves room for the offset
+        self.windows = self._cut + 3  # of an epoch: less than a context is left before the cut, and than two behind it
+        self._documents = np.flatnonzero(tokens == end_of_text)
+        self._epoch, self._starts = None, None
+
+    def __getitem__(self, step):
+        """ids, targets (batch_size, context) of batch number `step`, counted from 0."""
+        first = step * self.batch_size
+        if self.batch_size * self.context >= 2**60:  # as in memory.aligned_zeros
+            raise MemoryError(f"a batch of {self.batch_size:,} sequences")
+        ids, targets = np.empty((2, self.batch_size, self.context), self.tokens.dtype)
+        for i in range(self.batch_size):
+            start = self._start(*divmod(first + i, self.windows))
+            ids[i] = self.tokens[start : start + self.context]
+            targets[i] = self.tokens[start + 1 : start + 1 + self.context]
+        return ids, targets
+
+    def _start(self, epoch, i):
+        if epoch != self._epoch:
+            rng = np.random.default_rng([self.seed, epoch])
+            slack = len(self.tokens) - 1 - self._cut * self.context
+            offset = rng.integers(min(slack, self.context - 1) + 1)
+            cut = offset + self.context * rng.permutation(self._cut)
+            last = len(self.tokens) - 1 - self.context  # where a window begins that reaches the end
+            ends = [0, min(offset + self.context * self._cut, last), last]
+            starts = np.concatenate([_document_starts(cut, self._documents, self.context // 2), ends])
+            self._epoch, self._starts = epoch, starts
+        return self._starts[i]
+
+
+def evaluation_batches(tokens, context, batch_size, end_of_text=None):
+    """All of a stream, window by window: yields ids, targets (up to batch_size, context)
+
+    Every token but the first is predicted once. A window begins where the one before it ended or, if that is at most
+    half a window away, where the document of its first token begins; what it then reads a second time, and what it
+    lacks at the end of the stream, has the target IGNORED.
+    """
+    documents = np.flatnonzero(tokens == end_of_text)
+    starts, firsts, first = [], [], 1  # first: the token that is to be predicted next
+    while first < len(tokens):
+        firsts.append(first)
+        starts.append(int(_document_starts(np.array([first - 1]), documents, context // 2)[0]))
+        first = starts[-1] + context + 1
+    padded = np.concatenate([tokens, np.zeros(context, tokens.dtype)])
+    for i in range(0, len(starts), batch_size):
+        places = np.array(starts[i : i + batch_size])[:, None] + np.arange(context + 1)
+        windows, wanted = (
+            padded[places],
+            (places >= np.array(firsts[i : i + batch_size])[:, None]) & (places < len(tokens)),
+        )
+        yield windows[:, :-1], np.where(wanted, windows, IGNORED)[:, 1:]
+
+
+def _document_starts(places, documents, furthest):
+    """Each place, moved back to the beginning of its document if that is at most `furthest` tokens away."""
+    if len(documents) == 0:
+        return places
+    begin = documents[np.maximum(np.searchsorted(documents, places, side="right") - 1, 0)]
+    return np.where((begin <= places) & (places - begin <= furthest), begin, places)
+
+
+def _read_documents(path):
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+        return [document for document in text.split(END_OF_TEXT) if document]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8: byte {data[error.start]:#04x} at position {error.start}. Save it as UTF-8 "
+            f"(in most editors: Save with Encoding)"
+        ) from error
+
+
+def _split(documents):
+    """The last tenth of all characters, cutting through a document where it falls, as the validation split."""
+    left = int(sum(map(len, documents)) * (1 - VALIDATION_SHARE))
+    train, validation = [], []
+    for document in documents:
+        if document[:left]:
+            train.append(document[:left])
+        if document[left:]:
+            validation.append(document[left:])
+        left = max(0, left - len(document))
+    return train, validation
+
+
+def _train_char(corpus, vocab_size, special_tokens):
+    documents = corpus.train + corpus.validation
+    several = max(len(corpus.train), len(corpus.validation)) > 1
+    return CharTokenizer.train("".join(documents), ((END_OF_TEXT,) if several else ()) + special_tokens)
+
+
+def _train_bpe(corpus, vocab_size, special_tokens):
+    left, sample = _TOKENIZER_SAMPLE, []
+    for document in corpus.train:
+        sample.append(document[:left])
+        left -= len(sample[-1])
+        if left <= 0:
+            break
+    return BPETokenizer.train(sample, vocab_size, (END_OF_TEXT, *special_tokens))
+
+
+TOKENIZERS = {"bpe": _train_bpe, "char": _train_char}
+
+
+def _stream(tokenizer, documents):
+    end = [] if tokenizer.end_of_text is None else [np.array([tokenizer.end_of_text], np.int32)]
+    parts = list(end)
+    for document in documents:
+        parts += [tokenizer.encode(document, special=False), *end]
+    return np.concatenate(parts)
+
+
+def _encode(corpus, train_tokenizer, vocab_size, special_tokens):
+    """The tokenizer, the two streams of tokens, and what EncodedCorpus has besides."""
+    tokenizer = train_tokenizer(corpus, vocab_size, special_tokens)
+    train, validation = (_stream(tokenizer, getattr(corpus, split)) for split in ("train", "validation"))
+    facts = {
+        "validation_characters": sum(map(len, corpus.validation)),
+        "entropy": corpus.entropy,
+        "fingerprint": _fingerprint(tokenizer, train, validation),
+    }
+    return tokenizer, train, validation, facts
+
+
+def _code_version():
+    """A digest of the code that decides what an encoded corpus holds, so that a changed program makes a new one."""
+    here = Path(__file__).parent
+    paths = [here / "corpora.py", here / "stories.py", *sorted((here.parent / "tokenizers").glob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()

@@ -1,0 +1,1 @@
+"""Text from a model: sampling, filling gaps, conversations and their templates."""

@@ -1,0 +1,185 @@
+"""Both cores: shards of a batch on worker threads, one reduction on the flat gradient.
+
+Each worker runs the whole forward and backward of its rows of the batch, with BLAS held to one thread, so the cores
+meet once a step, or around attention where they share a sequence, and not at every operation; two thread pools that
+wait for each other cost more than they bring. How a batch is cut: minillama.runtime.shards. The result depends on the
+number of shards (sums are taken in another order) but not on timing: a run with the same number of threads on the same
+machine is the same to the last bit.
+
+A forked process has no threads but the one that forked. There all workers begin anew, with what they say of themselves.
+"""
+
+import os
+import threading
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import cache
+from numbers import Integral
+from threading import BrokenBarrierError
+
+import threadpoolctl
+
+from .memory import Arena
+
+
+def available_threads():
+    """The number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_threads(threads, name="threads"):
+    """threads, or ValueError if it is not a whole number of at least 1; name: what the user calls it."""
+    if not isinstance(threads, Integral) or threads < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1; received {threads!r}")
+    return int(threads)
+
+
+_in_use = threading.RLock()
+_limits = []  # (thread, limit of BLAS) of the blocks that are being run
+_all = weakref.WeakSet()  # of Workers
+
+
+def _wait_for_all(futures):
+    """Wait even through Ctrl-C: a shard that is left running would write into the arena of the next call."""
+    interrupt = None
+    while not all(future.done() for future in futures):
+        try:
+            wait(futures)
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+@cache
+def _controller():
+    return threadpoolctl.ThreadpoolController()  # inspects every loaded library: some milliseconds, so only once
+
+
+class Workers:
+    """`threads` arenas and the threads that use them."""
+
+    def __init__(self, threads):
+        self.threads = check_threads(threads)
+        self.begin_anew()
+        _all.add(self)
+
+    def begin_anew(self):
+        """Let go of all threads and arenas, and make new ones."""
+        self.arenas = [Arena() for _ in range(self.threads)]
+        self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
+        self._helpers, self._dismiss = [], None  # see lend
+
+    def run(self, function, shards, abort=lambda: None):
+        """[function(i, shard) for i, shard in enumerate(shards)], at the same time, each inside its own arena.
+
+        What function returns must not lie in the arena. If one fails, or Ctrl-C comes, abort() must send home those
+        that wait for it.
+        """
+        shards = list(shards)
+        self._recall()
+
+        def task(i):
+            try:
+                with self.arenas[i].active():
+                    return function(i, shards[i])
+            except BaseException:
+                abort()
+                raise
+
+        others = [self._pool.submit(task, i) for i in range(1, len(shards))]
+        first = Future()
+        try:
+            first.set_result(task(0))
+        except BaseException as error:
+            abort()  # again: Ctrl-C may have come before the task had begun
+            first.set_exception(error)
+        _wait_for_all(others)
+        errors = [future.exception() for future in (first, *others) if future.exception() is not None]
+        # A worker that was sent home because another failed has nothing to say of its own.
+        for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
+            raise error
+        return [first.result(), *(other.result() for other in others)]
+
+    def lend(self, help, dismiss):
+        """See to it that help() runs on every other thread, and go on: where it has ended it is called again
+
+        Inside a block that is `alone`. When the threads are wanted for something else, dismiss() is called and must end
+        what runs soon; until then nobody has to be woken, which takes some 60 microseconds each time. If help fails,
+        the next call raises its error. Only dismiss is kept, by which a lender is known.
+        """
+        if dismiss is not self._dismiss:
+            self._recall()
+            self._dismiss = dismiss
+        ended = [helper for helper in self._helpers if helper.done()]
+        self._helpers = [helper for helper in self._helpers if helper not in ended]
+        for _ in range(self.threads - 1 - len(self._helpers)):
+            self._helpers.append(self._pool.submit(help))
+        for helper in ended:
+            helper.result()
+
+    def _recall(self):
+        """Wait until nobody helps any more."""
+        if self._dismiss is not None:
+            with self.alone():
+                if self._dismiss is not None:
+                    self._dismiss()
+                    wait(self._helpers)
+                    self._helpers, self._dismiss = [], None
+
+    @contextmanager
+    def alone(self):
+        """Blocks wait for each other: models that are used from several Python threads compute one at a time."""
+        with _in_use:
+            yield
+
+    @contextmanager
+    def blas(self, shards):
+        """Inside this block, which is `alone`, BLAS uses the threads that are left when `shards` run side by side
+
+        The limit holds for the whole process.
+        """
+        with self.alone(), _controller().limit(limits=max(1, self.threads // shards), user_api="blas") as limit:
+            _limits.append((threading.get_ident(), limit))
+            try:
+                yield
+            finally:
+                _limits.pop()
+
+    def split(self, length):
+        """`length` rows as slices of nearly equal size, one for each thread (fewer where there are fewer rows)."""
+        count = min(self.threads, length)
+        cuts = [length * i // count for i in range(count + 1)]
+        return [slice(start, end) for start, end in zip(cuts, cuts[1:], strict=False)]
+
+
+def _begin_anew_in_child():
+    """After a fork: the other threads are gone, with what they held."""
+    global _in_use
+    _in_use = threading.RLock()
+    _held.clear()
+    for thread, limit in reversed(_limits):
+        if thread != threading.get_ident():
+            with limit:  # its end gives BLAS the threads back
+                pass
+    _limits[:] = [(thread, limit) for thread, limit in _limits if thread == threading.get_ident()]
+    for workers in list(_all):
+        workers.begin_anew()
+
+
+def _wait_for_computations():
+    """Before a fork: until no thread computes, as a child that is born in the middle of BLAS could not use it."""
+    _held.append(_in_use)
+    _in_use.acquire()
+
+
+def _go_on_in_parent():
+    _held.pop().release()
+
+
+_held = []  # the lock, between the two
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(
+        before=_wait_for_computations, after_in_parent=_go_on_in_parent, after_in_child=_begin_anew_in_child
+    )

@@ -1,0 +1,329 @@
+"""The training loop of a run, and the state that lets it go on where it stopped.
+
+A run's folder holds the model as a Hugging Face directory, `metrics.jsonl`, and `trainer.safetensors`: weights, the two
+moments of AdamW and the step, in one file, so that no interruption can mix two moments in time.
+"""
+
+import itertools
+import json
+import math
+import shutil
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from ..catalogue.sizes import parameters
+from ..checkpoint.places import MODEL_FILES, require_no_other_model
+from ..config import Config
+from ..files import InUse, alone, append_text, remove_leftovers, replacing, require_free, write_text
+from ..interrupts import STOPS, interruptible
+from ..model import Model
+from .trainer import NotFinite, Settings, Trainer
+
+STATE_FILE, METRICS_FILE, CURVE_FILE, LOCK_FILE = "trainer.safetensors", "metrics.jsonl", "loss.png", ".train.lock"
+ROW_KEYS = {"step", "train_loss", "val_loss", "seconds", "tokens_per_second", "learning_rate", "gradient_norm"}
+LOG_EVERY = 10  # steps between rows of metrics.jsonl; val_loss is null in rows without an evaluation
+_STOPPING = "\nfinishing the step, then saving; Ctrl-C once more stops without saving"
+_OTHER = "choose another folder with --out"  # what is offered where a folder is refused
+
+
+class _Display:
+    """The progress of a training on standard error, and texts on standard output, as long as somebody reads them
+
+    Where the reader has gone, or a log's disk is full, the training goes on without: it is worth more than they are.
+    """
+
+    def __init__(self, steps, done, quiet):
+        self._bar = None
+        with self._as_long_as_it_is_read():
+            self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, disable=quiet, mininterval=0.5)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        with self._as_long_as_it_is_read():
+            if self._bar is not None:
+                self._bar.close()
+
+    def step(self, text):
+        with self._as_long_as_it_is_read():
+            if self._bar is not None:
+                self._bar.set_postfix_str(text, refresh=False)
+                self._bar.update()
+
+    def text(self, text):
+        with self._as_long_as_it_is_read():
+            tqdm.write(text)
+
+    @contextmanager
+    def _as_long_as_it_is_read(self):
+        try:
+            yield
+        except (OSError, ValueError):  # ValueError: a closed file
+            if self._bar is not None:
+                self._bar.disable = True  # or it would try again when it is closed
+            self._bar = None
+
+
+class Run(Trainer):
+    """A training run: a Trainer, and the folder that keeps it.
+
+    Run.start begins one, Run.resume continues one from its last checkpoint; `train()` does the work, and returns
+    the last validation loss in nats a token, or None if it was interrupted. One process at a time trains in a folder;
+    another gets files.InUse.
+    """
+
+    def __init__(self, folder, config, settings, corpus, threads=None):
+        super().__init__(Model(config, settings.seed, threads=threads, init_std=settings.init_std), corpus, settings)
+        self.folder = Path(folder)
+        self.seconds = 0.0  # spent in training so far, also before interruptions
+        # Since the last row of metrics.jsonl: the loss of each step, and the seconds that they took.
+        self._losses, self._interval = [], 0.0
+        self.stopped_by = 0  # the signal that ended `train`, if any
+        self._on_disk = None  # the step of the state in the folder, as far as this run knows
+
+    @classmethod
+    def start(cls, folder, config, settings, corpus, threads=None, overwrite=False):
+        """A new run in a folder in which nothing stands in its way; overwrite: in place of the run that is there."""
+        folder = Path(folder)
+        check_folder(folder, overwrite)
+        run = cls(folder, config, settings, corpus, threads)
+        with run._alone():
+            check_folder(folder, overwrite)  # again, as another process may have begun a run there in the meantime
+            run._save_state()  # first: from here on the folder holds a run, which can be resumed
+            for name in (CURVE_FILE, "generation_config.json", "chat_template.jinja"):  # of what was there before
+                (folder / name).unlink(missing_ok=True)
+            run.model.save(folder, corpus.tokenizer)
+            write_text(folder / METRICS_FILE, "")
+        return run
+
+    @classmethod
+    def resume(cls, folder, corpus, threads=None):
+        """The run of a folder at its last checkpoint. Rows of metrics.jsonl that are later are taken back.
+
+        threads None means as many as before, which makes the run go on to the same bits. Of a damaged metrics.jsonl
+        the rows that can be read are kept, and the file itself under another name.
+        """
+        state = read_state(folder)
+        threads = state["threads"] if threads is None else threads
+        run = cls(folder, Config.from_dict(state["config"]), Settings.saved(state["settings"]), corpus, threads)
+        if state["corpus"] != corpus.fingerprint:
+            raise ValueError(
+                f"the text or its tokens differ from those that the run in {folder} was started with; a run can only "
+                f"be continued on the same data"
+            )
+        with run._alone():
+            state = read_state(folder)  # as no other process changes it now
+            with safe_open(run.folder / STATE_FILE, "np") as file:
+                for name, array in run._state_tensors().items():
+                    array[:] = file.get_tensor(name)
+            run.optimizer.steps = run._on_disk = state["step"]
+            run.seconds = state["seconds"]
+            run._losses, run._interval = state.get("losses", []), state.get("interval", 0.0)
+            remove_leftovers(run.folder, [*MODEL_FILES, STATE_FILE, METRICS_FILE, CURVE_FILE])
+            rows = [row for row in _mended_metrics(folder) if row["step"] <= state["step"]]
+            write_text(run.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
+        return run
+
+    def _alone(self):
+        return alone(self.folder / LOCK_FILE, f"training in {self.folder}")
+
+    def save(self):
+        """Write the checkpoint: first the model for others to open, then the state that `resume` reads."""
+        self.model.save(self.folder, self.corpus.tokenizer)
+        self._save_state()
+
+    def _save_state(self):
+        state = {
+            "step": self.optimizer.steps,
+            "seconds": self.seconds,
+            "losses": self._losses,
+            "interval": self._interval,
+            "config": self.model.config.to_dict(),
+            "settings": asdict(self.settings),
+            "threads": self.model.workers.threads,
+            "corpus": self.corpus.fingerprint,
+            "source": self.corpus.source,
+            "floor": self.floor,
+            "unit": self.unit,
+            "characters_per_token": self.corpus.validation_characters / self.corpus.predicted_tokens,
+        }
+        with replacing(self.folder / STATE_FILE) as new:
+            save_file(self._state_tensors(), new, metadata={"run": json.dumps(state)})
+        self._on_disk = self.optimizer.steps
+
+    def _state_tensors(self):
+        optimizer = self.optimizer
+        return {"weights": self.model.parameters.flat, "mean": optimizer.mean, "square": optimizer.square}
+
+    def train(self, quiet=False):
+        """Train up to settings.steps; a request to stop (Ctrl-C, SIGTERM and their kin) saves and returns None."""
+        with self._alone():
+            if read_state(self.folder)["step"] != self._on_disk:
+                raise InUse(
+                    f"the run in {self.folder} has gone on since it was opened here, in another process; resume it anew"
+                )
+            return self._train(quiet)
+
+    def _train(self, quiet):
+        s, optimizer = self.settings, self.optimizer
+        tokens_a_step = s.batch_size * self.model.config.context
+        loss, mark = None, time.perf_counter()
+        show = _Display(s.steps, optimizer.steps, quiet)
+        with show, interruptible(_STOPPING, STOPS) as interrupted:
+            while optimizer.steps < s.steps:
+                train_loss, norm, rate = self.step()
+                self._losses.append(train_loss)
+                now = time.perf_counter()
+                self._interval, self.seconds, mark = self._interval + now - mark, self.seconds + now - mark, now
+                last = optimizer.steps == s.steps
+                evaluating = last or optimizer.steps % s.eval_every == 0
+                speed = tokens_a_step * len(self._losses) / self._interval
+                if evaluating or optimizer.steps % LOG_EVERY == 0:
+                    loss = self._evaluate_finite(norm, rate) if evaluating else None
+                    self._log(train_loss=np.mean(self._losses), val_loss=loss, speed=speed, rate=rate, norm=norm)
+                    self._losses, self._interval = [], 0.0
+                    if evaluating:
+                        self.save()
+                if interrupted() and not last:
+                    self.stopped_by = interrupted()
+                    if not evaluating:
+                        self.save()
+                    return None
+                show.step(f"loss {train_loss:.3f}, {speed:,.0f} tokens/s")
+                if evaluating and not quiet:
+                    show.text(self._report(loss))
+                mark = time.perf_counter() if evaluating else mark
+        return loss if loss is not None else self.evaluate()
+
+    def _evaluate_finite(self, norm, rate):
+        loss = self.evaluate()
+        if not math.isfinite(loss):
+            raise self.not_finite(f"after step {self.optimizer.steps}: validation loss {loss}", norm, rate)
+        return loss
+
+    def not_finite(self, what, norm, rate):
+        error = super().not_finite(what, norm, rate)
+        return NotFinite(f"{error}. The last checkpoint in {self.folder} is kept")
+
+    def _report(self, loss):
+        floor = "" if self.floor is None else f" (true entropy {self.floor:.4f})"
+        return f"step {self.optimizer.steps}: validation loss {loss:.4f} nats a {self.unit}{floor}\n{self.sample()}\n"
+
+    def _log(self, train_loss, val_loss, speed, rate, norm):
+        row = {
+            "step": self.optimizer.steps,
+            "train_loss": float(train_loss),
+            "val_loss": val_loss,
+            "seconds": round(self.seconds, 3),
+            "tokens_per_second": round(speed, 1),
+            "learning_rate": rate,
+            "gradient_norm": norm,
+        }
+        append_text(self.folder / METRICS_FILE, json.dumps(row) + "\n")
+
+
+def check_folder(folder, overwrite=False):
+    """FileExistsError where a new run in the folder would change files that are there, or mix with another model
+
+    overwrite: files of the names that a run has may be replaced.
+    """
+    folder = Path(folder)
+    if (folder / STATE_FILE).exists() and not overwrite:
+        raise FileExistsError(
+            f"{folder} already holds a run ({STATE_FILE}); continue it with --resume, {_OTHER}, or begin anew in its "
+            f"place with --overwrite"
+        )
+    names = [*MODEL_FILES, STATE_FILE, METRICS_FILE, CURVE_FILE]
+    require_no_other_model(folder, names, _OTHER)
+    require_free([folder / name for name in names], overwrite, _OTHER)
+
+
+def read_state(folder):
+    """Step, settings, config, threads and data of the run in a folder, as a dictionary
+
+    A setting that the run was made without, by an older version, has its default.
+    """
+    path = Path(folder) / STATE_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no run to resume: there is no {path.name}. Start it without --resume")
+    try:
+        with safe_open(path, "np") as file:
+            state = json.loads(file.metadata()["run"])
+            missing = {"weights", "mean", "square"} - set(file.keys())
+            unknown = state["settings"].keys() - {field.name for field in fields(Settings)}
+            if missing or unknown:
+                raise ValueError("its tensors or settings are not those of this version")
+            state |= {"settings": asdict(Settings()) | state["settings"]}
+            _check_state(state, {name: file.get_slice(name).get_shape() for name in file.keys()})
+            return state
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is truncated or was not written by minillama ({error!r}); it cannot be resumed"
+        ) from error
+
+
+def _check_state(state, shapes):
+    """An error for what no run has saved, before any of it is used; its text is told with the file's name."""
+    config, settings = Config.from_dict(state["config"]), Settings.saved(state["settings"])
+    kinds = {"step": int, "threads": int, "seconds": (int, float), "corpus": str, "source": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(state[name], kind)]
+    if wrong or not isinstance(state["source"]["data"], str):
+        raise ValueError(f"{(wrong or ['source'])[0]} is of another type")
+    if not 0 <= state["step"] <= settings.steps:
+        raise ValueError(f"it is at step {state['step']} of {settings.steps}")
+    size = parameters(config)["total"]
+    for name in ("weights", "mean", "square"):
+        if list(shapes[name]) != [size]:
+            raise ValueError(f"{name} has shape {list(shapes[name])}, and its config has {size} parameters")
+
+
+def read_metrics(folder):
+    """The rows of metrics.jsonl. A last line that was cut off by a kill is left out; ValueError for a damaged one."""
+    rows, damaged = _read_rows(Path(folder) / METRICS_FILE)
+    if damaged:
+        raise ValueError(
+            f"line {damaged[0]} of {Path(folder) / METRICS_FILE} is damaged; `minillama train --resume` keeps the rows "
+            f"that can be read, or remove that line"
+        )
+    return rows
+
+
+def _read_rows(path):
+    """The rows of a file of metrics, and the numbers of the lines that are none."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    rows, damaged = [], []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            row = json.loads(line)
+            if not (isinstance(row, dict) and isinstance(row["step"], int) and row.keys() >= ROW_KEYS):
+                raise ValueError("no row")
+            rows.append(row)
+        except (ValueError, KeyError, RecursionError):
+            damaged.append(number)
+    return rows, damaged
+
+
+def _mended_metrics(folder):
+    """The rows that can be read of metrics.jsonl, which is kept under another name where others cannot."""
+    path = Path(folder) / METRICS_FILE
+    rows, damaged = _read_rows(path)
+    if damaged:
+        names = (path.with_name(f"metrics-damaged-{n}.jsonl") for n in itertools.count(1))
+        kept = next(name for name in names if not name.exists())
+        with replacing(kept) as new:  # a copy: until the mended file takes its place, this one stays
+            shutil.copyfile(path, new)
+        print(
+            f"{len(damaged)} lines of {path} are damaged, the first is line {damaged[0]}: the other rows go on, and "
+            f"the file as it was is kept in {kept}",
+            file=sys.stderr,
+        )
+    return rows

@@ -1,0 +1,1 @@
+"""Weights that take fewer bytes than they are computed with."""
