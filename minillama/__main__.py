@@ -20,6 +20,7 @@ from .messages import command_line, unknown
 from .ops.positions import POSITIONS
 from .runtime.workers import available_threads, check_threads
 from .tokenizers.vocabulary import check_ids, check_tokenizer
+from .weights import OPTIONS
 
 _MODEL_OPTIONS = {
     "context": "longest sequence, in tokens",
@@ -255,10 +256,10 @@ def _load_writer(options):
     if not model.config.causal:
         instead = command_line("fill", Path(options.model), "TEXT")
         raise ValueError(f"{options.model} fills gaps and writes no text; try {instead}")
-    if options.int8:
+    if options.weights is not None:
         from .weights.quantize import quantize
 
-        model = quantize(model)
+        model = quantize(model, options.weights)
     return model, tokenizer
 
 
@@ -353,10 +354,10 @@ def perplexity(options):
     elif options.stride is not None:
         raise ValueError("pseudo-perplexity reads windows side by side; leave --stride out")
     context, stride = check_windows(model, options.context, options.stride)
-    if options.int8:
+    if options.weights is not None:
         from .weights.quantize import quantize
 
-        model = quantize(model)
+        model = quantize(model, options.weights)
     scores = []
     for path, size, text in check_readable(options.files):
         with tqdm(total=size, unit="B", unit_scale=True, desc=path, leave=False) as bar:
@@ -462,6 +463,7 @@ def info(options):
     from .catalogue.sizes import cache_bytes_per_token, flops_per_token, parameters, training_bytes, weight_bytes
     from .checkpoint.open import read_config
     from .parameters import parameter_shapes
+    from .weights import WEIGHT_KINDS
 
     if options.model in PRESETS:
         config = PRESETS[options.model]
@@ -480,9 +482,10 @@ def info(options):
     for part, count in counts.items():
         print(f"{part + ' parameters':<28}{count:>16,}{count / counts['total']:>9.1%}")
     print()
-    held = {"int8": "  (with their scales)"}
     for kind, size in weight_bytes(config).items():
-        print(f"{'weights in ' + kind:<24}{size / 1e6:>20,.1f} MB{held.get(kind, '')}")
+        _, *further = WEIGHT_KINDS[kind].layout(config.dim)
+        held = f"  (with their {' and '.join(further)})" if further else ""
+        print(f"{'weights in ' + kind:<24}{size / 1e6:>20,.1f} MB{held}")
     training = f"{'training, float32':<24}{training_bytes(config) / 1e6:>20,.1f} MB"
     print(f"{training}  (weights, gradient, two moments; one gradient more for each further thread)")
     if config.causal:
@@ -637,6 +640,12 @@ def _parser():
 
     from .checkpoint.generation_config import TEMPERATURE, TOP_P
 
+    def rounding(made):
+        """An option for each kind of weights that a model's can be rounded to."""
+        kinds = made.add_mutually_exclusive_group()
+        for kind, text in OPTIONS.items():
+            kinds.add_argument(f"--{kind}", dest="weights", action="store_const", const=kind, help=text)
+
     def writer(made, writes="tokens to write"):
         """The options of a command that writes text with a model."""
         said = "what the model's files say, else "
@@ -650,8 +659,7 @@ def _parser():
         made.add_argument("--repetition-penalty", type=float, metavar="X", help=_help(text, f"{said}1, none"))
         made.add_argument("--seed", type=int, default=0, metavar="N", help=_help("of the random choices", 0))
         made.add_argument("--max-tokens", type=int, metavar="N", help=_help(writes, "what fits the context"))
-        text = "round the weights to 8 bits: a quarter of the memory, faster"
-        made.add_argument("--int8", action="store_true", help=text)
+        rounding(made)
         threads(made)
 
     made = command("sample", sample, "continue a text with a model")
@@ -711,7 +719,7 @@ def _parser():
     made.add_argument("--stride", type=int, metavar="N", help=text)
     text = "of a bidirectional model: hide each token in turn, and predict it from those around it"
     made.add_argument("--pseudo", action="store_true", help=text)
-    made.add_argument("--int8", action="store_true", help="round the weights to 8 bits, as sample does")
+    rounding(made)
     threads(made)
 
     from .experiments.families import Terms

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minillama import Config, Model
+from minillama import Config, Model, save
 from minillama.analysis.plots import _drawable
 from minillama.analysis.trace import (
     draw,
@@ -273,7 +273,7 @@ def test_figures(choice, rng, tmp_path):
 def test_the_command(mask, cli, tmp_path):
     tokenizer = BPETokenizer.train(TEXT, 290, (END_OF_TEXT, MASK))
     model = Model(Config(tokenizer.vocab_size, dim=16, layers=2, heads=2, context=16, mask=mask))
-    model.save(tmp_path / "model", tokenizer)
+    save(model, tmp_path / "model", tokenizer)
     prompt = "the cat" if mask == "causal" else f"the{MASK} sat"
     code, out, _ = cli("inspect", tmp_path / "model", "--prompt", prompt, "--out", tmp_path / "figures", "--top", 3)
     lines = out.split("\n")

@@ -219,7 +219,7 @@ def test_resuming_takes_the_threads_of_the_run(tmp_path, corpus):
 
 
 def test_a_model_from_elsewhere_stays_and_a_first_save_cut_short_can_be_resumed(tmp_path, corpus, monkeypatch):
-    minillama.Model(Config(9), threads=1).save(tmp_path / "model")
+    minillama.save(minillama.Model(Config(9), threads=1), tmp_path / "model")
     with pytest.raises(FileExistsError, match="config.json.*nothing was changed. Choose another folder"):
         make(tmp_path / "model", corpus)
     whole = make(tmp_path / "whole", corpus).train(quiet=True)

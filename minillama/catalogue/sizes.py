@@ -3,10 +3,9 @@
 from dataclasses import replace
 from math import prod
 
-from ..ops.narrow import GROUP
 from ..parameters import parameter_shapes
+from ..weights import WEIGHT_KINDS
 
-BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a weight of a matrix
 _PARTS = {  # the last part of a matrix's name, without the w_, and what it belongs to
     **dict.fromkeys(("embedding", "position_embedding", "type_embedding"), "embedding"),
     **dict.fromkeys(("q", "k", "v", "o"), "attention"),
@@ -29,17 +28,18 @@ def parameters(config):
 
 
 def weight_bytes(config):
-    """{kind of BYTES: bytes that the weights of a model take in memory, when its matrices are of this kind}
+    """{kind: bytes that the weights of a model take in memory, when its matrices are of this kind}
 
-    Norms and biases are float32 in all of them (minillama.weights.narrow), and int8 comes with a float32 scale for each
-    GROUP weights of a row (minillama.weights.quantize), the last of which may be fewer. Half precision takes what
-    bfloat16 takes.
+    The kinds are those of WEIGHT_KINDS that are `told`; half precision takes what bfloat16 takes. Norms and biases are
+    float32 in all of them. int8 comes with a float32 scale for each group of a row (minillama.ops.weights.int8).
     """
     shapes = parameter_shapes(config).values()
-    matrices, vectors = (sum(prod(shape) for shape in shapes if (len(shape) > 1) == wide) for wide in (True, False))
-    scales = sum(rows * -(-columns // GROUP) for rows, columns in (shape for shape in shapes if len(shape) > 1))
-    further = {"int8": 4 * scales}
-    return {kind: size * matrices + 4 * vectors + further.get(kind, 0) for kind, size in BYTES.items()}
+    matrices, vectors = [s for s in shapes if len(s) > 1], sum(prod(s) for s in shapes if len(s) == 1)
+    return {
+        kind: sum(rows * row.row_bytes(columns) for rows, columns in matrices) + 4 * vectors
+        for kind, row in WEIGHT_KINDS.items()
+        if row.told
+    }
 
 
 def training_bytes(config):

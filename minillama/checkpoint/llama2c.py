@@ -24,9 +24,9 @@ from ..config import Config
 from ..files import replacing, require_free
 from ..model import Model
 from ..ops.positions.rope import rope_frequencies, swap_rope_layout
+from ..ops.weights.int8 import GROUP, pack_int8
 from ..parameters import parameter_shapes
 from ..tokenizers.llama2c import write_llama2c
-from ..weights.quantize import GROUP, quantize_rows
 from .bounds import check_context
 from .foreign import refuse_file
 from .llama2c_tables import rotation_tables
@@ -193,7 +193,7 @@ def save(path, model, tokenizer=None, int8=False):
             for name, shape in _in_order(config, version):
                 array = tables[name] if name in tables else _arranged(config, name, model.parameters[name])
                 if int8 and len(shape) > 1:
-                    q, scales = quantize_rows(array.reshape(-1, group))
+                    q, scales = pack_int8(array.reshape(-1, group))
                     q.tofile(file)
                     array = scales
                 np.ascontiguousarray(array, _FLOAT).tofile(file)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ..ops.narrow import widen_bfloat16
+from ..ops.weights.halves import widen_bfloat16
 from .foreign import refuse_file
 
 # As they lie in the file; of bfloat16 the bits.
@@ -109,11 +109,11 @@ def widened(raw, kind):
 
 
 def narrowed(array, kind):
-    """A float32 array in the bits of the kind "BF16" or "F16" where these hold it exactly, else the array itself."""
+    """A float32 array in the bits of the kind "BF16" or "F16", or None where these do not hold it exactly."""
     with np.errstate(over="ignore"):
         bits = (array.view(np.uint32) >> 16).astype(np.uint16) if kind == "BF16" else array.astype(np.float16)
     same = np.array_equal(widened(bits, kind), array)
-    return bits.view(np.uint16 if kind == "BF16" else np.int16) if same else array
+    return bits.view(np.uint16 if kind == "BF16" else np.int16) if same else None
 
 
 def _read_header(path):

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from ..catalogue.sizes import parameters
+from ..checkpoint import huggingface
 from ..checkpoint.places import MODEL_FILES, require_no_other_model
 from ..config import Config
 from ..files import InUse, alone, append_text, remove_leftovers, replacing, require_free, write_text
@@ -101,7 +102,7 @@ class Run(Trainer):
             run._save_state()  # first: from here on the folder holds a run, which can be resumed
             for name in (CURVE_FILE, "generation_config.json", "chat_template.jinja"):  # of what was there before
                 (folder / name).unlink(missing_ok=True)
-            run.model.save(folder, corpus.tokenizer)
+            huggingface.save(folder, run.model, corpus.tokenizer)
             write_text(folder / METRICS_FILE, "")
         return run
 
@@ -138,7 +139,7 @@ class Run(Trainer):
 
     def save(self):
         """Write the checkpoint: first the model for others to open, then the state that `resume` reads."""
-        self.model.save(self.folder, self.corpus.tokenizer)
+        huggingface.save(self.folder, self.model, self.corpus.tokenizer)
         self._save_state()
 
     def _save_state(self):
