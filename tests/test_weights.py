@@ -223,3 +223,15 @@ def test_dtypes_that_are_no_floats_are_refused():
     for dtype in (np.float16, np.int8, "int8"):
         with pytest.raises(ValueError, match="dtype must be float32 or float64; received"):
             Model(Config(9), dtype=dtype)
+
+
+@pytest.mark.skipif("numba" not in backend.BACKENDS, reason="there are no kernels")
+def test_a_kind_without_a_kernel_for_tokens_is_multiplied_in_numpy(monkeypatch, rng):
+    decoding = pytest.importorskip("minillama.kernels.decoding", reason="Numba is not installed: there is no kernel")
+    small, ids = quantize(random_model(rng)), rng.integers(0, 50, (1, 12))
+    expected, before = token_by_token(small, ids), len(decoding._sessions)
+    monkeypatch.setattr(decoding, "rows_of", lambda dtypes: None)
+    cache = small.new_cache()
+    found = np.concatenate([small.next_logits(ids[:, t : t + 1], cache) for t in range(12)])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert cache not in decoding._sessions and len(decoding._sessions) <= before + 1
