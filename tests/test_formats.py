@@ -334,11 +334,11 @@ def test_metas_bfloat16_is_kept(tmp_path, shards):
     model.parameters.flat.view(np.uint32)[:] &= 0xFFFF0000
     write_meta(tmp_path, model, shards, kind="BF16")
     loaded = minillama.load(tmp_path)[0]
-    assert loaded.kind == "BF16"
+    assert loaded.weights.kind == "bfloat16"
     assert same(model, loaded)
     convert(tmp_path, tmp_path / "folder")
     convert(tmp_path / "folder", tmp_path / "a.bin")
-    assert minillama.load(tmp_path / "folder")[0].kind == "BF16"
+    assert minillama.load(tmp_path / "folder")[0].weights.kind == "bfloat16"
     np.testing.assert_array_equal(minillama.load(tmp_path / "a.bin")[0].parameters.flat, model.parameters.flat)
     wide = minillama.load(tmp_path, dtype="float32")[0]
     np.testing.assert_array_equal(wide.parameters.flat, model.parameters.flat)

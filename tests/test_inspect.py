@@ -218,7 +218,7 @@ def test_an_int8_model(rng):
     assert 0 < relative_error(seen.streams, trace(model, ids).streams) < 0.1
 
 
-@pytest.mark.parametrize("kind", ["BF16", "F16"])
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
 def test_a_model_of_halves(kind, each_backend, rng):
     half, wide = halved(Model(Config(32, dim=64, layers=2, heads=2, context=8), init_std=0.3), kind)
     ids = rng.integers(0, 32, 8)
