@@ -1,7 +1,9 @@
 """Every kind of weights: its file against its row, its kernel against its file, the models that have it."""
 
+import ast
 import inspect
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,3 +237,25 @@ def test_a_kind_without_a_kernel_for_tokens_is_multiplied_in_numpy(monkeypatch, 
     found = np.concatenate([small.next_logits(ids[:, t : t + 1], cache) for t in range(12)])
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     assert cache not in decoding._sessions and len(decoding._sessions) <= before + 1
+
+
+def is_module(path):
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def test_the_model_knows_nothing_of_files():
+    """What minillama.model imports, at its top or inside of a function, and what that imports, reads and writes none."""
+    package, seen, waiting = Path(minillama.__file__).parent, set(), {("model",)}
+    while waiting:
+        module = waiting.pop()
+        seen.add(module)
+        path = package.joinpath(*module)
+        path, inside = (path / "__init__.py", module) if path.is_dir() else (path.with_suffix(".py"), module[:-1])
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                parent = inside[: len(inside) - node.level + 1]
+                named = (*parent, *(node.module.split(".") if node.module else ()))
+                found = {named[:i] for i in range(1, len(named) + 1)} | {(*named, alias.name) for alias in node.names}
+                waiting |= {m for m in found if is_module(package.joinpath(*m))} - seen
+    assert {"model", "parameters", "weights", "layers", "ops", "runtime"} <= {module[0] for module in seen}
+    assert not {module[0] for module in seen} & {"checkpoint", "tokenizers", "training", "generation", "cli", "data"}

@@ -52,9 +52,9 @@ class WeightKind(NamedTuple):
     told: bool = False  # whether `info` says what a model takes in it
     option: str | None = None  # help of the option --KIND of commands that read or write text; None: there is no option
 
-    def row_bytes(self, columns, which=slice(None)):
-        """The size of a row of so many weights, or of some of its arrays."""
-        return sum(np.dtype(dtype).itemsize * count for dtype, count in list(self.layout(columns).values())[which])
+    def row_bytes(self, columns):
+        """The size of a row of so many weights."""
+        return sum(np.dtype(dtype).itemsize * count for dtype, count in self.layout(columns).values())
 
 
 WEIGHT_KINDS = {

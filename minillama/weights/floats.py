@@ -16,9 +16,13 @@ class FloatWeights:
             raise ValueError(f"dtype must be {' or '.join(TRAINABLE)}; received {np.dtype(dtype)}")
         self.parameters = self.vectors = store = Store(parameter_shapes(config), dtype)
         self.matrices = {name: array for name, array in store.items() if array.ndim > 1}
-        self.matrix = self.kept = store.fused
         self.dtype, self.kind, self.nbytes = store.flat.dtype, store.flat.dtype.name, store.flat.nbytes
         self.dtypes = (self.kind,)
+
+    def matrix(self, names):
+        return self.parameters.fused(names)
+
+    kept = matrix
 
     def operations(self, op):
         return op
