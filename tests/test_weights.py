@@ -244,7 +244,7 @@ def is_module(path):
 
 
 def test_the_model_knows_nothing_of_files():
-    """What minillama.model imports, at its top or inside of a function, and what that imports, reads and writes none."""
+    """Nor does what it imports, at the top of a file or inside of a function."""
     package, seen, waiting = Path(minillama.__file__).parent, set(), {("model",)}
     while waiting:
         module = waiting.pop()
