@@ -314,7 +314,7 @@ class Model:
         (`decode` of the backend), and of a longer text only the last position meets the output matrix.
         """
         require_causal(self.config)
-        ids, types, _ = check_inputs(self.config, ids, cache=cache)
+        ids, types, _ = check_inputs(self.config, ids, None, None, cache)
         B, T = ids.shape
         if cache is not None and B == T == 1 and self.config.is_llama:
             op = backend.active()

@@ -34,11 +34,11 @@ PHASE = 2**16  # of the door: the helpers inside are counted below it; the numbe
 
 
 def decode(config, p, weights, token, rotation, cache, workers):
-    if rows_of(weights.dtypes) is None:
-        return decoding.decode(config, p, weights, token, rotation, cache, workers)
     with workers.alone():
         session = _sessions.get(cache)
         if session is None or session.weights is not weights or session.workers is not workers:
+            if rows_of(weights.dtypes) is None:
+                return decoding.decode(config, p, weights, token, rotation, cache, workers)
             session = _sessions[cache] = _Session(config, weights, rotation, cache, workers)
         session.decode(token, cache.length)
         logits = empty((config.vocab_size,), session.logits.dtype)
@@ -144,7 +144,7 @@ def _decode(
     mixed_row = mixed.reshape(H * D)
     h, new, own_up, scores = own[:C], own[C : C + D], own[C + D : C + D + F], own[C + D + F : C + D + F + position + 1]
     rows_c = _rows_in_unit(embedding)
-    rows_f = _rows_in_unit(_matrices(block(blocks, 0), H + 2 * K, H, D, C, F)[4])  # of w_down
+    rows_f = _rows_in_unit(cut(block(blocks, 0), C, F)[0])  # any rows of F weights; these are not those of w_down
     units = (H + 2 * K, H, -(-C // rows_c), -(-F // rows_c), -(-C // rows_f))
 
     if take(turns, 0) == 0:
@@ -153,7 +153,11 @@ def _decode(
     wait(turns, 0, 1)
 
     for layer in range(L):
-        w_qkv, w_o, w_gate, w_up, w_down = _matrices(block(blocks, layer), H + 2 * K, H, D, C, F)
+        w_qkv, rest = cut(block(blocks, layer), (H + 2 * K) * D, C)
+        w_o, rest = cut(rest, C, H * D)
+        w_gate, rest = cut(rest, F, C)
+        w_up, rest = cut(rest, F, C)
+        w_down, rest = cut(rest, C, F)
         for step in range(5):
             turn = 1 + 5 * layer + step
             finished, unit = 0, take(turns, turn)
@@ -198,17 +202,6 @@ def _decode(
         unit = take(turns, turn)
     finish(turns, turn, finished)
     wait(turns, turn, count)
-
-
-@njit(**JIT)
-def _matrices(rest, all_heads, heads, D, C, F):
-    """w_qkv, w_o, w_gate, w_up and w_down of a block, which lie one after the other."""
-    w_qkv, rest = cut(rest, all_heads * D, C)
-    w_o, rest = cut(rest, C, heads * D)
-    w_gate, rest = cut(rest, F, C)
-    w_up, rest = cut(rest, F, C)
-    w_down, rest = cut(rest, C, F)
-    return w_qkv, w_o, w_gate, w_up, w_down
 
 
 @njit(**JIT)
