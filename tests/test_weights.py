@@ -142,6 +142,17 @@ def test_a_model_computes_with_the_weights_that_its_arrays_stand_for(kind, shape
 
 
 @each_packed
+@pytest.mark.parametrize("at_a_time", [1, 100, 2**20])
+def test_every_matrix_is_packed_whole_and_vectors_stay(kind, at_a_time, monkeypatch, rng):
+    monkeypatch.setattr("minillama.weights.packed.WIDENED_AT_A_TIME", at_a_time)
+    model = random_model(rng, kv_heads=2)
+    small = quantize(model, kind)
+    for name, weight in model.parameters.items():
+        expected = packed(WEIGHT_KINDS[kind], weight)[1] if weight.ndim > 1 else weight
+        np.testing.assert_array_equal(small.parameters[name], expected, err_msg=name)
+
+
+@each_packed
 @pytest.mark.parametrize("name", ["GPT-2", "BERT"])
 def test_other_architectures(kind, name, each_backend, rng):
     config = Config(**{"vocab_size": 50, "dim": 24, "layers": 2, "heads": 3, "context": 16, **ALONE[name]})
