@@ -24,11 +24,11 @@ def fused_rmsnorm(x, weight, bias, eps):
     return y, inverse_rms
 
 
-def fused_rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dbias, dx=None):
+def fused_rmsnorm_backward(dy, x, weight, saved, dweight, dbias, dx=None):
     adds, has_bias = dx is not None, dbias is not None
     if not adds:
         dx = empty(x.shape, x.dtype)
-    _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dbias if has_bias else dweight, has_bias, dx, adds)
+    _rmsnorm_backward(dy, x, weight, saved, dweight, dbias if has_bias else dweight, has_bias, dx, adds)
     return dx
 
 
