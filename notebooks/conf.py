@@ -1,5 +1,5 @@
-"""The course and the reference as a web site: sphinx-build notebooks build/site. No notebook is executed; the kept outputs
-are shown. The reference comes from the docstrings of the package, which is imported."""
+"""The course and the reference as a web site: sphinx-build notebooks build/site. No notebook is executed; the kept
+outputs are shown. The reference comes from the docstrings of the package, which is imported."""
 
 import sys
 from pathlib import Path

@@ -3,8 +3,8 @@
     .. room:: minillama.ops        a section for each module of a package, or for one module: tables, functions, classes
     .. exports:: minillama         every name in the __all__ of a package
 
-Docstrings are plain text, written for an editor. `as_rst` says the same in reStructuredText: formulas and what is indented
-stand as they were typed, other paragraphs are text in which no character has a second meaning.
+Docstrings are plain text, written for an editor. `as_rst` says the same in reStructuredText: formulas and what is
+indented stand as they were typed, other paragraphs are text in which no character has a second meaning.
 """
 
 import ast
@@ -19,14 +19,14 @@ from textwrap import dedent, indent
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
-_EQUATION = re.compile(r"[\w.,\[\](){}|^ /-]{1,40} (=|\+=|-=|<-) \S")  # at the beginning of a docstring: a formula
+_EQUATION = re.compile(r"[\w.,\[\](){}|^ /-]{1,40} (=|\+=|-=|<-) \S")  # how a formula begins
 _BACKWARD = "_backward"
 
 
 def as_rst(text):
-    """The lines of a plain docstring in reStructuredText."""
+    """The lines of a plain docstring, without the indentation of its source, in reStructuredText."""
     lines = []
-    for number, block in enumerate(re.split(r"\n\s*\n", inspect.cleandoc(text))):
+    for number, block in enumerate(re.split(r"\n\s*\n", text.strip("\n"))):
         lines += [*_block(block.splitlines(), first=number == 0), ""]
     return lines
 
@@ -34,7 +34,7 @@ def as_rst(text):
 def _block(lines, first):
     if all(line.startswith(" ") for line in lines):
         return _literal(dedent("\n".join(lines)).splitlines(), "literal")
-    if any("   " in line.strip() for line in lines) or (first and _EQUATION.match(lines[0])):
+    if any("   " in line.strip() for line in lines) or (_EQUATION.match(lines[0]) and (first or len(lines) == 1)):
         return _literal(lines, "formula")
     if not any(line.startswith(" ") for line in lines):
         if all(line.startswith("- ") for line in lines[:1]):
@@ -99,7 +99,7 @@ def members(name):
 
 
 def tables(name):
-    """{name: (value, comment)} of the constants that a module defines for others: dictionaries, and what has a comment."""
+    """{name: (value, comment)} of the constants that a module defines for others: dictionaries, what has a comment."""
     module, found = importlib.import_module(name), {}
     source = inspect.getsource(module)
     lines = source.splitlines()
@@ -114,8 +114,8 @@ def tables(name):
     return found
 
 
-def _data(full_name, value, comment):
-    lines = [f".. py:data:: {full_name}"]
+def _data(module, name, value, comment):
+    lines = [f".. py:data:: {name}", f"   :module: {module}"]
     if isinstance(value, dict):
         keys = ", ".join(f"``{key}``" for key in value)
         body = [comment and _text(comment), "", f"Keys: {keys}" if value else ""]
@@ -153,7 +153,7 @@ class Room(SphinxDirective):
         for name in modules(self.arguments[0], self.options.get("skip", "").split()):
             lines += [name, "-" * len(name), "", f".. automodule:: {name}", ""]
             for key, (value, comment) in tables(name).items():
-                lines += _data(f"{name}.{key}", value, comment)
+                lines += _data(name, key, value, comment)
             for key, value in members(name).items():
                 lines += _documented(f"{name}.{key}", value)
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
@@ -169,7 +169,7 @@ class Exports(SphinxDirective):
             if callable(value):
                 lines += _documented(name, value)
             else:
-                lines += _data(name, value, _constant(package, key, value))
+                lines += _data(package, key, value, _constant(package, key, value))
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -193,7 +193,10 @@ def _process_docstring(app, what, name, obj, options, lines):
         lines[:] = as_rst(text)
     elif what == "function" and name.endswith(_BACKWARD):
         forward = name.removesuffix(_BACKWARD)
-        lines[:] = [f"The backward of :py:obj:`{forward.rpartition('.')[2]} <{forward}>`, its mirror line for line.", ""]
+        lines[:] = [
+            f"The backward of :py:obj:`{forward.rpartition('.')[2]} <{forward}>`, its mirror line for line.",
+            "",
+        ]
     if what == "class" and (fields := _fields(obj)):
         lines += ["", ".. code-block:: python", "   :class: fields", "", *indent(fields, "   ").splitlines(), ""]
 
