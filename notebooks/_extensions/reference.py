@@ -14,12 +14,14 @@ import inspect
 import pkgutil
 import re
 import sys
+from itertools import pairwise
 from textwrap import dedent, indent
 
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
 _EQUATION = re.compile(r"[\w.,\[\](){}|^ /-]{1,40} (=|\+=|-=|<-) \S")  # how a formula begins
+_MARGIN = 100  # docstrings are wrapped at 120 characters, their indentation included
 _BACKWARD = "_backward"
 
 
@@ -39,14 +41,22 @@ def _block(lines, first):
     if not any(line.startswith(" ") for line in lines):
         if all(line.startswith("- ") for line in lines[:1]):
             return _items(lines)
-        return [_text(" ".join(lines))]
+        return _paragraphs(lines)
     introduction = next(i for i, line in enumerate(lines) if line.startswith(" "))
     if lines[introduction - 1].endswith(":"):
-        return [
-            *(_text(" ".join(lines[:introduction])), ""),
-            *_block(lines[introduction:], first=False),
-        ]
+        return [*_paragraphs(lines[:introduction]), "", *_block(lines[introduction:], first=False)]
     return _items(lines)
+
+
+def _paragraphs(lines):
+    """A line that ends a sentence well before the margin ends its paragraph: shapes and sources stand by themselves."""
+    paragraphs = [lines[0]]
+    for before, line in pairwise(lines):
+        if before.endswith(".") and len(before) + 1 + len(line.split()[0]) < _MARGIN:
+            paragraphs.append(line)
+        else:
+            paragraphs[-1] += f" {line}"
+    return [part for paragraph in paragraphs for part in (_text(paragraph), "")]
 
 
 def _literal(lines, kind):
@@ -150,6 +160,7 @@ class Room(SphinxDirective):
 
     def run(self):
         lines = []
+        self.env.note_dependency(__file__)
         for name in modules(self.arguments[0], self.options.get("skip", "").split()):
             lines += [name, "-" * len(name), "", f".. automodule:: {name}", ""]
             for key, (value, comment) in tables(name).items():
@@ -164,6 +175,7 @@ class Exports(SphinxDirective):
 
     def run(self):
         (package,), lines = self.arguments, []
+        self.env.note_dependency(__file__)
         for key, value in exports(package).items():
             name = f"{package}.{key}"
             if callable(value):

@@ -153,6 +153,7 @@ def test_everything_public_has_a_docstring(reference):
         ("Two `names` of x_, 2 * 3.", [r"Two \ :py:obj:`names`\  of x\_, 2 \* 3."]),
         ("a: one\n    that goes on\nb: two", ["* a: one that goes on", "* b: two"]),
         ("1. is no list,\n- nor this", [r"\1. is no list, - nor this"]),
+        ("A sentence.\nx (N, C) -> y.", ["A sentence.", "", "x (N, C) -> y."]),
         ("See arXiv 1910.07467.", ["See `arXiv 1910.07467 <https://arxiv.org/abs/1910.07467>`__."]),
     ],
 )
