@@ -56,7 +56,7 @@ def _paragraphs(lines):
             paragraphs.append(line)
         else:
             paragraphs[-1] += f" {line}"
-    return [part for paragraph in paragraphs for part in (_text(paragraph), "")]
+    return [part for paragraph in paragraphs for part in ("", _text(paragraph))][1:]
 
 
 def _literal(lines, kind):
