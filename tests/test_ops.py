@@ -1,8 +1,10 @@
 """Every operation: its gradient against finite differences, and its kernel against the NumPy specification."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from minillama import backend
 from minillama.config import Config
 from minillama.gradcheck import relative_error
+from minillama.layers.blocks import PLACEMENTS
 from minillama.ops.feedforward import FEED_FORWARDS
 from minillama.ops.loss import IGNORED
 from minillama.ops.norms import NORMS, Norm
@@ -221,6 +224,25 @@ def test_norm_of_a_network_is_the_plain_pair_with_a_bias_and_a_sum(name, bias, s
     for a, e in zip((received, through, dweight, dbias), expected, strict=True):
         if e is not None:
             np.testing.assert_allclose(a, e, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_the_page_of_a_norm_holds_its_formula_alone(name):
+    """No case distinction, and no argument that is not in the formula; a bias and a stream are the wrapper's."""
+    row = NORMS[name]
+    for function, count in ((row.forward, 3), (row.backward, 5)):
+        tree = ast.parse(inspect.getsource(function))
+        assert not [node for node in ast.walk(tree) if isinstance(node, (ast.If, ast.IfExp, ast.Match))]
+        parameters = inspect.signature(function).parameters
+        assert len(parameters) == count and not {"bias", "dbias", "dx", "residual"} & set(parameters)
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_the_two_residual_sums_of_a_block_look_alike(name):
+    """Each layer's output becomes the stream in a statement of its own, y += x, which a reader can see."""
+    tree = ast.parse(inspect.getsource(PLACEMENTS[name].block))
+    sums = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.AugAssign)]
+    assert len(sums) == 2 and all(re.fullmatch(r"[yz] \+= \w", found) for found in sums), sums
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (2, 5), (2, 3, 4)])
