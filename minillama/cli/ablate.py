@@ -9,9 +9,9 @@ from ..files import require_folders, require_free, write_text
 from ..messages import command_line, unknown
 from ..runtime.workers import available_threads, check_threads
 from ..training.trainer import Settings
+from .idle import by_characters
 from .inputs import say_what_is_read
 from .options import OTHER_FOLDER, add_fields, add_overwrite, changed, with_default
-from .train import of_char
 from .values import shard
 
 _SHAPE = ("dim", "layers", "heads", "context")
@@ -94,7 +94,7 @@ def _all_by_characters(options):
     corpora = [str(corpus) for corpus in options.corpora]
     if options.tokenizer is None and all(corpus != "stories" and Path(corpus).is_file() for corpus in corpora):
         return "single files are read by characters unless --tokenizer bpe is given"
-    return of_char(options)
+    return by_characters(options)
 
 
 def _reporting(options):

@@ -76,8 +76,8 @@ _SYNONYMS = {
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser of which every command has hints of its own
 
-    What it parses also has `line`, the name of the command ("tokenizer train"), and `given`, the names of what was
-    given for it and not taken from a default. fill: a function of the parser that adds its arguments, when they are
+    What it parses also has `line`, the name of the command ("tokenizer train"), `given`, the names of what was given
+    for it and not taken from a default, and `flags`, {name: how its option is written}. fill: a function of the parser that adds its arguments, when they are
     needed; what it imports for them is not imported for other commands.
     """
 
@@ -100,7 +100,7 @@ class Parser(argparse.ArgumentParser):
         return self
 
     def add_positional(self, name, also=(), **rest):
-        """A word that is given without an option; --name and those of `also` are what it is mistaken for"""
+        """A word that is given without an option; who writes --name, or a name of `also`, is told so."""
         self.meant |= dict.fromkeys([name, *also], name)
         return self.add_argument(name, **rest)
 
@@ -116,6 +116,7 @@ class Parser(argparse.ArgumentParser):
         words, given = self._check_words(words)
         options, rest = super().parse_known_args(words, namespace)
         options.given, options.line = frozenset(given), self.line
+        options.flags = {action.dest: action.option_strings[0] for action in self._actions if action.option_strings}
         for action in self._actions:
             named = action.dest in given and action.metavar not in _MAY_BE_EMPTY
             if named and "" in _listed(getattr(options, action.dest)):

@@ -19,8 +19,7 @@ def refuse(options):
         given = [name for name in names if name in options.given]
         why = reason(options) if given else None
         if why:
-            flag = "--no-torch" if given[0] == "torch" else "--" + given[0].replace("_", "-")
-            raise ValueError(f"{flag} has no effect here: {why}. Leave it out")
+            raise ValueError(f"{options.flags[given[0]]} has no effect here: {why}. Leave it out")
 
 
 def _unclear(options):
@@ -40,3 +39,9 @@ def _unclear(options):
 
 def kind_of(path):
     return "folder" if Path(path).is_dir() else "file"
+
+
+def by_characters(options):
+    """Why --vocab-size has no effect beside --tokenizer char, or None."""
+    if getattr(options, "tokenizer", None) == "char":
+        return "it is the size of bpe's vocabulary, and char has a token for each different character of the text"

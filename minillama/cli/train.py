@@ -15,6 +15,7 @@ from ..ops.positions import POSITIONS
 from ..ops.rope_scaling import ROPE_SCALINGS
 from ..runtime.workers import check_threads
 from ..training.trainer import Settings, objective
+from .idle import by_characters
 from .inputs import say_what_is_read
 from .options import METAVARS, add_fields, add_overwrite, add_threads, flag, options_of, with_default
 
@@ -147,11 +148,6 @@ def _field(options, name):
     return getattr(options, name, default)
 
 
-def of_char(options):
-    if getattr(options, "tokenizer", None) == "char":
-        return "it is the size of bpe's vocabulary, and char has a token for each different character of the text"
-
-
 def _without_rope(options):
     position = _field(options, "position")
     if POSITIONS[position].rotation is None:
@@ -194,7 +190,7 @@ def _few_sequences(options):
 
 
 IDLE = [
-    (("vocab_size",), of_char),
+    (("vocab_size",), by_characters),
     (("rope_layout", "rope_theta", "rope_factor", "rope_original_context"), _without_rope),
     (("rope_factor", "rope_original_context"), _unscaled),
     (("rope_original_context",), _scaled_by_factor),
