@@ -77,8 +77,8 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser of which every command has hints of its own
 
     What it parses also has `line`, the name of the command ("tokenizer train"), `given`, the names of what was given
-    for it and not taken from a default, and `flags`, {name: how its option is written}. fill: a function of the parser that adds its arguments, when they are
-    needed; what it imports for them is not imported for other commands.
+    for it and not taken from a default, and `flags`, {name: how its option is written}. fill: a function of the parser
+    that adds its arguments, when they are needed; what it imports for them is not imported for other commands.
     """
 
     def __init__(self, *args, fill=None, **kwargs):

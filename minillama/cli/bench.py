@@ -1,6 +1,7 @@
 """minillama bench: measure speed and memory."""
 
 from ..backend import missing_kernels
+from ..bench import shapes
 from ..files import require_free
 from ..messages import unknown
 from ..runtime.workers import available_threads, check_threads
@@ -11,7 +12,7 @@ def add_arguments(parser):
     parts = "training, prefill, decoding, attention, length, matmul, elementwise, checkpoint"
     text = with_default(f"what to measure: {parts}", "all but checkpoint, which writes 2.5 GB")
     parser.add_positional("parts", also=("part",), nargs="*", metavar="PART", help=text)
-    text = with_default("models to measure: char, stories260K, stories15M, long, 110M", "all")
+    text = with_default(f"models to measure: {', '.join(shapes.SHAPES)}", "all")
     parser.add_argument("--shapes", nargs="+", default=(), metavar="NAME", help=text)
     text = "turns of each contestant; fewer, but at least 3, where a measurement takes longer than 10 seconds"
     parser.add_argument("--rounds", type=int, default=6, metavar="N", help=with_default(text, 6))
@@ -28,9 +29,8 @@ def run(options):
         raise ValueError(f"bench measures the Numba kernels, which cannot run here: {missing_kernels()}")
     from ..bench.parts import ON_REQUEST, PARTS, Bench
     from ..bench.report import save, table
-    from ..bench.shapes import SHAPES
 
-    for kind, given, known in (("part", options.parts, PARTS), ("shape", options.shapes, SHAPES)):
+    for kind, given, known in (("part", options.parts, PARTS), ("shape", options.shapes, shapes.SHAPES)):
         for name in given:
             if name not in known:
                 raise ValueError(unknown(kind, name, known))
@@ -39,8 +39,8 @@ def run(options):
     threads = available_threads() if options.threads is None else check_threads(options.threads, "--threads")
     parts = options.parts or [part for part in PARTS if part not in ON_REQUEST]
     _require_free(options, parts)
-    shapes = {name: SHAPES[name] for name in options.shapes or SHAPES}
-    made = Bench(shapes, threads, options.rounds, options.torch)
+    chosen = {name: shapes.SHAPES[name] for name in options.shapes or shapes.SHAPES}
+    made = Bench(chosen, threads, options.rounds, options.torch)
     rows = made.run(parts)
     print(table(rows, made.machine))
     if options.json:
@@ -72,11 +72,10 @@ def _parts_without(*parts, what):
 
 
 def _not_measured(options):
-    from ..bench.shapes import SHAPES
-
     sizes = {"prefill": "prompt", "decoding": "decoded"}  # a part: what a shape that it measures has
     if options.parts and set(options.parts) <= sizes.keys():
-        having = [name for name, shape in SHAPES.items() if any(getattr(shape, sizes[part]) for part in options.parts)]
+        wanted = [sizes[part] for part in options.parts]
+        having = [name for name, shape in shapes.SHAPES.items() if any(getattr(shape, size) for size in wanted)]
         if not set(having) & set(options.shapes):
             return f"{', '.join(options.parts)} is measured at {', '.join(having)} only"
 
