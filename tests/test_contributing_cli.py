@@ -174,10 +174,10 @@ def test_what_a_name_may_have_meant_is_worked_out_in_one_place():
 
 
 def test_near_names():
-    assert closest("Kv_Head", ["dim", "heads", "kv_heads"]) == ["kv_heads"]
+    assert closest("KV_HEAD", ["dim", "heads", "kv_heads"]) == ["kv_heads"]
     assert closest("encod", ["train", "encode", "decode"], 3) == ["encode", "decode"]
     assert closest("encod", ["train", "Encode", "decode"]) == ["Encode"] and closest("x", ["dim"]) == []
     assert near("LLAMA", ["gpt2", "llama"]) == ["llama"] and near("llama", ["llama-7b", "llama-13b", "x"]) != []
     assert near("lama-7", ["llama-7b", "gpt2"]) == ["llama-7b"] and near("", ["dim"]) == []
-    with pytest.raises(ValueError, match="no field 'Dim'; did you mean 'dim'"):
-        minillama.Config.from_dict({"vocab_size": 65, "Dim": 3})
+    with pytest.raises(ValueError, match="no field 'DIM'; did you mean 'dim'"):
+        minillama.Config.from_dict({"vocab_size": 65, "DIM": 3})

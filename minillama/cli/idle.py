@@ -1,8 +1,8 @@
 """Options that are refused where they stand: what would change nothing, and names that mean two things.
 
 The file of a command has them. IDLE lists (names of options, reason(options) -> why no value of them has an effect, or
-None), and unclear(options) yields (name of an option, message). An option counts only where it was given; a default
-never does.
+None), and unclear(options) yields (name of an option, message); WITHOUT_STORIES says what to write for the built-in
+source where its name is that of a file too. An option counts only where it was given; a default never does.
 """
 
 from pathlib import Path

@@ -13,8 +13,8 @@ def main(arguments=None):
     """
     if not streams.prepare("minillama"):
         return 1
-    options = make_parser().parse_args(arguments)
     try:
+        options = make_parser().parse_args(arguments)  # imports the command, which Ctrl-C may end as well
         idle.refuse(options)
         return options.command.run(options) or 0
     except BrokenPipeError:  # the reader of our output, such as head, has gone
