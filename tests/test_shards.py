@@ -5,7 +5,7 @@ import pytest
 
 from minillama import IGNORED, Config, Model
 from minillama.gradcheck import relative_error
-from minillama.runtime.shards import attention_jobs, cut
+from minillama.runtime.shards import attention_tasks, cut
 
 
 @pytest.fixture(autouse=True)
@@ -36,15 +36,15 @@ def test_cut_sequences_equal_the_whole_batch(heads, kv_heads, batch, T, threads,
 
 
 @pytest.mark.parametrize("H, K", [(4, 4), (8, 2), (6, 3), (5, 1)])
-def test_jobs_cover_every_head_of_every_sequence_once_and_read_the_right_keys(H, K):
+def test_tasks_cover_every_head_of_every_sequence_once_and_read_the_right_keys(H, K):
     for count in range(1, 8):
         pairs = []
         for i in range(count):
-            for job in attention_jobs(3 * H * i // count, 3 * H * (i + 1) // count, H, K):
-                heads, kv_heads = range(H)[job.heads], range(K)[job.kv_heads]
+            for task in attention_tasks(3 * H * i // count, 3 * H * (i + 1) // count, H, K):
+                heads, kv_heads = range(H)[task.heads], range(K)[task.kv_heads]
                 for place, head in enumerate(heads):
                     assert kv_heads[place // (len(heads) // len(kv_heads))] == head // (H // K)
-                pairs += [(job.sequences.start, head) for head in heads]
+                pairs += [(task.sequences.start, head) for head in heads]
         assert pairs == [(sequence, head) for sequence in range(3) for head in range(H)]
 
 
