@@ -21,5 +21,5 @@ sums are the same every time. Hence the rule for a layer, and for an operation t
 An expert to which no row of this worker is sent is the example: op.linear_backward with no rows adds zeros, and to
 leave it out would let the others wait for ever. RuntimeError says where the ways part, by the names of the parameters.
 A shared gradient knows `+=`, slices of its rows and its length, and cannot be read; what adds in another way takes its
-turn itself: `with shard.turn(names)`, as the embedding does. Gradients of vectors (norms, biases) are each worker's own.
+turn itself: `with shard.turn(names)`, as the embedding does. Gradients of vectors (norms, biases) are a worker's own.
 """
