@@ -21,7 +21,7 @@ from .layers.noise import Noise
 from .ops.loss import IGNORED
 from .ops.positions import POSITIONS
 from .ops.rope_scaling import ROPE_SCALINGS
-from .parameters import initialise, parameter_shapes, stacked_views, views
+from .parameters import NetworkWeights, initialise, parameter_shapes, stacked_views, views
 from .runtime.memory import KVCache, Store, empty, frame
 from .runtime.shards import Reading, cut, even_cuts
 from .runtime.workers import Workers, available_threads
@@ -29,7 +29,9 @@ from .runtime.workers import Workers, available_threads
 LOGITS_AT_A_TIME = 2**24  # floats: the head works on as many rows as give this many logits (64 MB in float32)
 
 
-def network_loss_and_gradients(op, config, p, grad, ids, types, targets, weights, shard, noise):
+def network_loss_and_gradients(
+    op, config, p: NetworkWeights, grad: NetworkWeights, ids, types, targets, weights, shard, noise
+):
     """The sum of weight_n loss_n over the shard's rows; its gradients are added to grad
 
     ids, types, targets, weights (N,). An auxiliary loss of the blocks is added as minillama.layers.blocks says.
@@ -44,11 +46,9 @@ def network_loss_and_gradients(op, config, p, grad, ids, types, targets, weights
     h, saved_norm = op.norm(x, *p.final_norm, config.norm_eps) if placement.final_norm else (x, None)
 
     loss, dh = head_loss_and_gradients(op, config, p, grad, h, targets, weights, shard)
-    dauxiliary = ()  # or, of blocks with an auxiliary loss, |weight_n| (N,), as often as that of row n counts
-    if placement.has_auxiliary:
-        dauxiliary = (np.abs(weights, out=empty(weights.shape, x.dtype), casting="same_kind"),)
-        for saved in saved_blocks:
-            loss += float(np.einsum("n,n->", *dauxiliary, saved.auxiliary, dtype=np.float64))
+    dauxiliary = (auxiliary_weights(weights, targets, x.dtype),) if placement.has_auxiliary else ()
+    for saved in saved_blocks if placement.has_auxiliary else ():
+        loss += float(np.einsum("n,n->", *dauxiliary, saved.auxiliary, dtype=np.float64))
 
     dx = op.norm_backward(dh, x, p.final_norm.weight, saved_norm, *grad.final_norm) if placement.final_norm else dh
     for i, block in reversed(list(enumerate(p.blocks))):
@@ -61,7 +61,15 @@ def network_loss_and_gradients(op, config, p, grad, ids, types, targets, weights
     return loss
 
 
-def head_loss_and_gradients(op, config, p, grad, h, targets, weights, shard):
+def auxiliary_weights(weights, targets, dtype):
+    """How often the auxiliary loss of each row counts: |weight_n|, 0 where the target is IGNORED. (N,)"""
+    counts = empty(weights.shape, dtype)
+    np.abs(weights, out=counts, casting="same_kind")
+    counts[targets == IGNORED] = 0
+    return counts
+
+
+def head_loss_and_gradients(op, config, p: NetworkWeights, grad: NetworkWeights, h, targets, weights, shard):
     """Head and loss, forward and backward, the output matrix a chunk of rows at a time.
 
     The logits are the one array whose size grows with the vocabulary; chunk by chunk their gradient takes their place,
@@ -81,7 +89,7 @@ def head_loss_and_gradients(op, config, p, grad, h, targets, weights, shard):
     return loss, head.transform_backward(op, config, p.head, grad.head, y, saved)
 
 
-def network_hidden(op, config, p, ids, types, shard, cache=None, see=None):
+def network_hidden(op, config, p: NetworkWeights, ids, types, shard, cache=None, see=None):
     """The forward alone: what the output matrix multiplies (N, C). Nothing is kept but the residual stream; see, where
     given, is shown each block, as `Model.observe` says."""
     placement, still = PLACEMENTS[config.placement], Noise()
@@ -97,7 +105,7 @@ def network_hidden(op, config, p, ids, types, shard, cache=None, see=None):
     return head_input(op, config, p, x)
 
 
-def head_input(op, config, p, x):
+def head_input(op, config, p: NetworkWeights, x):
     """What the output matrix multiplies, from the residual stream x: normalised, and transformed by the head. (N, C)"""
     h = op.norm(x, *p.final_norm, config.norm_eps)[0] if PLACEMENTS[config.placement].final_norm else x
     return HEADS[config.head].transform(op, config, p.head, h)[0]

@@ -186,7 +186,7 @@ with backend.use("numpy"):  # to compile the kernels for this copy would take a 
 """
 FINITE_DIFFERENCES = """
 import numpy as np
-from minillama import Config, Model, backend
+from minillama import IGNORED, Config, Model, backend
 from minillama.gradcheck import numerical_gradient, relative_error
 from minillama.runtime import shards
 
@@ -203,6 +203,10 @@ with backend.use("numpy"):
         for name, parameter in model.parameters.items():
             expected = numerical_gradient(loss, parameter)
             assert relative_error(model.loss_and_gradients(ids, targets, weights)[1][name], expected) < 1e-7, name
+        gaps = np.where(np.arange(12) % 4 == 1, IGNORED, targets)  # nine targets are left
+        usual = model.loss_and_gradients(ids, gaps)[0]
+        assert abs(usual - model.loss_and_gradients(ids, gaps, np.full((1, 12), 1 / 9))[0]) < 1e-13
+        assert usual > model.loss(ids, gaps) + 0.1
         for each in (weights, -weights, np.abs(weights)):
             of_targets = float(np.sum(each * model.losses(ids, targets)))
             print(model.loss_and_gradients(ids, targets, each)[0] - of_targets)

@@ -52,7 +52,7 @@ def attention_parameters(config):
     )
 
 
-def attention_layer(op, config, p, x, shard, cache=None):
+def attention_layer(op, config, p: AttentionWeights, x, shard, cache=None):
     """Project to queries, keys and values; turn queries and keys by their positions; attend; project back. (N, C)
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.2; the turn: Su et al. 2021 (arXiv 2104.09864).
@@ -73,7 +73,7 @@ def attention_layer(op, config, p, x, shard, cache=None):
     return op.linear(mixed, *p.o), AttentionSaved(x, saved_norms, attended, mixed)
 
 
-def attention_layer_backward(op, config, p, grad, dy, shard, saved):
+def attention_layer_backward(op, config, p: AttentionWeights, grad: AttentionWeights, dy, shard, saved: AttentionSaved):
     x, saved_norms, attended, mixed = saved
     H, K = config.heads, config.kv_heads
     dmixed = op.linear_backward(dy, mixed, p.o.weight, *grad.o)
@@ -86,7 +86,7 @@ def attention_layer_backward(op, config, p, grad, dy, shard, saved):
     return op.linear_backward(dqkv, x, p.qkv.weight, *grad.qkv)
 
 
-def attention_maps(op, shard, saved):
+def attention_maps(op, shard, saved: AttentionSaved):
     """Of what the forward saved: yield each task of the shard and its probabilities (sequences, heads, T, S)."""
     for task, part in zip(shard.tasks, saved.attended, strict=True):
         yield task, op.attention_map(part.q, part.k, part.log_denominator, part.causal, part.slopes, part.lengths)

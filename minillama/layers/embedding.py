@@ -29,7 +29,7 @@ def embedding_parameters(config):
     )
 
 
-def embed(op, config, p, ids, types, shard):
+def embed(op, config, p: EmbeddingWeights, ids, types, shard):
     """Token, position and type vectors of each row, added up, and normalised where the config asks for it: (N, C)"""
     x = op.embedding(ids, p.token)
     for indices, table in _added_vectors(p, types, shard):
@@ -40,7 +40,7 @@ def embed(op, config, p, ids, types, shard):
     return y, (x, saved_norm)
 
 
-def embed_backward(op, config, p, grad, ids, types, dx, shard, saved):
+def embed_backward(op, config, p: EmbeddingWeights, grad: EmbeddingWeights, ids, types, dx, shard, saved):
     if config.embedding_norm:
         x, saved_norm = saved
         dx = op.norm_backward(dx, x, p.norm.weight, saved_norm, *grad.norm)
@@ -50,7 +50,7 @@ def embed_backward(op, config, p, grad, ids, types, dx, shard, saved):
             op.embedding_backward(dx, indices, dtable)
 
 
-def _added_vectors(p, types, shard):
+def _added_vectors(p: EmbeddingWeights, types, shard):
     """(indices (N,), table) of what is added to the token's embedding; a fixed table has no gradient."""
     position, token_type = p.position, p.token_type
     added = [(shard.positions(), position)] if position is not None else []

@@ -11,12 +11,12 @@ two layers (N, C): whoever looks inside (minillama.analysis.trace) reads them.
 A block may have an auxiliary loss, such as one that keeps experts equally busy. It is a number for each row, and counts
 as often as the loss of that row does:
 
-    loss = sum over rows of weight_n loss_n + |weight_n| (sum over blocks of auxiliary_n)
+    loss = sum over rows with a target of weight_n loss_n + |weight_n| (sum over blocks of auxiliary_n)
 
-So with the usual weights its mean over the rows that have a target is added, and micro-batches, shards and ranks, which
-cut rows only, give the same sum. Of the weights that a preference loss gives, some are negative, hence the magnitude.
+So with the usual weights its mean over these rows is added, and micro-batches, shards and ranks, which cut rows only,
+give the same sum. Of the weights that a preference loss gives, some are negative, hence the magnitude.
 The row says has_auxiliary, `saved` has `auxiliary` (N,), with the block's own coefficient in it, and the backward gets
-one more argument, dauxiliary (N,), which are the |weight_n|:
+one more argument, dauxiliary (N,), which are the |weight_n|, or 0 for rows without a target:
 
     block_backward(op, config, p, grad, dx, shard, noise, site, saved, dauxiliary) -> dx (N, C)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..attention import AttentionSaved, attention_layer, attention_layer_backward
 from ..feedforward import FeedForwardSaved, feed_forward_layer, feed_forward_layer_backward
+from .weights import BlockWeights
 
 
 class PreSaved(NamedTuple):
@@ -19,7 +20,7 @@ class PreSaved(NamedTuple):
     feed_forward: FeedForwardSaved
 
 
-def pre_block(op, config, p, x, shard, noise, site, cache=None):
+def pre_block(op, config, p: BlockWeights, x, shard, noise, site, cache=None):
     """y = x + attention(norm(x)),   z = y + feed_forward(norm(y))
 
     Source: Radford et al. 2019 (GPT-2), section 2.3; Touvron et al. 2023 (arXiv 2302.13971), section 2.2.
@@ -34,7 +35,7 @@ def pre_block(op, config, p, x, shard, noise, site, cache=None):
     return z, PreSaved(x, saved_norm_1, saved_attention, y, saved_norm_2, saved_ffn)
 
 
-def pre_block_backward(op, config, p, grad, dx, shard, noise, site, saved):
+def pre_block_backward(op, config, p: BlockWeights, grad: BlockWeights, dx, shard, noise, site, saved: PreSaved):
     x, saved_norm_1, saved_attention, y, saved_norm_2, saved_ffn = saved
     dz = noise.drop(op, dx, site + 1)
     dh = feed_forward_layer_backward(op, p.feed_forward, grad.feed_forward, dz, saved_ffn)
