@@ -9,7 +9,7 @@ import pytest
 
 from minillama import IGNORED, Config, Model
 from minillama.gradcheck import relative_error
-from minillama.runtime.shards import Meeting, Shard, attention_tasks, cut
+from minillama.runtime.shards import Meeting, Reading, Shard, attention_tasks, cut
 from minillama.runtime.workers import Workers
 
 
@@ -113,7 +113,7 @@ def test_workers_that_add_differently_get_an_error_that_names_the_parameter(
 ):
     model = Model(Config(11, dim=8, layers=2, heads=2, context=200), threads=3)
     ids = rng.integers(0, 11, (1, 200))
-    assert len(cut(model.config, 1, 200, model._reading(200), 3)) == 3
+    assert len(cut(model.config, 1, 200, Reading(model.dtype), 3)) == 3
     before, turn = model.loss_and_gradients(ids, ids)[1].flat.copy(), Shard.turn
     late = []  # a turn that is taken after the next one
 
