@@ -412,12 +412,12 @@ def test_the_digests_are_those_of_the_files(name, path, assets):
 )
 def test_the_sizes_follow_from_the_shapes(name, shape):
     from minillama import Config
-    from minillama.catalogue.sizes import parameters
+    from minillama.catalogue.sizes import parameter_count
 
     dim, ffn, layers, heads, context = shape
     config = Config(32000, dim=dim, ffn=ffn, layers=layers, heads=heads, context=context, tied=True)
     rotation = context * config.head_dim  # cos and sin of each pair: llama2.c's first format holds them too
-    assert DOWNLOADS[name].files[0].size == 4 * (7 + parameters(config)["total"] + rotation)
+    assert DOWNLOADS[name].files[0].size == 4 * (7 + parameter_count(config)["total"] + rotation)
 
 
 # Repositories on Hugging Face

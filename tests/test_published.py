@@ -5,7 +5,7 @@ import json
 import pytest
 
 from minillama import PRESETS
-from minillama.catalogue.sizes import parameters
+from minillama.catalogue.sizes import parameter_count
 from minillama.checkpoint import FORMATS
 from minillama.checkpoint.huggingface import config_from_json
 from minillama.checkpoint.keys import IGNORED, REFUSED, REQUIRED, decide, known_keys
@@ -230,7 +230,7 @@ def test_every_published_config_opens(name):
     if name in SAME_AS:
         assert config == PRESETS[SAME_AS[name]]
     if name in PARAMETERS:
-        assert parameters(config)["total"] == PARAMETERS[name]
+        assert parameter_count(config)["total"] == PARAMETERS[name]
 
 
 def test_there_are_twenty_models_of_known_size():

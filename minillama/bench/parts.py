@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 from tqdm import tqdm
 
-from .. import save
+from ..checkpoint import huggingface
 from ..model import Model
 from ..weights.packed import PackedWeights
 from .contestants import Contestant, Unavailable
@@ -251,7 +251,7 @@ def write_checkpoint(folder, config):
         part = bits[start : start + 2**24]
         part[:] = (rng.standard_normal(len(part), np.float32) * np.float32(0.02)).view(np.uint32) >> 16
     weights.vectors.flat[:] = 1
-    save(Model(config, threads=1, weights=weights), folder)
+    huggingface.save(folder, Model(config, threads=1, weights=weights))
 
 
 def with_costs(rows, costs):

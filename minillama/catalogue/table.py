@@ -15,7 +15,7 @@ from .sizes import (
     cache_bytes_per_token,
     encoder_parameters,
     flops_per_token,
-    parameters,
+    parameter_count,
     training_flops_per_token,
     weight_bytes,
 )
@@ -71,15 +71,15 @@ def model_rows(names=()):
     rows = []
     for name in dict.fromkeys(names) or STATED:
         rows.append(_row(name))
-        matrices_of_head, _ = HEADS[PRESETS[name].head].parameters(PRESETS[name])
-        if name in STATED and matrices_of_head:
+        head = HEADS[PRESETS[name].head].parameters(PRESETS[name])
+        if name in STATED and head is not None:  # that of a pre-training
             rows.append(_encoder_row(name))
     return rows
 
 
 def _row(name):
     config, stated = PRESETS[name], STATED.get(name)
-    counts = parameters(config)
+    counts = parameter_count(config)
     total, weights = counts.pop("total"), weight_bytes(config)
     row = Row(
         name,

@@ -22,7 +22,8 @@ from ..ops import decoding
 from ..ops.positions.rope import ROPE_LAYOUTS
 from ..runtime.memory import aligned_zeros, empty
 from ..runtime.workers import available_threads
-from .simd import FAST, JIT, exp
+from .elementary import exp
+from .simd import FAST, JIT
 from .turns import LINE, PATIENCE, add, finish, read, take, wait, yield_processor
 from .weights import block, cut, multiply, read_row, rows_of
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from ..catalogue.sizes import parameters
+from ..catalogue.sizes import parameter_count
 from ..checkpoint import huggingface
 from ..checkpoint.places import MODEL_FILES, require_no_other_model
 from ..config import Config
@@ -281,7 +281,7 @@ def _check_state(state, shapes):
         raise ValueError(f"{(wrong or ['source'])[0]} is of another type")
     if not 0 <= state["step"] <= settings.steps:
         raise ValueError(f"it is at step {state['step']} of {settings.steps}")
-    size = parameters(config)["total"]
+    size = parameter_count(config)["total"]
     for name in ("weights", "mean", "square"):
         if list(shapes[name]) != [size]:
             raise ValueError(f"{name} has shape {list(shapes[name])}, and its config has {size} parameters")
