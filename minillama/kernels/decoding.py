@@ -24,7 +24,7 @@ from ..runtime.memory import aligned_zeros, empty
 from ..runtime.workers import available_threads
 from .elementary import exp
 from .simd import FAST, JIT
-from .turns import LINE, PATIENCE, add, finish, read, take, wait, yield_processor
+from .turns import LINE, LOOKS, add, finish, read, take, wait, yield_processor
 from .weights import block, cut, multiply, read_row, rows_of
 
 UNIT_BYTES = 2**16  # less costs more visits to the counter, more leaves threads idle at the end of a turn
@@ -113,9 +113,9 @@ def _take_part(
             looks, phase = 0, read(control, DOOR) // PHASE
             while phase % 2 == 0 or phase == last:
                 looks += 1
-                if looks > linger + PATIENCE or read(control, DISMISSED):
+                if looks > linger + LOOKS or read(control, DISMISSED):
                     return
-                if looks > PATIENCE:
+                if looks > LOOKS:
                     yield_processor()
                 phase = read(control, DOOR) // PHASE
             last = add(control, DOOR, 1) // PHASE
@@ -129,7 +129,7 @@ def _take_part(
             looks = 0
             while read(control, DOOR) % PHASE:
                 looks += 1
-                if looks > PATIENCE:
+                if looks > LOOKS:
                     yield_processor()
             return
         add(control, DOOR, -1)

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from .simd import JIT
 
-PATIENCE = 1000  # looks at a counter before a waiting thread offers its processor to others
+LOOKS = 1000  # looks at a counter before a waiting thread offers its processor to others
 LINE = 8  # int64 in a cache line: every counter has its own
 
 
@@ -36,7 +36,7 @@ def wait(turns, turn, units):
     looks = 0
     while read(turns, (2 * turn + 1) * LINE) < units:
         looks += 1
-        if looks > PATIENCE:
+        if looks > LOOKS:
             yield_processor()
 
 

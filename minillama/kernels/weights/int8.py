@@ -10,7 +10,7 @@ from ...runtime.memory import empty
 from ..simd import JIT, VECTOR_BYTES
 from . import Rows
 
-GROUP = 64  # minillama.ops.weights.int8.GROUP; a constant of this file, as compiled code is kept by its own file
+_GROUP = 64  # minillama.ops.weights.int8.GROUP; a constant of this file, as compiled code is kept by its own file
 LANES = VECTOR_BYTES // 4
 
 
@@ -25,9 +25,9 @@ def _scale_rows(q, scales, y):
     R, C = q.shape
     for r in range(R):
         row, out = q[r], y[r]
-        for start in range(0, C, GROUP):
-            scale = scales[r, start // GROUP]
-            for c in range(start, min(start + GROUP, C)):
+        for start in range(0, C, _GROUP):
+            scale = scales[r, start // _GROUP]
+            for c in range(start, min(start + _GROUP, C)):
                 out[c] = scale * np.float32(row[c])
 
 
@@ -37,7 +37,7 @@ def _block(blocks, layer):
 
 def _cut(rest, rows, columns):
     q, scales = rest
-    groups = -(-columns // GROUP)
+    groups = -(-columns // _GROUP)
     matrix = q[: rows * columns].reshape(rows, columns), scales[: rows * groups].reshape(rows, groups)
     return matrix, (q[rows * columns :], scales[rows * groups :])
 
@@ -50,13 +50,13 @@ def _multiply(matrix, first, x, y, add):
             rest = x.dtype.type(0)
             for c in range(done, len(x)):
                 rest += x.dtype.type(q[first + i, c]) * x[c]
-            total += scales[first + i, done // GROUP] * rest
+            total += scales[first + i, done // _GROUP] * rest
         y[i] = total
 
 
 def _read_row(matrix, r, out):
     for c in range(len(out)):
-        out[c] = matrix[1][r, c // GROUP] * matrix[0][r, c]
+        out[c] = matrix[1][r, c // _GROUP] * matrix[0][r, c]
 
 
 @intrinsic
@@ -105,10 +105,10 @@ def _dot_int8(typing_context, q, scales, r, x):
             builder.store(multiply_add(part, scale, builder.load(sums)), sums)
 
         sums = cgutils.alloca_once_value(builder, ir.Constant(vector, None))
-        groups = builder.udiv(columns, constant(GROUP))
+        groups = builder.udiv(columns, constant(_GROUP))
         with cgutils.for_range(builder, groups) as loop:
-            add_scaled(loop.index, products(builder.mul(loop.index, constant(GROUP)), GROUP // LANES))
-        start = builder.mul(groups, constant(GROUP))
+            add_scaled(loop.index, products(builder.mul(loop.index, constant(_GROUP)), _GROUP // LANES))
+        start = builder.mul(groups, constant(_GROUP))
         with cgutils.for_range(builder, builder.udiv(builder.sub(columns, start), constant(LANES))) as loop:
             add_scaled(groups, products(builder.add(start, builder.mul(loop.index, constant(LANES))), 1))
         name, kind = f"llvm.vector.reduce.fadd.v{LANES}f32", ir.FunctionType(number, [number, vector])
