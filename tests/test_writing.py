@@ -9,6 +9,7 @@ import pytest
 from minillama import __main__
 from minillama.checkpoint.places import MODEL_FILES
 from minillama.data import downloads
+from minillama.data.fetch import File
 from minillama.files import alone, require_free
 
 from .conftest import needs_kernels
@@ -83,8 +84,8 @@ def two_variants(monkeypatch):
 @pytest.fixture(autouse=True)
 def a_download(monkeypatch):
     files = (
-        downloads.File("tiny.bin", "https://example.org/tiny.bin", 7, "0" * 64),
-        downloads.File("words.bin", "https://example.org/words.bin"),
+        File("tiny.bin", "https://example.org/tiny.bin", 7, "0" * 64),
+        File("words.bin", "https://example.org/words.bin"),
     )
     monkeypatch.setitem(downloads.DOWNLOADS, "tiny", downloads.Download(files, "minillama info {folder}"))
 
