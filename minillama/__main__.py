@@ -227,6 +227,7 @@ def sample(options):
 
 
 def chat(options):
+    from .checkpoint.open import read_template
     from .generation.chat import Conversation, converse
     from .generation.chat_templates import recognise
 
@@ -234,7 +235,7 @@ def chat(options):
         raise ValueError(f"--context must be at least 1; received {options.context}")
     streams.standard_input()
     model, tokenizer = _load_writer(options)
-    template = options.template or recognise(options.model, tokenizer)
+    template = options.template or recognise(options.model, tokenizer, read_template(options.model))
     settings, ends = _published_settings(options, model)
     conversation = Conversation(
         model, tokenizer, template, options.system, options.max_tokens, **settings, seed=options.seed,
@@ -264,9 +265,9 @@ def _load_writer(options):
 
 def _published_settings(options, model):
     """How to draw: what was asked for, else what the model's files say; and the tokens that they say end a text."""
-    from .checkpoint import generation_config
+    from .checkpoint.open import read_generation
 
-    said = generation_config.read(options.model, model.config.vocab_size)
+    said = read_generation(options.model, model.config.vocab_size)
     for note in said.notes:
         print(f"minillama: note: {note}", file=sys.stderr)
     asked = options.temperature, options.top_k, options.top_p, options.repetition_penalty
@@ -453,9 +454,10 @@ def decode(options):
 
 
 def convert(options):
-    from .checkpoint.open import convert
+    from .checkpoint.convert import convert, writer_options
 
-    print(convert(options.source, options.target, options.format, options.tokenizer, options.int8, options.overwrite))
+    given = {name: getattr(options, name) for name in writer_options()}
+    print(convert(options.source, options.target, options.to, options.tokenizer, options.overwrite, **given))
 
 
 def info(options):
@@ -505,12 +507,12 @@ def _described_fields(config):
 
 
 def model_table(options):
-    from .catalogue.table import FORMATS, model_rows
+    from .catalogue.table import STYLES, model_rows
 
     rows = model_rows(options.names)
     if options.figure:
         require_free([options.figure], options.overwrite, "choose another name with --figure")
-    print(FORMATS[options.format](rows))
+    print(STYLES[options.format](rows))
     if options.figure:
         from .analysis.plots import parameters_and_cache
 
@@ -755,17 +757,21 @@ def _parser():
     made.add_argument("tokenizer", metavar="PATH", help="a tokenizer's file, or a folder that has one")
     made.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from standard input)")
 
-    from .checkpoint.open import FILE_FORMATS, WRITTEN
+    from .checkpoint.convert import where_to_write, writer_options
+    from .checkpoint.formats import FORMATS, WRITTEN
 
     made = command("convert", convert, "write a model in another format, with its tokenizer")
-    kinds = "; ".join(row.describes for row in FILE_FORMATS.values())
+    kinds = "; ".join(row.describes for row in FORMATS.values())
     made.add_argument("source", metavar="SRC", help=f"the model: {kinds}")
-    made.add_argument("target", metavar="DST", help="where to write it: a folder, or a file that ends in .bin")
-    text = "of what is written (default: llama2c where DST ends in .bin, else huggingface)"
-    made.add_argument("--format", choices=WRITTEN, help=text)
+    kinds = "; ".join(f"{where_to_write(row)}: {name}" for name, row in WRITTEN.items())
+    made.add_argument("target", metavar="DST", help=f"where to write it: {kinds}")
+    made.add_argument("--to", choices=WRITTEN, help="the format (default: that of the name DST)")
     text = "file or folder of the tokenizer (default: what lies in the folder SRC, or beside the file)"
     made.add_argument("--tokenizer", metavar="PATH", help=text)
-    made.add_argument("--int8", action="store_true", help="round the weights to 8 bits, in a file of llama2.c")
+    for name, option in writer_options().items():
+        kind = {"action": "store_true"} if option.choices is None else {"choices": option.choices}
+        kind |= {} if option.choices is None else {"type": type(option.choices[0])}
+        made.add_argument(f"--{name}", **kind, help=option.help)
     overwrite(made, "replace the model that is there")
 
     made = command(

@@ -9,8 +9,8 @@ import pytest
 import minillama
 from minillama import Config, Model
 from minillama.checkpoint import generation_config, huggingface
+from minillama.checkpoint.convert import convert
 from minillama.checkpoint.generation_config import IGNORED, NEUTRAL, SETTINGS, TOKENS, Generation
-from minillama.checkpoint.open import convert
 from minillama.generation.chat import Conversation
 from minillama.generation.chat_templates import encode_chat, stop_tokens
 from minillama.generation.generate import check_sampling, generate

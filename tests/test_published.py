@@ -6,7 +6,7 @@ import pytest
 
 from minillama import PRESETS
 from minillama.catalogue.sizes import parameters
-from minillama.checkpoint import FORMATS
+from minillama.checkpoint import ARCHITECTURES
 from minillama.checkpoint.huggingface import config_from_json
 from minillama.checkpoint.keys import IGNORED, REFUSED, REQUIRED, decide, known_keys
 
@@ -213,7 +213,7 @@ PARAMETERS = {
     "openlm-research/open_llama_3b": 3426473600,
     "01-ai/Yi-6B": 6061035520,
 }
-LLAMAS = FORMATS["llama"]
+LLAMAS = ARCHITECTURES["llama"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -255,9 +255,9 @@ def test_every_published_key_has_a_decision_with_a_reason(key):
     assert decision.kind in ("read", "ignored", "required") and decision.reason
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_key_has_one_place(name):
-    row = FORMATS[name]
+    row = ARCHITECTURES[name]
     tables = [set(REQUIRED), set(REFUSED), *IGNORED.values()]
     assert sum(map(len, tables)) == len(set().union(*tables))
     assert all(decide(key, row) for key in known_keys(row)) and decide("n_heads", row) is None

@@ -230,7 +230,7 @@ def test_a_model_stays_whole_where_the_new_one_cannot_be_written(target, given, 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("minillama.checkpoint.open.published_template", fail)
+    monkeypatch.setattr("minillama.checkpoint.formats.published_template", fail)
     monkeypatch.setattr("minillama.checkpoint.llama2c.tokenizer_name", fail)
     monkeypatch.setattr("minillama.checkpoint.llama2c.check_tokenizer_place", lambda *_: None)
     monkeypatch.setattr("minillama.checkpoint.llama2c.tokenizer_bytes", lambda *_: b"words")
@@ -282,7 +282,7 @@ def test_two_processes_do_not_convert_to_one_place(target, lock, given, cli, tmp
         path = tmp_path / target / "config.json" if target == "model" else tmp_path / target
         path.write_text("of another")
 
-    monkeypatch.setattr("minillama.checkpoint.open.load_tokenizer", meanwhile)
+    monkeypatch.setattr("minillama.checkpoint.convert.load_tokenizer", meanwhile)
     code, _, err = cli("convert", given["run"], tmp_path / target)
     assert code == 1 and "is there already" in err
     assert [content for content in snapshot(tmp_path).values() if content is not None] == [b"of another"]

@@ -11,7 +11,7 @@ from .gpt2 import GPT2
 from .llama import LLAMA
 from .native import NATIVE
 
-FORMATS = {
+ARCHITECTURES = {
     "llama": LLAMA,
     "gpt2": GPT2,
     "bert": BERT,

@@ -7,7 +7,7 @@ Source: Devlin et al. 2018 (arXiv 1810.04805).
 """
 
 from ..config import BIASES
-from .architecture import ROPE_FIELDS, Format, named
+from .architecture import ROPE_FIELDS, Architecture, named
 
 # {key of config.json: why it says nothing about the logits}
 IGNORED = {
@@ -58,7 +58,7 @@ def to_json(config):
     return {"attention_probs_dropout_prob": 0.0, "pad_token_id": None}
 
 
-BERT = Format(
+BERT = Architecture(
     architecture="BertForMaskedLM",
     names=named(OUTER, "bert.encoder.layer.", BLOCK),
     fields={

@@ -4,7 +4,7 @@ Its linear layers ("Conv1D") hold matrices as (in, out), ours are (out, in); que
 Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
 """
 
-from .architecture import ROPE_FIELDS, Format, named
+from .architecture import ROPE_FIELDS, Architecture, named
 
 # Choices of feed_forward, and the names of transformers; of several for one function the first is written.
 ACTIVATIONS = {"gelu_tanh": ("gelu_new", "gelu_pytorch_tanh"), "gelu": ("gelu",), "relu": ("relu",), "silu": ("silu",)}
@@ -61,7 +61,7 @@ def from_json(values):
     raise ValueError(f"config.json says activation_function = {name!r}; of a GPT-2 minillama computes {known}")
 
 
-GPT2 = Format(
+GPT2 = Architecture(
     architecture="GPT2LMHeadModel",
     names=named(OUTER, "transformer.h.", BLOCK),
     fields={

@@ -1,8 +1,8 @@
 """What is done with each key of a config.json: read, ignored, required to have one value, or refused.
 
 Published files have keys of many programs. Those that shape the model are read; the architecture's row of
-minillama.checkpoint.FORMATS says which. The tables here decide for the others, with the reason. What stands in none of
-them is unknown, and refused, since it may change the model.
+minillama.checkpoint.ARCHITECTURES says which. The tables here decide for the others, with the reason. What stands in
+none of them is unknown, and refused, since it may change the model.
 """
 
 from typing import NamedTuple

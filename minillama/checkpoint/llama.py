@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..ops.positions.rope import rope_frequencies, swap_rope_layout
 from ..ops.rope_scaling import ROPE_SCALINGS, scale_frequencies
-from .architecture import ROPE_FIELDS, Format, named
+from .architecture import ROPE_FIELDS, Architecture, named
 
 ACTIVATIONS = {"swiglu": "silu", "geglu": "gelu"}  # choices of feed_forward, and the names of transformers
 BIASES = {"attention_bias": ("qkv", "o"), "mlp_bias": ("ffn",)}  # keys, and the choices of bias that they make together
@@ -233,7 +233,7 @@ def check(values, config):
                 )
 
 
-LLAMA = Format(
+LLAMA = Architecture(
     architecture="LlamaForCausalLM",
     names=named(OUTER, "model.layers.", BLOCK),
     fields={
