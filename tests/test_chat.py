@@ -14,6 +14,7 @@ import pytest
 
 from minillama import Config, Model
 from minillama.__main__ import main
+from minillama.checkpoint.generation_config import Generation
 from minillama.generation.chat import Conversation, converse
 from minillama.generation.chat_templates import TEMPLATES, encode_chat, published_template, recognise, stop_tokens
 from minillama.interrupts import interruptible
@@ -527,6 +528,7 @@ def test_a_sample_begins_as_texts_do_and_ends_where_they_end_or_another_begins(l
     model = make_model(tokenizer)
     only(model, tokenizer.special_tokens[last])
     monkeypatch.setattr("minillama.__main__.load", lambda path, threads: (model, tokenizer))
+    monkeypatch.setattr("minillama.checkpoint.open.read_generation", lambda path, vocab_size: Generation())
     monkeypatch.setattr(Model, "next_logits", lambda self, ids, cache: read.append(ids[0]) or logits(self, ids, cache))
     assert main(["sample", "x", "--prompt", "A llama", "--top-k", "1"]) == 0
     assert capsys.readouterr().out == "A llama\n"

@@ -222,7 +222,7 @@ def test_a_link_that_leads_nowhere_is_in_the_way(tmp_path):
 
 @pytest.mark.parametrize("target", ["model", "model.bin"])
 def test_a_model_stays_whole_where_the_new_one_cannot_be_written(target, given, cli, tmp_path, monkeypatch):
-    """With --overwrite too: the last file fails, be it the template or the tokenizer."""
+    """With --overwrite too: the last file fails, here the tokenizer."""
     assert cli("convert", given["run"], tmp_path / target)[0] == 0
     assert cli("train", "--data", given["text"], "--out", tmp_path / "other", *TINY, "--seed", 1)[0] == 0
     before = snapshot(tmp_path)
@@ -230,7 +230,7 @@ def test_a_model_stays_whole_where_the_new_one_cannot_be_written(target, given, 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("minillama.checkpoint.formats.published_template", fail)
+    monkeypatch.setattr("minillama.tokenizers.CharTokenizer.save", fail)
     monkeypatch.setattr("minillama.checkpoint.llama2c.tokenizer_name", fail)
     monkeypatch.setattr("minillama.checkpoint.llama2c.check_tokenizer_place", lambda *_: None)
     monkeypatch.setattr("minillama.checkpoint.llama2c.tokenizer_bytes", lambda *_: b"words")

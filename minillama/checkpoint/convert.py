@@ -54,14 +54,15 @@ def convert(source, target, to=None, tokenizer=None, overwrite=False, **options)
             if tokenizer is not None:
                 raise
             words, note = None, f"without its tokenizer: {error}. To open it here, put tokenizer.json beside it"
+    said = found.said(model.config.vocab_size) if row.says else None
     lock = target / ".convert.lock" if row.files else target.with_name(f".{target.name}.lock")
     with alone(lock, f"writing a model to {target}"):
         require_free(places, overwrite, _ELSEWHERE)  # again, as another process may have written one in the meantime
         if row.files:
             with replacing_all(target, row.files) as folder:  # the old model stays until the new one is whole
-                row.save(folder, model, words, found, **options)
+                row.save(folder, model, words, said, **options)
         else:
-            row.save(target, model, words, found, **options)
+            row.save(target, model, words, said, **options)
     return f"{source} ({found.name}) is now in {target} ({to}), {note}"
 
 

@@ -34,12 +34,13 @@ class FileFormat(NamedTuple):
     load: Callable  # load(file, threads, dtype) -> Model
     load_tokenizer: Callable  # load_tokenizer(file, vocab_size) -> the model's tokenizer, or None
     usual: str | None = None  # what the file is usually called where it describes a folder; None: it is the model
-    # What the files say of writing text: as Generation; as the Jinja text of a chat, or None; and as a Source, for
-    # another folder, or None.
+    # What the files say of writing text: as Generation; as the Jinja text of a chat, or None; and as a Source, to be
+    # said by what is written from it, or None.
     generation: Callable = lambda file, vocab_size: generation_config.Generation()
     template: Callable = lambda file: None
     source: Callable = lambda file, vocab_size: None
-    save: Callable | None = None  # save(path, model, tokenizer or None, Found of what is converted, **options)
+    save: Callable | None = None  # save(path, model, tokenizer or None, Said or None, **options)
+    says: bool = False  # whether save writes down what is Said, and so receives it
     options: Mapping[str, Option] = {}  # of save
     suffix: str | None = None  # of the names that are given to new files of this format
     files: tuple[str, ...] = ()  # the names of all that save writes where path is a folder; (): path is the one file
@@ -48,12 +49,22 @@ class FileFormat(NamedTuple):
     check_tokenizer: Callable = lambda path, tokenizer, config, overwrite: None
 
 
+class Said(NamedTuple):
+    """What the files of a model that is converted say of writing text."""
+
+    source: generation_config.Source | None
+    template: str | None
+
+
 class Found(NamedTuple):
     """What lies at a path."""
 
     name: str  # of the row
     format: FileFormat
     file: Path  # the file that was recognised
+
+    def said(self, vocab_size):
+        return Said(self.format.source(self.file, vocab_size), self.format.template(self.file))
 
 
 def _folders_tokenizer(file, vocab_size):
@@ -67,15 +78,13 @@ def _folders_template(file):
     return published_template(file.parent)
 
 
-def _save_huggingface(folder, model, tokenizer, found):
-    source = found.format.source(found.file, model.config.vocab_size)
-    huggingface.save(folder, model, tokenizer, source)
-    template = found.format.template(found.file)
-    if template is not None:
-        write_text(folder / "chat_template.jinja", template)
+def _save_huggingface(folder, model, tokenizer, said):
+    huggingface.save(folder, model, tokenizer, said.source)
+    if said.template is not None:
+        write_text(folder / "chat_template.jinja", said.template)
 
 
-def _save_llama2c(path, model, tokenizer, found, int8=False):
+def _save_llama2c(path, model, tokenizer, said, int8=False):
     llama2c.save(path, model, tokenizer, int8)
 
 
@@ -91,6 +100,7 @@ FORMATS = {
         template=_folders_template,
         source=lambda file, vocab_size: generation_config.source(file.parent, vocab_size, file.name),
         save=_save_huggingface,
+        says=True,
         files=MODEL_FILES,
     ),
     "meta": FileFormat(

@@ -226,7 +226,7 @@ def save(path, model, tokenizer=None, int8=False):
 def load_tokenizer(path, vocab_size):
     """The tokenizer beside a file, of whatever kind, that has as many tokens as the model; None where there is none."""
     for name in (f"tok{vocab_size}.bin", "tokenizer.bin", "tokenizer.model", "tokenizer.json"):
-        if path.with_name(name).is_file():
+        if path.with_name(name).is_file() and name != path.name:
             tokenizer = read_tokenizer(path.with_name(name))
             if tokenizer.vocab_size == vocab_size:  # else it is that of another model in the same folder
                 return tokenizer

@@ -1,5 +1,6 @@
 """Opening whatever lies at a path: which row of FORMATS has its files, told by what is in them."""
 
+from codecs import getincrementaldecoder
 from pathlib import Path
 
 import numpy as np
@@ -92,11 +93,11 @@ def _beginning(content):
     if not content.size:
         return "it is empty"
     begin = content.head[:_SHOWN]
-    try:
-        text = begin.decode("utf-8", "ignore" if content.size > _SHOWN else "strict")
+    try:  # a letter may be cut off at the end
+        text = getincrementaldecoder("utf-8")().decode(begin, final=content.size <= _SHOWN)
     except UnicodeDecodeError:
-        text = ""
-    if text.replace("\n", "").isprintable() and len(text.encode("utf-8")) > len(begin) - 4:
+        text = "\0"
+    if text.replace("\n", "").replace("\r", "").isprintable():
         return f"it is text, {text!r}{' ...' if content.size > _SHOWN else ''}"
     return f"its {content.size:,} bytes begin with {begin.hex(' ')}, which says nothing known"
 
