@@ -14,6 +14,7 @@ from minillama.checkpoint.contents import Content
 from minillama.checkpoint.convert import convert, writer_options
 from minillama.checkpoint.formats import FORMATS, WRITTEN, Option
 from minillama.checkpoint.open import find, read_config
+from minillama.checkpoint.places import DOWNLOADED, MODEL_FILES, TEXTS_OF_MODELS
 from tests.test_formats import (
     FOREIGN_FILES,
     WITHOUT_A_NAME,
@@ -235,6 +236,23 @@ def test_what_is_hidden_is_not_looked_at(models, tmp_path):
     shutil.copy(models["llama2c 2"] / "model.bin", tmp_path / ".model.bin.7.new")
     with pytest.raises(FileNotFoundError, match="no model at"):
         find(tmp_path)
+
+
+# Names
+
+
+def test_the_names_of_a_models_files_stand_once():
+    """What is written is downloaded, passed over in a folder of texts, and in the way of another model."""
+    texts = {*MODEL_FILES} - {"model.safetensors"}
+    assert texts <= {*DOWNLOADED} <= {*TEXTS_OF_MODELS}
+    assert {row.usual for row in FORMATS.values()} - {None} <= {*TEXTS_OF_MODELS}
+
+
+@pytest.mark.parametrize("name", [*TEXTS_OF_MODELS, *(f"x{row.suffix}" for row in WRITTEN.values() if row.suffix)])
+def test_a_file_of_another_model_is_in_the_way(name, models, tmp_path):
+    (tmp_path / name).write_bytes(b"of somebody else")
+    with pytest.raises(FileExistsError, match="nothing was changed"):
+        convert(models["a run"], tmp_path)
 
 
 # Options

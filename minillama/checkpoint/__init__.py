@@ -1,4 +1,4 @@
-"""Models on disk. minillama.checkpoint.open tells Hugging Face directories, Meta's layout and llama2.c's files apart.
+"""Models on disk. The formats of files are the rows of minillama.checkpoint.formats; .open tells which lies at a path.
 
 What follows is about Hugging Face directories, which `Model.save` writes. A directory's model_type says which
 architecture it holds. Each has a file here, with the names of its tensors and the keys of its config.json, and a row in

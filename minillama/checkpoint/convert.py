@@ -29,6 +29,7 @@ def convert(source, target, to=None, tokenizer=None, overwrite=False, **options)
     if not str(target):
         raise ValueError("the path to write to is empty; give the name of a file or folder")
     target = Path(target)
+    _refuse_name(target)
     to = to or _by_name(target)
     if to not in WRITTEN:
         raise ValueError(f"minillama writes the formats {', '.join(WRITTEN)}; received {to!r}")
@@ -97,19 +98,22 @@ def _checked(to, options, target):
     return given
 
 
-def _by_name(target):
-    """The format of a new file or folder of this name; ValueError for a name that belongs to one not written here."""
-    suffix = target.suffix.lower()
-    for name, row in WRITTEN.items():
-        if row.suffix is not None and row.suffix == suffix:
-            return name
-    names = {ending: row.what for row in FOREIGN for ending in row.suffixes}
-    names[".safetensors"] = "a file of weights alone"
-    if suffix in names and not target.is_dir():
+def _refuse_name(target):
+    """ValueError where the name of what is to be written is that of a format which is not written here."""
+    suffix, written = target.suffix.lower(), {row.suffix for row in WRITTEN.values()}
+    names = {ending: row.what for row in FOREIGN for ending in row.suffixes} | {
+        ".safetensors": "a file of tensors alone"
+    }
+    if suffix in names.keys() - written and not target.is_dir():
         raise ValueError(
             f"the name of {target} is that of {names[suffix]}; minillama writes {_written()}; give one of these"
         )
-    return next(name for name, row in WRITTEN.items() if row.files)
+
+
+def _by_name(target):
+    """The format of a new file or folder of this name."""
+    by_suffix = {row.suffix: name for name, row in WRITTEN.items() if row.suffix}
+    return by_suffix.get(target.suffix.lower()) or next(name for name, row in WRITTEN.items() if row.files)
 
 
 def _written():
