@@ -193,6 +193,23 @@ def test_no_random_bytes_are_taken_for_a_model(tmp_path):
         assert not any(row.recognises(content) for row in FORMATS.values()), content.head
 
 
+def test_a_mark_is_enough_to_be_told_what_is_damaged(models, tmp_path):
+    data = bytearray((models["llama2c 2"] / "model.bin").read_bytes())
+    data[8:24] = bytes(16)  # dim, hidden_dim, n_layers, n_heads
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(ValueError, match="no model of llama2.c, or damaged; its header says {'dim': 0, 'ffn': 0"):
+        read_config(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", ["config.json", "x"])
+def test_a_config_with_metas_keys_is_that_of_its_model_type(name, tmp_path):
+    """DistilBERT's keys are those of Meta."""
+    values = {"model_type": "distilbert", "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072}
+    (tmp_path / name).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="model_type = 'distilbert'; minillama opens llama, gpt2"):
+        read_config(tmp_path)
+
+
 # Folders
 
 
