@@ -758,14 +758,14 @@ def _parser():
     made.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from standard input)")
 
     from .checkpoint.convert import where_to_write, writer_options
-    from .checkpoint.formats import FORMATS, WRITTEN
+    from .checkpoint.formats import FORMATS, WRITERS
 
     made = command("convert", convert, "write a model in another format, with its tokenizer")
     kinds = "; ".join(row.describes for row in FORMATS.values())
     made.add_argument("source", metavar="SRC", help=f"the model: {kinds}")
-    kinds = "; ".join(f"{where_to_write(row)}: {name}" for name, row in WRITTEN.items())
+    kinds = "; ".join(f"{where_to_write(row)}: {name}" for name, row in WRITERS.items())
     made.add_argument("target", metavar="DST", help=f"where to write it: {kinds}")
-    made.add_argument("--to", choices=WRITTEN, help="the format (default: that of the name DST)")
+    made.add_argument("--to", choices=WRITERS, help="the format (default: that of the name DST)")
     text = "file or folder of the tokenizer (default: what lies in the folder SRC, or beside the file)"
     made.add_argument("--tokenizer", metavar="PATH", help=text)
     for name, option in writer_options().items():

@@ -12,7 +12,7 @@ import minillama
 from minillama.checkpoint import foreign, llama2c
 from minillama.checkpoint.contents import Content
 from minillama.checkpoint.convert import convert, writer_options
-from minillama.checkpoint.formats import FORMATS, WRITTEN, Option
+from minillama.checkpoint.formats import FORMATS, WRITERS, Option
 from minillama.checkpoint.open import find, read_config
 from minillama.checkpoint.places import DOWNLOADED, MODEL_FILES, TEXTS_OF_MODELS
 from tests.test_formats import (
@@ -265,7 +265,7 @@ def test_the_names_of_a_models_files_stand_once():
     assert {row.usual for row in FORMATS.values()} - {None} <= {*TEXTS_OF_MODELS}
 
 
-@pytest.mark.parametrize("name", [*TEXTS_OF_MODELS, *(f"x{row.suffix}" for row in WRITTEN.values() if row.suffix)])
+@pytest.mark.parametrize("name", [*TEXTS_OF_MODELS, *(f"x{row.suffix}" for row in WRITERS.values() if row.suffix)])
 def test_a_file_of_another_model_is_in_the_way(name, models, tmp_path):
     (tmp_path / name).write_bytes(b"of somebody else")
     with pytest.raises(FileExistsError, match="nothing was changed"):
@@ -282,9 +282,9 @@ def test_options_of_writers_come_from_their_rows(monkeypatch, tmp_path, cli):
     def save(path, model, tokenizer, said, **options):
         received.append(options)
 
-    monkeypatch.setitem(WRITTEN, "huggingface", WRITTEN["huggingface"]._replace(save=save, options={"dtype": wide}))
+    monkeypatch.setitem(WRITERS, "huggingface", WRITERS["huggingface"]._replace(save=save, options={"dtype": wide}))
     other = Option("of the numbers", ("f32", "q8"))
-    monkeypatch.setitem(WRITTEN, "llama2c", WRITTEN["llama2c"]._replace(save=save, options={"dtype": other}))
+    monkeypatch.setitem(WRITERS, "llama2c", WRITERS["llama2c"]._replace(save=save, options={"dtype": other}))
     both = writer_options()["dtype"]
     assert (
         both.choices == ("f32", "f16", "q8") and both.help.count("(huggingface)") == both.help.count("(llama2c)") == 1

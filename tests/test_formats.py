@@ -20,7 +20,7 @@ from minillama import PRESETS, Config, Model, __main__
 from minillama.checkpoint import foreign, llama2c
 from minillama.checkpoint.contents import Content
 from minillama.checkpoint.convert import convert
-from minillama.checkpoint.formats import WRITTEN
+from minillama.checkpoint.formats import WRITERS
 from minillama.checkpoint.meta import config_from_params
 from minillama.checkpoint.open import find, read_config
 from minillama.checkpoint.tensors import write_tensors
@@ -703,7 +703,7 @@ def test_what_is_not_written_is_refused_by_its_name(name, cli, tmp_path):
     assert (
         code == 1 and f"the name of {tmp_path / name} is that of a" in err and "ends in .bin); give one of these" in err
     )
-    for to in WRITTEN:  # whatever is asked for
+    for to in WRITERS:  # whatever is asked for
         assert f"the name of {tmp_path / name}" in cli("convert", tmp_path / "model", tmp_path / name, "--to", to)[2]
     assert not (tmp_path / name).exists()
 

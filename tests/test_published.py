@@ -8,7 +8,7 @@ from minillama import PRESETS
 from minillama.catalogue.sizes import parameters
 from minillama.checkpoint import ARCHITECTURES
 from minillama.checkpoint.huggingface import config_from_json
-from minillama.checkpoint.keys import IGNORED, REFUSED, REQUIRED, decide, known_keys
+from minillama.checkpoint.keys import IGNORED_KEYS, REFUSED, REQUIRED, decide, known_keys
 
 # {name on huggingface.co: its config.json}, as copies in public GitHub repositories have them; of those, the ones whose
 # place is known are named. Shapes stand in PRESETS or are checked by the published number of parameters.
@@ -258,7 +258,7 @@ def test_every_published_key_has_a_decision_with_a_reason(key):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_key_has_one_place(name):
     row = ARCHITECTURES[name]
-    tables = [set(REQUIRED), set(REFUSED), *IGNORED.values()]
+    tables = [set(REQUIRED), set(REFUSED), *IGNORED_KEYS.values()]
     assert sum(map(len, tables)) == len(set().union(*tables))
     assert all(decide(key, row) for key in known_keys(row)) and decide("n_heads", row) is None
     of_row = [{*row.fields.values()}, {*row.translated}, {*row.required}, {*row.ignored}]

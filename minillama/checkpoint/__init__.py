@@ -6,14 +6,11 @@ the table; reading and writing, which they share, is in minillama.checkpoint.hug
 row that can express its Config; the last can express every Config.
 """
 
-from .bert import BERT
-from .gpt2 import GPT2
-from .llama import LLAMA
-from .native import NATIVE
+from . import bert, gpt2, llama, native
 
 ARCHITECTURES = {
-    "llama": LLAMA,
-    "gpt2": GPT2,
-    "bert": BERT,
-    "minillama": NATIVE,
+    "llama": llama.ARCHITECTURE,
+    "gpt2": gpt2.ARCHITECTURE,
+    "bert": bert.ARCHITECTURE,
+    "minillama": native.ARCHITECTURE,
 }

@@ -9,7 +9,7 @@ from ..files import alone, replacing_all, require_free
 from ..tokenizers import load_tokenizer as read_tokenizer
 from ..tokenizers.vocabulary import check_tokenizer
 from .foreign import FOREIGN
-from .formats import WRITTEN, Option
+from .formats import WRITERS, Option
 from .open import find, load_tokenizer
 from .places import require_no_other_model
 
@@ -19,7 +19,7 @@ _ELSEWHERE = "choose another place to write to"
 def convert(source, target, to=None, tokenizer=None, overwrite=False, **options):
     """Write the model at source, and its tokenizer, to target: a text that says what was done
 
-    to: one of WRITTEN; None: that whose suffix target ends in, else the first that is a folder. tokenizer: where the
+    to: one of WRITERS; None: that whose suffix target ends in, else the first that is a folder. tokenizer: where the
     tokenizer lies, if not with the model. options: those of the row, such as int8 for llama2c. The model's own
     tokenizer is left out where the format does not have its kind, and the text says why. A chat template goes from
     folder to folder, and so does what is said of drawing text: generation_config.json, and the tokens that end one.
@@ -31,9 +31,9 @@ def convert(source, target, to=None, tokenizer=None, overwrite=False, **options)
     target = Path(target)
     _refuse_name(target)
     to = to or _by_name(target)
-    if to not in WRITTEN:
-        raise ValueError(f"minillama writes the formats {', '.join(WRITTEN)}; received {to!r}")
-    row, options = WRITTEN[to], _checked(to, options, target)
+    if to not in WRITERS:
+        raise ValueError(f"minillama writes the formats {', '.join(WRITERS)}; received {to!r}")
+    row, options = WRITERS[to], _checked(to, options, target)
     found = find(source)
     if target.exists() and (target.samefile(source) or target.samefile(found.file)):
         raise ValueError(f"the model in {source} would be written over itself; give another place to write to")
@@ -70,7 +70,7 @@ def convert(source, target, to=None, tokenizer=None, overwrite=False, **options)
 def writer_options():
     """{name: Option} of all writers; one that several have has the values of all, and says which is whose."""
     found = {}
-    for name, row in WRITTEN.items():
+    for name, row in WRITERS.items():
         for key, option in row.options.items():
             before = found.get(key, Option("", option.choices))
             if (before.choices is None) != (option.choices is None):
@@ -84,9 +84,9 @@ def _checked(to, options, target):
     """The options that were given, of which None and False are not; ValueError for what this format does not have."""
     given = {name: value for name, value in options.items() if value is not None and value is not False}
     for name, value in given.items():
-        option = WRITTEN[to].options.get(name)
+        option = WRITERS[to].options.get(name)
         if option is None:
-            rows = [other for other, row in WRITTEN.items() if name in row.options]
+            rows = [other for other, row in WRITERS.items() if name in row.options]
             of = f"an option of {', '.join(rows)} only" if rows else "no option of any format"
             raise ValueError(
                 f"{name} is {of}; {target} would be {to}. Leave it out, or choose another format with --to"
@@ -100,7 +100,7 @@ def _checked(to, options, target):
 
 def _refuse_name(target):
     """ValueError where the name of what is to be written is that of a format which is not written here."""
-    suffix, written = target.suffix.lower(), {row.suffix for row in WRITTEN.values()}
+    suffix, written = target.suffix.lower(), {row.suffix for row in WRITERS.values()}
     names = {ending: row.what for row in FOREIGN for ending in row.suffixes} | {
         ".safetensors": "a file of tensors alone"
     }
@@ -112,12 +112,12 @@ def _refuse_name(target):
 
 def _by_name(target):
     """The format of a new file or folder of this name."""
-    by_suffix = {row.suffix: name for name, row in WRITTEN.items() if row.suffix}
-    return by_suffix.get(target.suffix.lower()) or next(name for name, row in WRITTEN.items() if row.files)
+    by_suffix = {row.suffix: name for name, row in WRITERS.items() if row.suffix}
+    return by_suffix.get(target.suffix.lower()) or next(name for name, row in WRITERS.items() if row.files)
 
 
 def _written():
-    return ", ".join(f"{name} ({where_to_write(row)})" for name, row in WRITTEN.items())
+    return ", ".join(f"{name} ({where_to_write(row)})" for name, row in WRITERS.items())
 
 
 def where_to_write(row):

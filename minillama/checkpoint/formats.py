@@ -125,4 +125,4 @@ FORMATS = {
         check_tokenizer=llama2c.check_tokenizer_place,
     ),
 }
-WRITTEN = {name: row for name, row in FORMATS.items() if row.save}
+WRITERS = {name: row for name, row in FORMATS.items() if row.save}

@@ -47,7 +47,7 @@ NEUTRAL = {
     "watermarking_config": (None,),
 }
 # {why they do not change which tokens are likely: keys}
-IGNORED = {
+IGNORED_SETTINGS = {
     "of the file itself": {"_from_model_config", "generation_kwargs", "transformers_version"},
     "how much is written is for the user to say": {"max_length", "max_new_tokens", "max_time", "num_return_sequences"},
     "counts for nothing without beams": {"diversity_penalty", "early_stopping", "length_penalty", "renormalize_logits"},
@@ -64,7 +64,7 @@ IGNORED = {
         "output_attentions", "output_hidden_states", "output_logits", "output_scores", "return_dict_in_generate",
     },
 }  # fmt: skip
-_KEYS = {*TOKENS, *SETTINGS, *NEUTRAL, *set().union(*IGNORED.values())}
+_KEYS = {*TOKENS, *SETTINGS, *NEUTRAL, *set().union(*IGNORED_SETTINGS.values())}
 
 
 class Generation(NamedTuple):

@@ -52,12 +52,12 @@ _FACTOR, _STRETCHED_CONTEXT, _CONTEXT = 8.0, 131072, 2048
 # What params.json leaves open, so that it has no part in the comparison with published models.
 _OPEN = {"vocab_size", "context", "rope_factor", "tied", "rope_layout"}
 
-OUTER = {
+_OUTER = {
     "tok_embeddings.weight": "embedding",
     "norm.weight": "final_norm",
     "output.weight": "output",
 }
-BLOCK = {
+_BLOCK = {
     "attention_norm.weight": "attention_norm",
     "attention.wq.weight": "w_q",
     "attention.wk.weight": "w_k",
@@ -85,7 +85,7 @@ def load(path, threads=None, dtype=None):
     """The Model of a params.json and the weights beside it; dtype as for minillama.checkpoint.huggingface.load."""
     path = Path(path)
     config, pieces = _open(path)
-    names, shapes = named(OUTER, "layers.", BLOCK)(config), parameter_shapes(config)
+    names, shapes = named(_OUTER, "layers.", _BLOCK)(config), parameter_shapes(config)
     tensors = {name: shapes[parameter] for name, (parameter,) in names.items()}
     axes = pieces.axes(tensors)
     kinds = [(pieces.kind(name), shape) for name, shape in tensors.items()]

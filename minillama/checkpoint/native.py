@@ -17,7 +17,7 @@ def own_names(config):
     return {name: [name] for name in parameter_shapes(config)}
 
 
-NATIVE = Architecture(
+ARCHITECTURE = Architecture(
     architecture=None,
     names=own_names,
     fields={field.name: field.name for field in fields(Config)},

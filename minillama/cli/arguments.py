@@ -103,7 +103,7 @@ WITHOUT_OPTION = {
     "tokenizer decode": {"tokenizer": "tokenizer", "path": "tokenizer", "model": "tokenizer", "ids": "ids"},
     "convert": {
         "source": "source", "src": "source", "model": "source", "input": "source", "from": "source",
-        "target": "target", "dst": "target", "out": "target", "output": "target", "to": "target",
+        "target": "target", "dst": "target", "out": "target", "output": "target",
     },
     "bench": {"part": "parts", "parts": "parts"},
     "ablate": {"study": "studies", "studies": "studies"},
