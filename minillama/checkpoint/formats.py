@@ -114,7 +114,7 @@ FORMATS = {
         template=_folders_template,
     ),
     "llama2c": FileFormat(
-        "a file of llama2.c (.bin)",
+        "a file of llama2.c (usually .bin)",
         llama2c.recognises,
         llama2c.read_config,
         llama2c.load,

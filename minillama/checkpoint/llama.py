@@ -15,10 +15,8 @@ from ..ops.rope_scaling import ROPE_SCALINGS, scale_frequencies
 from .architecture import ROPE_FIELDS, Architecture, named
 
 ACTIVATIONS = {"swiglu": "silu", "geglu": "gelu"}  # choices of feed_forward, and the names of transformers
-_BIAS_KEYS = {
-    "attention_bias": ("qkv", "o"),
-    "mlp_bias": ("ffn",),
-}  # keys, and the choices of bias that they make together
+# {key: the choices of bias that it makes}
+_BIAS_KEYS = {"attention_bias": ("qkv", "o"), "mlp_bias": ("ffn",)}
 
 _OUTER = {
     "model.embed_tokens.weight": "embedding",
