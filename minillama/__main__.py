@@ -52,10 +52,14 @@ _TRAINING_OPTIONS = {
     "micro_batches": "compute a batch in this many parts, one after the other, to save memory",
     "lr": "peak learning rate",
     "warmup": "steps of linear warm-up, fewer than steps (default: 50, or a tenth of 50 steps and fewer)",
-    "lr_floor": "final learning rate as a share of the peak, reached along a cosine",
-    "beta1": "AdamW: decay of the mean of the gradient",
-    "beta2": "AdamW: decay of the mean of its square",
-    "weight_decay": "AdamW: decay of matrices",
+    "schedule": "how the learning rate goes on after the warm-up",
+    "lr_floor": "final learning rate as a share of the peak",
+    "decay_share": "wsd: the part of the steps after the warm-up in which the learning rate leaves its peak",
+    "optimizer": "how the gradient changes the weights",
+    "beta1": "adamw, adam: decay of the mean of the gradient",
+    "beta2": "adamw, adam: decay of the mean of its square",
+    "momentum": "sgd: decay of the sum of past gradients",
+    "weight_decay": "decay of matrices",
     "clip": "largest norm of the gradient, a longer one is shortened to it; 0 turns that off",
     "seed": "of the initial weights, the order of the data and dropout",
     "init_std": "standard deviation of the initial weights",
@@ -105,10 +109,12 @@ def main(arguments=None):
 
 def train(options):
     from .analysis.plots import loss_curve
+    from .cli.continuing import Begun, corpus_of_run, options_of_run
     from .cli.runs import no_run
     from .data.corpora import encode_corpus
+    from .training.objectives import objective_of
     from .training.run import STATE_FILE, Run, check_folder, read_metrics, read_state
-    from .training.trainer import Settings, objective
+    from .training.trainer import Settings
 
     given = vars(options)
     folder = Path(given.get("out") or Path("runs") / Path(os.path.realpath(given.get("data", "stories"))).stem)
@@ -119,8 +125,10 @@ def train(options):
         if not (folder / STATE_FILE).is_file():
             raise FileNotFoundError(no_run(folder, named="out" in given))
         state = read_state(folder)
-        saved = {**state["config"], **state["settings"], **state["source"]}
-        asked = {**FAMILIES[given["family"]], **given} if "family" in given else given
+        saved = options_of_run(state)
+        asked = {**FAMILIES[given["family"]], **given} if "family" in given else dict(given)
+        if "from" in asked:
+            asked["from"] = os.path.realpath(asked["from"])
         for name, value in asked.items():
             value = sorted(value) if name == "bias" else value
             if name in saved and name != "data" and value != (sorted(saved[name]) if name == "bias" else saved[name]):
@@ -129,12 +137,19 @@ def train(options):
                     f"the run in {folder} was started with {option} {saved[name]}, not {value}; it can only go on as "
                     f"it began. Leave {option} out, or start a new run in another folder"
                 )
-        source = {**state["source"], "data": given.get("data", state["source"]["data"])}
-        _say_what_is_read(source["data"])
-        run = Run.resume(folder, encode_corpus(**source), threads)
+        data = given.get("data", state["source"]["data"])
+        _say_what_is_read(data)
+        run = Run.resume(folder, corpus_of_run(folder, state, data), threads)
         print(f"resuming {folder} at step {run.optimizer.steps} of {run.settings.steps}")
         if run.model.workers.threads != state["threads"]:
             print(f"with {threads} threads, not {state['threads']} as before: the last bits of the weights will differ")
+    elif "from" in given:
+        settings = Settings(**{name: given[name] for name in _TRAINING_OPTIONS if name in given})
+        begun, data = Begun(given, folder, settings, options.overwrite), given.get("data", "stories")
+        _say_what_is_read(data)
+        run = begun.start(data, threads)
+        print(f"going on from {given['from']}, with its tokenizer")
+        _describe_run(run)
     else:
         source = {name: given.get(name, default) for name, (default, _) in _DATA_OPTIONS.items()}
         settings = Settings(**{name: given[name] for name in _TRAINING_OPTIONS if name in given})
@@ -145,7 +160,7 @@ def train(options):
         config = Config(vocab_size=1, **shape)  # a wrong shape is reported before the text is read
         check_folder(folder, options.overwrite)  # and so is a folder that something else lies in
         _say_what_is_read(source["data"])
-        corpus = encode_corpus(**source, mask_token=objective(config).needs_mask_token)
+        corpus = encode_corpus(**source, mask_token=objective_of(config).needs_mask_token)
         config = Config(corpus.tokenizer.vocab_size, **shape)
         run = Run.start(folder, config, settings, corpus, threads, options.overwrite)
         _describe_run(run)
@@ -625,6 +640,8 @@ def _parser():
     group = made.add_argument_group("run")
     group.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/ and the name of the data)")
     group.add_argument("--resume", action="store_true", default=False, help="go on with the run in its folder")
+    text = "begin with weights, shape and tokenizer of a model; --context is then how much it reads at a time"
+    group.add_argument("--from", metavar="MODEL", help=f"{text} ({_MODEL})")
     overwrite(group, "begin anew in the place of the run that is there", default=False)
     threads(group)
     group = made.add_argument_group("model")
@@ -848,10 +865,13 @@ def _shard(text):
 
 def _add_fields(group, source, options):
     """One option for each listed field of a dataclass or an instance of one, with the field's type and default."""
+    from .training.trainer import TRAINING_SWITCHES
+
     for name, text in options.items():
         default = getattr(source, name)
-        if name in SWITCHES:
-            group.add_argument(_flag(name), choices=list(SWITCHES[name]), help=_help(text, default))
+        if name in SWITCHES | TRAINING_SWITCHES:
+            choices = list((SWITCHES | TRAINING_SWITCHES)[name])
+            group.add_argument(_flag(name), choices=choices, help=_help(text, default))
         elif name == "bias":
             group.add_argument(_flag(name), nargs="*", choices=BIASES, help=_help(text, "none"))
         elif isinstance(default, bool):

@@ -5,7 +5,9 @@ import pytest
 
 from minillama.runtime.memory import Store
 from minillama.runtime.workers import Workers
-from minillama.training.optim import AdamW, clip_scale, learning_rate
+from minillama.training.clipping import clip_scale, gradient_norm
+from minillama.training.optimizers import AdamW
+from minillama.training.schedules import learning_rate
 
 
 def test_schedule_ends_and_turning_points():
@@ -45,14 +47,14 @@ def test_adamw_written_out_element_by_element(threads, each_backend, rng):
     parameters, gradients = Store(shapes, np.float64), Store(shapes, np.float64)
     parameters.flat[:] = rng.standard_normal(22)
     expected, m, v = parameters.flat.copy(), np.zeros(22), np.zeros(22)
-    optimizer, workers = AdamW(parameters, (0.8, 0.9), 1e-8, weight_decay=0.5, clip=1.0), Workers(threads)
+    optimizer, workers = AdamW(parameters, (0.8, 0.9), 1e-8, weight_decay=0.5), Workers(threads)
     for t in range(1, 4):
         gradients.flat[:] = rng.standard_normal(22)
-        norm = optimizer.gradient_norm(gradients, workers)
+        norm = gradient_norm(gradients, workers)
         assert norm == pytest.approx(np.linalg.norm(gradients.flat))
         g = gradients.flat / max(1.0, norm)
         m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
         decay = np.where(np.arange(22) < 15, 0.5, 0.0)  # matrices only
         expected = expected - 0.01 * (decay * expected + m / (1 - 0.8**t) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8))
-        optimizer.step(gradients, norm, 0.01, workers)
+        optimizer.step(gradients, 0.01, clip_scale(norm, 1.0), workers)
         np.testing.assert_allclose(parameters.flat, expected, rtol=1e-12)

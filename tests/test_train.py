@@ -21,6 +21,7 @@ from minillama.files import InUse, replacing
 from minillama.training import run as run_module
 from minillama.training import trainer
 from minillama.training.run import Run, read_metrics, read_state
+from minillama.training.schedules import learning_rate
 from minillama.training.trainer import NotFinite, Settings, Trainer, evaluate
 
 KILLS = int(os.environ.get("MINILLAMA_KILLS", "3"))
@@ -299,7 +300,7 @@ def test_settings_that_make_no_sense_are_refused(changes, words):
 @pytest.mark.parametrize("steps, warmup", [(1, 0), (2, 1), (9, 1), (20, 2), (50, 5), (51, 50), (400, 50), (600, 50)])
 def test_a_warm_up_that_is_not_given_is_shorter_than_the_training(steps, warmup):
     assert Settings(steps=steps).warmup == warmup < steps
-    rates = [trainer.learning_rate(t + 1, steps, 1.0, warmup, 0.1) for t in range(steps)]
+    rates = [learning_rate(t + 1, steps, 1.0, warmup, 0.1) for t in range(steps)]
     assert steps == 1 or max(rates) == 1.0 and rates[-1] == pytest.approx(0.1)
 
 

@@ -12,6 +12,7 @@ from ..messages import command_line
 from ..ops.norms import NORMS
 from ..ops.positions import POSITIONS
 from ..ops.rope_scaling import ROPE_SCALINGS
+from ..training.trainer import TRAINING_SWITCHES, Settings
 
 
 def refuse(options):
@@ -33,6 +34,33 @@ def _field(options, name):
     """The value that a field of Config will have in a training."""
     default = FAMILIES[getattr(options, "family", "llama")].get(name, Config.__dataclass_fields__[name].default)
     return getattr(options, name, default)
+
+
+def _of_the_model(options):
+    if hasattr(options, "from"):
+        return f"the training goes on from {getattr(options, 'from')}, which brings its own"
+
+
+def _of_others(switch, name):
+    """The reason against an option that some rows of a switch of Settings do not read."""
+    table = TRAINING_SWITCHES[switch]
+    having = [row for row in table if name in table[row].settings]
+
+    def reason(options):
+        chosen = getattr(options, switch, getattr(Settings, switch))
+        if chosen not in having:
+            return f"it belongs to --{switch} {' or '.join(having)}, and the {switch} is {chosen!r}"
+
+    return reason
+
+
+def _not_of_all():
+    """((option,), reason) for each setting that only some optimizers, or some schedules, read."""
+    for switch, table in TRAINING_SWITCHES.items():
+        names = dict.fromkeys(name for row in table.values() for name in row.settings)
+        for name in names:
+            if not all(name in row.settings for row in table.values()):
+                yield (name,), _of_others(switch, name)
 
 
 def _of_char(options):
@@ -75,7 +103,7 @@ def _without_norm(options):
 
 
 def _few_sequences(options):
-    batch, parts = getattr(options, "batch_size", 8), getattr(options, "micro_batches", 1)
+    batch, parts = (getattr(options, name, getattr(Settings, name)) for name in ("batch_size", "micro_batches"))
     if parts > batch >= 1:
         return f"a batch of {batch} sequences cannot be computed in {parts} parts, but in {batch} at most"
 
@@ -129,11 +157,17 @@ _TRAINING_OF_ABLATE = (
     "corpora", "tokenizer", "vocab_size", "seeds", "equal", "jobs", "shard", "dim", "layers", "heads", "context",
     "steps", "batch_size", "lr", "warmup", "lr_floor", "weight_decay", "clip", "init_std",
 )  # fmt: skip
+_OF_A_MODEL = (
+    "tokenizer", "vocab_size", "family", "dim", "layers", "heads", "kv_heads", "ffn", "tied", "norm", "norm_eps",
+    "placement", "position", "rope_layout", "rope_theta", "rope_scaling", "rope_factor", "rope_original_context",
+    "feed_forward", "mask", "head", "bias", "qk_norm", "embedding_norm", "init_std",
+)  # fmt: skip
 _SAMPLING = [(("temperature", "top_p", "seed"), _likeliest)]
 
 # For each command: (options, reason(options) -> why they have no effect, or None).
 IDLE = {
     "train": [
+        (_OF_A_MODEL, _of_the_model),
         (("vocab_size",), _of_char),
         (("rope_layout", "rope_theta", "rope_factor", "rope_original_context"), _without_rope),
         (("rope_factor", "rope_original_context"), _unscaled),
@@ -141,6 +175,7 @@ IDLE = {
         (("rope_scaling",), _never_stretched),
         (("norm_eps",), _without_norm),
         (("micro_batches",), _few_sequences),
+        *_not_of_all(),
     ],
     "sample": _SAMPLING,
     "chat": _SAMPLING,
