@@ -150,6 +150,7 @@ def train(options):
         run = begun.start(data, threads)
         print(f"going on from {given['from']}, with its tokenizer")
         _describe_run(run)
+        print(f"validation loss before the first step {run.evaluate():.4f} nats a {run.unit}")
     else:
         source = {name: given.get(name, default) for name, (default, _) in _DATA_OPTIONS.items()}
         settings = Settings(**{name: given[name] for name in _TRAINING_OPTIONS if name in given})
