@@ -154,7 +154,7 @@ class Trainer:
     @property
     def unit(self):
         """What a loss is the mean over."""
-        return "token" if self.objective.predicts_text else "hidden token"
+        return self.objective.unit
 
     def step(self):
         """One step of training: loss of the batch, length of its gradient, learning rate."""

@@ -56,6 +56,7 @@ class Objective(NamedTuple):
     examples: Callable
     evaluation: Callable
     sample: Callable
+    unit: str = "token"  # what a loss is the mean over
     predicts_text: bool = True  # every token, from those before it: so its loss is bounded by the text's entropy
     needs_mask_token: bool = False
     batches: Callable = windows
@@ -65,7 +66,9 @@ class Objective(NamedTuple):
 
 OBJECTIVES = {
     "next_token": Objective(next_token.examples, next_token.evaluation, next_token.sample),
-    "masked": Objective(masked.examples, masked.evaluation, masked.sample, predicts_text=False, needs_mask_token=True),
+    "masked": Objective(
+        masked.examples, masked.evaluation, masked.sample, "hidden token", predicts_text=False, needs_mask_token=True
+    ),
 }
 
 
