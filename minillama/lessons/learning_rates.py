@@ -176,6 +176,8 @@ def main(arguments=None):
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args(arguments)
     try:
+        if options.steps <= max(WARMUPS):
+            raise ValueError(f"--steps must be more than the longest warm-up, {max(WARMUPS)}; received {options.steps}")
         results = _results_to_add_to(options.out, options.steps)
     except (ValueError, OSError) as error:
         print(f"minillama.lessons.learning_rates: error: {error}", file=sys.stderr)
