@@ -641,8 +641,8 @@ def _parser():
     group = made.add_argument_group("run")
     group.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/ and the name of the data)")
     group.add_argument("--resume", action="store_true", default=False, help="go on with the run in its folder")
-    text = "begin with weights, shape and tokenizer of a model; --context is then how much it reads at a time"
-    group.add_argument("--from", metavar="MODEL", help=f"{text} ({_MODEL})")
+    text = f"go on from a model, its weights, shape and tokenizer: {_MODEL}; context is then what it reads at a time"
+    group.add_argument("--from", metavar="MODEL", help=_help(text, "none, a new model"))
     overwrite(group, "begin anew in the place of the run that is there", default=False)
     threads(group)
     group = made.add_argument_group("model")

@@ -169,6 +169,7 @@ def test_gradients_that_are_none_of_these_parameters_are_refused():
         optimizer.step({"v": np.zeros((2, 3))}, 0.1)
     with pytest.raises(ValueError, match=r"shape of the parameter, \(2, 3\); received \(3, 2\)"):
         optimizer.step({"w": np.zeros((3, 2))}, 0.1)
+    assert optimizer.steps == 0
 
 
 def test_clip_gradients_in_place(rng):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ... import backend
-from ...runtime.memory import aligned_zeros
+from ...runtime.memory import Store, aligned_zeros
 
 
 class Optimizer:
@@ -31,7 +31,8 @@ class Optimizer:
 
     def __init__(self, parameters, weight_decay=0.0):
         self.parameters, self.weight_decay, self.steps = parameters, weight_decay, 0
-        if hasattr(parameters, "flat"):
+        self._flat = isinstance(parameters, Store)
+        if self._flat:
             self._size, dtype = len(parameters.flat), parameters.flat.dtype
         else:
             _check_arrays(parameters)
@@ -46,9 +47,11 @@ class Optimizer:
         gradient, such as minillama.training.clipping.clip_scale gives. workers: those of the model, to share the work;
         a Store's only.
         """
+        if not self._flat:
+            gradients = self._checked(gradients)
         self.steps += 1
         op = backend.active()
-        if not hasattr(self.parameters, "flat"):
+        if not self._flat:
             self._step_by_name(op, gradients, rate, scale)
         elif workers is None:
             self._step_part(op, gradients.flat, slice(0, self._size), rate, scale)
@@ -67,23 +70,29 @@ class Optimizer:
                 self.update(op, weight[start:stop], gradient[start:stop], state, rate, decay, scale)
 
     def _step_by_name(self, op, gradients, rate, scale):
+        start = 0
+        for name, weight in self.parameters.items():
+            state = [array[start : start + weight.size] for array in self.state.values()]
+            decay = self.weight_decay if weight.ndim > 1 else 0.0
+            self.update(op, weight.reshape(-1), gradients[name].reshape(-1), state, rate, decay, scale)
+            start += weight.size
+
+    def _checked(self, gradients):
+        """{name: gradient} with the parameters' number type; ValueError where they are not gradients of these."""
         if gradients.keys() != self.parameters.keys():
             raise ValueError(
                 f"gradients must have the names of the parameters, {', '.join(self.parameters)}; received "
                 f"{', '.join(gradients)}"
             )
-        start = 0
-        for name, weight in self.parameters.items():
-            gradient = np.asarray(gradients[name], weight.dtype)
+        arrays = {name: np.asarray(gradients[name], weight.dtype) for name, weight in self.parameters.items()}
+        for name, gradient in arrays.items():
+            weight = self.parameters[name]
             if gradient.shape != weight.shape:
                 raise ValueError(
                     f"the gradient of {name} must have the shape of the parameter, {weight.shape}; received "
                     f"{gradient.shape}"
                 )
-            state = [array[start : start + weight.size] for array in self.state.values()]
-            decay = self.weight_decay if weight.ndim > 1 else 0.0
-            self.update(op, weight.reshape(-1), gradient.reshape(-1), state, rate, decay, scale)
-            start += weight.size
+        return arrays
 
     def update(self, op, weight, gradient, state, rate, decay, scale):
         raise NotImplementedError
