@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from ..config import option
 from ..tokenizers import MASK
 from .clipping import clip_scale, gradient_norm
 from .objectives import objective_of
@@ -26,23 +27,27 @@ class Settings:
     2302.13971, section 2.3); learning rate, warm-up and batch suit models of about a million parameters and AdamW.
     Which of the numbers an optimizer and a schedule read, their tables say."""
 
-    steps: int = 600
-    batch_size: int = 8  # sequences in a step
-    micro_batches: int = 1  # parts that a batch is computed in, one after the other, to save memory
-    lr: float = 1.5e-3  # peak learning rate
-    warmup: int | None = None  # steps of linear warm-up; None: 50, or a tenth of the steps where those are 50 or fewer
-    lr_floor: float = 0.1  # final learning rate as a share of the peak
-    schedule: str = "cosine"  # how the learning rate goes on after the warm-up
-    decay_share: float = 0.1  # of the steps after the warm-up: the part in which a schedule leaves the peak
-    optimizer: str = "adamw"
-    beta1: float = 0.9
-    beta2: float = 0.95
-    momentum: float = 0.9
-    weight_decay: float = 0.1  # of matrices
-    clip: float = 1.0  # largest norm of the gradient; 0: it is never shortened
-    seed: int = 0  # of the initial weights, the order of the data and dropout
-    init_std: float = 0.06  # deviation of the initial weights; 0.02 suits widths from 768, a narrow model wants more
-    eval_every: int = 150  # steps between evaluations, samples and checkpoints
+    steps: int = option(600, "updates of the weights")
+    batch_size: int = option(8, "sequences in a step")
+    micro_batches: int = option(1, "compute a batch in this many parts, one after the other, to save memory")
+    lr: float = option(1.5e-3, "peak learning rate")
+    warmup: int | None = option(
+        None, "steps of linear warm-up, fewer than steps (default: 50, or a tenth of 50 steps and fewer)"
+    )
+    lr_floor: float = option(0.1, "final learning rate as a share of the peak")
+    schedule: str = option("cosine", "how the learning rate goes on after the warm-up", SCHEDULES)
+    decay_share: float = option(
+        0.1, "wsd: the part of the steps after the warm-up in which the learning rate leaves its peak"
+    )
+    optimizer: str = option("adamw", "how the gradient changes the weights", OPTIMIZERS)
+    beta1: float = option(0.9, "adamw, adam: decay of the mean of the gradient")
+    beta2: float = option(0.95, "adamw, adam: decay of the mean of its square")
+    momentum: float = option(0.9, "sgd: decay of the sum of past gradients")
+    weight_decay: float = option(0.1, "decay of matrices")
+    clip: float = option(1.0, "largest norm of the gradient, a longer one is shortened to it; 0 turns that off")
+    seed: int = option(0, "of the initial weights, the order of the data and dropout")
+    init_std: float = option(0.06, "standard deviation of the initial weights")  # 0.02 suits widths from 768
+    eval_every: int = option(150, "steps between evaluations, samples and checkpoints")
     window: int | None = None  # tokens of a training sequence, at most the model's context; None: as many
 
     def __post_init__(self):
