@@ -109,7 +109,7 @@ def main(arguments=None):
 
 def train(options):
     from .analysis.plots import loss_curve
-    from .cli.continuing import Begun, corpus_of_run, options_of_run
+    from .cli.continuing import Begun, corpus_of_run, options_of_run, origin_of
     from .cli.runs import no_run
     from .data.corpora import encode_corpus
     from .training.objectives import objective_of
@@ -128,7 +128,7 @@ def train(options):
         saved = options_of_run(state)
         asked = {**FAMILIES[given["family"]], **given} if "family" in given else dict(given)
         if "from" in asked:
-            asked["from"] = os.path.realpath(asked["from"])
+            asked["from"] = origin_of(asked["from"])
         for name, value in asked.items():
             value = sorted(value) if name == "bias" else value
             if name in saved and name != "data" and value != (sorted(saved[name]) if name == "bias" else saved[name]):
