@@ -185,6 +185,19 @@ def test_two_tokens_stand_around_each_document(assets, tmp_path):
     np.testing.assert_array_equal(corpus.train[1 : 1 + len(one)], one)
 
 
+def test_what_a_kept_tokenizer_made_is_kept_by_its_tokens_and_its_text(tokenizer, text, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MINILLAMA_CACHE", str(tmp_path / "cache"))
+    other = BPETokenizer.train(TEXT, 300, (END_OF_TEXT, MASK))
+    first, second = encode_corpus(text, tokenizer), encode_corpus(text, other)
+    assert len(list((tmp_path / "cache").iterdir())) == 2 and len(first.train) != len(second.train)
+    monkeypatch.setattr(BPETokenizer, "encode", lambda *_, **__: pytest.fail("encoded again"))
+    for made, expected in ((tokenizer, first), (other, second)):
+        again = encode_corpus(text, made)
+        np.testing.assert_array_equal(again.train, expected.train)
+        assert again.fingerprint == expected.fingerprint and again.source == {"data": str(text)}
+    assert not capsys.readouterr().err
+
+
 def test_stories260K_goes_on(assets, tmp_path, text, cli):
     source = assets / "models/stories260K/stories260K.bin"
     options = ["--data", text, *STEPS, "--context", 32]

@@ -1,6 +1,5 @@
 """Trainings that go on: from a model that exists (`train --from`), and of a run in its folder (`train --resume`)."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,14 +67,18 @@ class Begun:
             check_ids(np.unique(tokens), self.tokenizer, self.config.vocab_size)
         model = load(self.path, threads, "float32")
         model.config = self.config
-        origin = str(self.path.resolve())
-        run = Run.start_from(self.folder, model, self.settings, corpus, origin, self.overwrite)
+        run = Run.start_from(self.folder, model, self.settings, corpus, origin_of(self.path), self.overwrite)
         template = published_template(self.path)
         if template is not None:
             write_text(self.folder / _TEMPLATE, template)
         if (self.path / _GENERATION).is_file():
-            shutil.copyfile(self.path / _GENERATION, self.folder / _GENERATION)
+            write_text(self.folder / _GENERATION, (self.path / _GENERATION).read_text(encoding="utf-8"))
         return run
+
+
+def origin_of(path):
+    """How the folder of a run says where its model came from."""
+    return str(Path(path).resolve())
 
 
 def corpus_of_run(folder, state, data):

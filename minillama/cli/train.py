@@ -137,7 +137,7 @@ def _describe(training):
 def _resumed(options, folder, threads):
     """The run in the folder at its last checkpoint; ValueError for an option that asks for another one."""
     from ..training.run import STATE_FILE, Run, read_state
-    from .continuing import corpus_of_run, options_of_run
+    from .continuing import corpus_of_run, options_of_run, origin_of
     from .runs import no_run
 
     if not (folder / STATE_FILE).is_file():
@@ -146,7 +146,7 @@ def _resumed(options, folder, threads):
     saved = options_of_run(state)
     asked = {**FAMILIES[given["family"]], **given} if "family" in given else dict(given)
     if "from" in asked:
-        asked["from"] = os.path.realpath(asked["from"])
+        asked["from"] = origin_of(asked["from"])
     for name, value in asked.items():
         value = sorted(value) if name == "bias" else value
         if name in saved and name != "data" and value != (sorted(saved[name]) if name == "bias" else saved[name]):

@@ -19,7 +19,7 @@ An objective is a row of OBJECTIVES, functions that lead from a corpus to losses
     losses(model, examples) -> sum, count              of the losses, and of what they are counted over
     sample(model, corpus, characters, seed) -> text    what the model makes of the validation text
 
-Sums and counts, not means, leave each objective: where several machines share a batch, they are what is added up.
+An evaluation leaves an objective as sums and counts, not as means, so that parts of one can be added up.
 """
 
 from collections.abc import Callable
