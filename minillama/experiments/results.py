@@ -109,8 +109,10 @@ def _files(paths):
 
 def _check_protocol(protocol, wanted, where):
     """ValueError for other terms; a setting that a result was made without, by an older version, has its default."""
-    usual = asdict(Settings())
-    protocol, wanted = ({**usual, **terms, **terms["settings"], "settings": None} for terms in (protocol, wanted))
+    protocol, wanted = ({**terms, **terms["settings"], "settings": None} for terms in (protocol, wanted))
+    for name, usual in asdict(Settings()).items():
+        protocol.setdefault(name, usual)
+        wanted.setdefault(name, usual)
     for name in wanted | protocol:
         if protocol.get(name) != wanted.get(name):
             raise ValueError(
