@@ -4,4 +4,11 @@ Dimension letters, here and everywhere: B batch, T time, N = B T rows, C model w
 D head width, F feed-forward width, V vocabulary, L layers. Gradients of activations are returned; gradients of
 parameters are added to the array that is passed for them, so tied weights, micro-batches and shards need no special
 case. `minillama.kernels` holds the same functions again as compiled schedules.
+
+A shape such as (N, C) is what models pass, and what a kernel takes. Here the rows N may be any axes in front of the
+last one, or none: x (B, T, C) -> y (B, T, C). What a docstring gives as (N,) then has these axes, too. All operations
+by name, as NumPy computes them:
+
+    op = minillama.backend.load("numpy")
+    y, inverse_rms = op.rmsnorm(x, weight, None, 1e-5)
 """

@@ -12,10 +12,10 @@ def layernorm(x, weight, bias, eps, residual=None):
     """
     if residual is not None:
         x += residual
-    mean = np.mean(x, axis=1)
-    centred = x - mean[:, None]
-    inverse_std = 1 / np.sqrt(np.mean(centred * centred, axis=1) + eps)
-    y = weight * (centred * inverse_std[:, None])
+    mean = np.mean(x, axis=-1)
+    centred = x - mean[..., None]
+    inverse_std = 1 / np.sqrt(np.mean(centred * centred, axis=-1) + eps)
+    y = weight * (centred * inverse_std[..., None])
     if bias is not None:
         y += bias
     return y, (mean, inverse_std)
@@ -32,13 +32,14 @@ def layernorm_backward(dy, x, weight, saved, dweight, dbias, dx=None):
     (C,) if it is not None, and to dx, the gradient that reaches the residual stream past the layer, where one is given.
     """
     mean, inverse_std = saved
-    u = (x - mean[:, None]) * inverse_std[:, None]
+    rows = tuple(range(x.ndim - 1))  # every axis but the last
+    u = (x - mean[..., None]) * inverse_std[..., None]
     g = weight * dy
-    dweight += np.sum(dy * u, axis=0)
+    dweight += np.sum(dy * u, axis=rows)
     if dbias is not None:
-        dbias += np.sum(dy, axis=0)
-    mean_g, mean_gu = (np.mean(a, axis=1, keepdims=True) for a in (g, g * u))
-    through_norm = (g - mean_g - u * mean_gu) * inverse_std[:, None]
+        dbias += np.sum(dy, axis=rows)
+    mean_g, mean_gu = (np.mean(a, axis=-1, keepdims=True) for a in (g, g * u))
+    through_norm = (g - mean_g - u * mean_gu) * inverse_std[..., None]
     if dx is None:
         return through_norm
     dx += through_norm

@@ -12,8 +12,8 @@ def rmsnorm(x, weight, bias, eps, residual=None):
     """
     if residual is not None:
         x += residual
-    inverse_rms = 1 / np.sqrt(np.mean(x * x, axis=1) + eps)
-    y = weight * (x * inverse_rms[:, None])
+    inverse_rms = 1 / np.sqrt(np.mean(x * x, axis=-1) + eps)
+    y = weight * (x * inverse_rms[..., None])
     if bias is not None:
         y += bias
     return y, inverse_rms
@@ -29,12 +29,13 @@ def rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dbias, dx=None):
     dy (N, C), x (N, C), weight (C,), inverse_rms (N,) -> dx (N, C); adds to dweight (C,), to dbias (C,) if it is not
     None, and to dx, the gradient that reaches the residual stream past the layer, where one is given.
     """
-    u = x * inverse_rms[:, None]
+    rows = tuple(range(x.ndim - 1))  # every axis but the last
+    u = x * inverse_rms[..., None]
     g = weight * dy
-    dweight += np.sum(dy * u, axis=0)
+    dweight += np.sum(dy * u, axis=rows)
     if dbias is not None:
-        dbias += np.sum(dy, axis=0)
-    through_norm = (g - u * np.mean(g * u, axis=1, keepdims=True)) * inverse_rms[:, None]
+        dbias += np.sum(dy, axis=rows)
+    through_norm = (g - u * np.mean(g * u, axis=-1, keepdims=True)) * inverse_rms[..., None]
     if dx is None:
         return through_norm
     dx += through_norm
