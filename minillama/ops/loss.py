@@ -28,6 +28,6 @@ def cross_entropy_backward(weights, logits, targets, log_denominator):
     kept = np.not_equal(targets, IGNORED)
     wanted = np.where(kept, targets, 0)[..., None]
     np.exp(logits - log_denominator[..., None], out=logits)
-    np.put_along_axis(logits, wanted, np.take_along_axis(logits, wanted, axis=-1) - 1, axis=-1)
+    np.put_along_axis(logits, wanted, np.take_along_axis(logits, wanted, axis=-1) - kept[..., None], axis=-1)
     logits *= np.where(kept, weights, 0).astype(logits.dtype)[..., None]
     return logits
