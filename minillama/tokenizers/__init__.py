@@ -8,7 +8,7 @@ Llama 3 uses this kind; LLaMA 1 and 2 use BPE over characters, with bytes as a f
 BERT's WordPiece takes the longest parts of a word that have a token.
 
     class                   models            files that load_tokenizer reads
-    BPETokenizer            GPT-2, Llama 3    tokenizer.json, tokenizer.model of Llama 3
+    BPETokenizer            GPT-2, Llama 3    tokenizer.json, tokenizer.model of Llama 3, vocab.json and merges.txt
     SentencePieceTokenizer  LLaMA 1 and 2     tokenizer.json, tokenizer.model, tokenizer.bin of llama2.c
     WordPieceTokenizer      BERT              tokenizer.json, vocab.txt
     CharTokenizer           those made here   tokenizer.json
@@ -25,10 +25,11 @@ from .files import load_tokenizer
 from .merging import learn_merges
 from .patterns import DIGITS_PATTERN, GPT2_PATTERN, LLAMA3_PATTERN, PATTERNS, compile_pattern
 from .sentencepiece import SentencePieceTokenizer
+from .vocab_json import read_vocab_and_merges
 from .wordpiece import WordPieceTokenizer
 
 __all__ = [
     "BYTE_SYMBOLS", "DIGITS_PATTERN", "END_OF_TEXT", "GPT2_PATTERN", "LLAMA3_PATTERN", "MASK", "PATTERNS",
     "AddedToken", "BPETokenizer", "CharTokenizer", "SentencePieceTokenizer", "TokenStream", "Tokenizer",
-    "WordPieceTokenizer", "compile_pattern", "learn_merges", "load_tokenizer",
+    "WordPieceTokenizer", "compile_pattern", "learn_merges", "load_tokenizer", "read_vocab_and_merges",
 ]  # fmt: skip
