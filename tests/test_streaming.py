@@ -107,6 +107,13 @@ KINDS = {
             "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level_step(use_regex=False)],
         }
     ),
+    "digits alone, added": lambda: bpe(
+        added=ADDED,
+        pre_tokenizer={
+            "type": "Sequence",
+            "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level_step(use_regex=False)],
+        },
+    ),
     **{
         f"SentencePiece, {p}": (lambda p=p: sentencepiece(prefix=p))
         for p in ("always", "unless_space", "first", "never")
@@ -149,8 +156,21 @@ def test_ids_are_those_of_the_whole_text(kind, monkeypatch):
         )
 
 
+def test_a_special_token_that_does_not_count_reaches_out_of_white_space_that_was_taken_along(monkeypatch):
+    monkeypatch.setattr(streaming, "BLOCK", 1)
+    added = [("R", dict(special=False, rstrip=True)), (" ab", {}), ("bc", dict(special=False))]
+    steps = {"type": "Sequence", "pretokenizers": [byte_level_step(use_regex=False)]}
+    tokenizer, text = bpe(added=added, pre_tokenizer=steps), "R abc" + "d" * 30
+    assert list(tokenizer.encode_iterable(text, False)) == tokenizer.encode(text, False).tolist()
+
+
 # Those whose tokens could reach across all of a text: it has no joints, as the docstring of encode_iterable says
-WITHOUT_JOINTS = {"digits alone", "SentencePiece, across words", "SentencePiece, unknown characters in pieces"}
+WITHOUT_JOINTS = {
+    "digits alone",
+    "digits alone, added",
+    "SentencePiece, across words",
+    "SentencePiece, unknown characters in pieces",
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
