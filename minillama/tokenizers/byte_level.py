@@ -107,7 +107,8 @@ class BPETokenizer(Tokenizer):
             if ids.setdefault(token, i) != i:
                 raise ValueError(f"the token {token!r} has the ids {ids[token]} and {i}; it needs one")
         special, following = {}, max(ids.values(), default=-1) + 1
-        check_special(tuple(special_tokens := list(special_tokens)))
+        special_tokens = special_tokens if isinstance(special_tokens, str) else tuple(special_tokens)
+        check_special(special_tokens)
         for text in special_tokens:
             if text.encode() in ids:
                 special[text] = ids.pop(text.encode())

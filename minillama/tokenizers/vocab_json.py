@@ -85,6 +85,10 @@ def _read_vocab(data) -> dict[str, int]:
         raise ValueError(f"it is {reprlib.repr(data)}, expected an object of tokens and their ids")
     for text in data:
         check_text(text)
+    by_id = {i: text for text, i in data.items()}
+    for text, i in data.items():
+        if by_id[i] != text:
+            raise ValueError(f"the tokens {text!r} and {by_id[i]!r} have the same id, {i}")
     return data
 
 
