@@ -14,6 +14,7 @@ from minillama.tokenizers import (
     load_tokenizer,
     read_vocab_and_merges,
 )
+from minillama.tokenizers.vocabulary import check_tokenizer
 
 SAMPLE = "The cat sat on the mat. Thé chat s'est assis: 猫が座った。 It's 1984, isn't it?\n\n\tthe end  \r\n# # #\n" * 3
 
@@ -176,6 +177,18 @@ def test_ids_with_gaps(trained, tmp_path):
     )  # fmt: skip
     filled.save(tmp_path)
     assert load_tokenizer(tmp_path).encode(text).tolist() == gapped.encode(text).tolist()
+
+
+def test_only_ordinary_tokens_need_a_row_of_the_model(trained):
+    tokens, merges = as_bytes(trained)
+    far = BPETokenizer.from_tokens(
+        tokens | {10**9: END_OF_TEXT.encode() + b"2"}, merges, [END_OF_TEXT, END_OF_TEXT + "2"]
+    )
+    check_tokenizer(far, 310)
+    with pytest.raises(ValueError, match="the tokenizer has 1,000,000,001 tokens and the model 309"):
+        check_tokenizer(far, 309)
+    with pytest.raises(ValueError, match="another"):
+        check_tokenizer(BPETokenizer.from_tokens(tokens | {10**9: b"zz"}, merges), 310)
 
 
 def test_ties_are_one_of_two():

@@ -9,5 +9,5 @@ rows, and to_heads and to_rows as reshaping. What a forward keeps for its backwa
 Activation gradients are returned, or for the residual stream updated in place; parameter gradients are added up. A
 block also gets the dropout of the step, `noise`, and `site`, its place in the network, by which the dropped elements
 differ from layer to layer. Letters: B batch, T time, N = B T rows, C model width, H heads, K key/value heads, D head
-width, F feed-forward width, V vocabulary, L layers.
+width, F feed-forward width, V vocabulary, L layers. minillama.layers.alone has a layer or a block without a model.
 """

@@ -13,6 +13,10 @@ BERT's WordPiece takes the longest parts of a word that have a token.
     WordPieceTokenizer      BERT              tokenizer.json, vocab.txt
     CharTokenizer           those made here   tokenizer.json
 
+    tokenizer.encode(text)                                  an array of ids; .tolist() makes a list of it
+    tokenizer.encode(text, special=["<|endoftext|>"])       other special tokens are plain text; False: all are
+    tokenizer.encode_iterable(open_file)                    the same ids one after the other, in little memory
+
 All save the tokenizer.json of Hugging Face's tokenizers library, which gives the same ids from it.
 """
 

@@ -75,6 +75,11 @@ class Tokenizer:
         return self._size
 
     @property
+    def ids(self) -> Collection[int]:
+        """The ids that stand for a token, in order."""
+        return self._tokens.keys()
+
+    @property
     def has_gaps(self) -> bool:
         """Whether some ids below vocab_size stand for no token."""
         return len(self._tokens) < self._size
@@ -112,7 +117,8 @@ class Tokenizer:
 
         texts may be a file that is open for reading. What is held of it is some thousand characters, or as many as it
         takes to a place where no token can reach across: the end of a word, in most tokenizers, so that memory does
-        not grow with the text. Errors as in `encode`, when the text that has them is reached.
+        not grow with the text (as in `encode`, a bounded number of words is remembered). Errors as in `encode`, when
+        the text that has them is reached.
         """
         return encode_blocks(self, checked_blocks(texts, BLOCK), special)
 

@@ -57,7 +57,8 @@ def rope(x, cos, sin, layout, heads=None):
 
     x (B, T, H, D), cos and sin (T, D/2), layout a key of ROPE_LAYOUTS -> x. With `heads` only the first so many heads
     are turned: the queries and keys of rows that hold the values behind them. In place because neither the backward
-    nor anything else needs the unrotated values. Source: RoFormer (arXiv 2104.09864), equation 34.
+    nor anything else needs the unrotated values; `rotated` makes a new array. Source: RoFormer (arXiv 2104.09864),
+    equation 34.
     """
     a, b = ROPE_LAYOUTS[layout](x[:, :, :heads])
     cos, sin = cos[:, None], sin[:, None]  # (T, 1, D/2): the same turn for every head
