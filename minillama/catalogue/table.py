@@ -284,4 +284,4 @@ def as_csv(rows):
     return out.getvalue().rstrip("\n")
 
 
-FORMATS = {"text": as_text, "markdown": as_markdown, "csv": as_csv}
+STYLES = {"text": as_text, "markdown": as_markdown, "csv": as_csv}
