@@ -37,9 +37,14 @@ def version(number):
 # {name: (the row of FORMATS, make(folder), the file that is recognised)}
 MADE = {
     "a run": ("huggingface", lambda folder: minillama.save(random_model(), folder), "config.json"),
-    "minillama's own": ("huggingface", lambda folder: minillama.save(random_model(position="alibi"), folder), "config.json"),
-    "gpt2": ("huggingface", lambda folder: minillama.save(random_model(**minillama.catalogue.presets.FAMILIES["gpt2"]), folder),
-             "config.json"),
+    "minillama's own": (
+        "huggingface", lambda folder: minillama.save(random_model(position="alibi"), folder), "config.json"
+    ),
+    "gpt2": (
+        "huggingface",
+        lambda folder: minillama.save(random_model(**minillama.catalogue.presets.FAMILIES["gpt2"]), folder),
+        "config.json",
+    ),
     "meta": ("meta", lambda folder: write_meta(folder, meta_model(), 2), "params.json"),
     "llama2c 0": ("llama2c", lambda folder: llama2c.save(folder / "model.bin", random_model()), "model.bin"),
     "llama2c 1": ("llama2c", version(1), "model.bin"),

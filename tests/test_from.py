@@ -274,8 +274,6 @@ def test_a_training_goes_on_from_a_training(tokenizer, tmp_path, text, cli):
     second = start(tmp_path / "first", tmp_path / "second", text, schedule="linear", optimizer="sgd", lr=0.1, warmup=0)
     np.testing.assert_array_equal(second.model.parameters.flat, first.model.parameters.flat)
     assert list(second.optimizer.state) == ["velocity"] and second.step()[2] == pytest.approx(0.1 * (1 - 0.9 / 6))
-    minillama.save(
-        second,
-    )
+    second.save()
     assert load_file(tmp_path / "second" / STATE_FILE).keys() == {"weights", "velocity"}
     assert Path(read_state(tmp_path / "second")["origin"]) == (tmp_path / "first").resolve()
