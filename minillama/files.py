@@ -11,7 +11,7 @@ from pathlib import Path
 
 _SUFFIX = ".new"
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, or what this user may have of it
-_FULL_AS_TEXT = re.compile(r"No space left|Disk quota|\d+ requested and \d+ written")
+_FULL_AS_TEXT = re.compile(r"\d+ requested and \d+ written")  # all that NumPy's tofile says
 
 
 @contextmanager
@@ -199,11 +199,10 @@ def _rights_of_new_files(path):
 
 def _explained(error, path, there):
     """The error with what to do; there: whether path had content before."""
-    # safetensors reports the operating system's error as text only, and NumPy's tofile how much it could write
     full = getattr(error, "errno", None) in _FULL or _FULL_AS_TEXT.search(str(error))
     if full:
         state = "keeps its old content" if there else "was not written"
         return OSError(errno.ENOSPC, f"the disk is full; {path} {state}. Free some space")
-    if isinstance(error, OSError) or "ermission denied" in str(error):
-        return OSError(getattr(error, "errno", None) or errno.EACCES, f"cannot write {path}: {error}")
+    if isinstance(error, OSError):
+        return OSError(error.errno or errno.EACCES, f"cannot write {path}: {error}")
     return error
