@@ -6,7 +6,7 @@ from .model import Model
 from .ops.loss import IGNORED
 
 __all__ = ["IGNORED", "PRESETS", "Config", "Model", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(path, threads=None, dtype=None):

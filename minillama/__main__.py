@@ -16,7 +16,7 @@ from .cli.arguments import Parser
 from .config import BIASES, SWITCHES
 from .files import require_folders, require_free, write_text
 from .interrupts import exit_code
-from .messages import command_line, unknown
+from .messages import MissingExtra, command_line, unknown
 from .ops.positions import POSITIONS
 from .runtime.workers import available_threads, check_threads
 from .tokenizers.vocabulary import check_ids, check_tokenizer
@@ -87,7 +87,7 @@ def main(arguments=None):
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         sys.stdout = None
         return 1
-    except (ValueError, ArithmeticError, OSError) as error:
+    except (ValueError, ArithmeticError, OSError, MissingExtra) as error:
         message = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else error
         print(f"minillama: error: {message}", file=sys.stderr)
         return 1
@@ -104,7 +104,6 @@ def main(arguments=None):
 
 
 def train(options):
-    from .analysis.plots import loss_curve
     from .cli.runs import no_run
     from .data.corpora import encode_corpus
     from .training.run import STATE_FILE, Run, check_folder, read_metrics, read_state
@@ -157,11 +156,11 @@ def train(options):
     if loss is None:
         with suppress(OSError):  # the terminal may have gone, which is why it was stopped; all is saved
             if read_metrics(folder):
-                loss_curve(folder)
+                _draw_loss(folder)
             on = command_line("train", ("--out", folder), "--resume")
             print(f"\nstopped at step {run.optimizer.steps}; continue with: {on}", flush=True)
         return exit_code(run.stopped_by)
-    print(f"the model is in {folder}, its loss curve in {loss_curve(folder)}")
+    print(f"the model is in {folder}, {_draw_loss(folder)}")
     per_character = f", {run.corpus.per_character(loss):.4f} nats a character" if run.objective.predicts_text else ""
     print(f"validation loss {loss:.4f} nats a {run.unit}{per_character}")
     if run.floor is not None:
@@ -171,6 +170,16 @@ def train(options):
         print(f"continue a text with: {command_line('sample', folder, ('--prompt', 'TEXT'))}")
     else:
         print(f"fill gaps with: {command_line('fill', folder, 'a text with ___ in it')}")
+
+
+def _draw_loss(folder):
+    """Draw the loss curve of a run; where it is, or what it needs, to be said after the place of the model."""
+    try:
+        from .analysis.plots import loss_curve
+    except MissingExtra as error:
+        again = command_line("train", ("--out", folder), "--resume")
+        return f"without a loss curve: {error}, then {again}"
+    return f"its loss curve in {loss_curve(folder)}"
 
 
 def _say_what_is_read(data):
@@ -547,10 +556,11 @@ def bench(options):
 
 
 def _require_free_for_bench(options, parts):
-    from .bench.plots import drawn
-
     files = [options.json] if options.json else []
-    files += drawn(options.figures, parts) if options.figures else []
+    if options.figures:
+        from .bench.plots import drawn
+
+        files += drawn(options.figures, parts)
     require_free(files, options.overwrite, "choose another place with --json or --figures")
 
 

@@ -95,7 +95,9 @@ class TensorFiles(Mapping):
             file.seek(start)
             for first in range(0, shape[0] if shape else 1, rows):
                 count = min(rows, shape[0] - first) if shape else 1
-                part = np.fromfile(file, KINDS[kind], count * prod(shape[1:])).reshape(count, *shape[1:])
+                part = np.empty((count, *shape[1:]), KINDS[kind])
+                if file.readinto(part.reshape(-1).view(np.uint8)) < part.nbytes:
+                    raise ValueError(f"{path} has become shorter since it was opened; copy it again")
                 if bits and kind == "F16" and not np.isfinite(part).all():
                     raise ValueError(
                         f"{path}: {name} has infinity or NaN in half precision: the weights overflowed when they were "
@@ -205,4 +207,9 @@ def write_tensors(path, tensors, metadata=_OF_A_MODEL):
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             kind, array = tensors[name]
-            np.ascontiguousarray(array.view(KINDS[kind])).tofile(file)
+            write_array(file, array.view(KINDS[kind]))
+
+
+def write_array(file, array):
+    """Write an array's numbers, in order, to a file that is open; not by ndarray.tofile, which hides why it fails."""
+    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -15,13 +15,15 @@ import re
 import time
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellControlSignal, DeadKernelError
-
 from ..files import replacing, require_free
+from ..messages import needs
 from .checks import EXERCISES
 from .claims import OUTSIDE
+
+with needs("lessons", "reading a notebook"):
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 CODE_LINES = 25  # of a cell, at most
