@@ -327,6 +327,7 @@ def fill(options):
 
 
 def inspect(options):
+    from .analysis import plots  # noqa: F401, what figures need is said before any work
     from .analysis.trace import draw, drawn, lens_table, prompt_ids, trace
 
     model, tokenizer = _load_with_tokenizer(options)
@@ -518,11 +519,11 @@ def model_table(options):
 
     rows = model_rows(options.names)
     if options.figure:
+        from .analysis.plots import parameters_and_cache
+
         require_free([options.figure], options.overwrite, "choose another name with --figure")
     print(FORMATS[options.format](rows))
     if options.figure:
-        from .analysis.plots import parameters_and_cache
-
         print(f"the figure is in {parameters_and_cache(rows, options.figure)}", file=sys.stderr)
 
 

@@ -54,11 +54,12 @@ def needs(extra, doing):
     """
     try:
         yield
-    except MissingExtra:
-        raise
     except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", __package__):  # not what the extra brings
+            raise
         how = f'pip install "minillama[{extra}]"'  # quotes that every shell takes
-        raise MissingExtra(f"{doing} needs {error.name}, which is not installed; {how}", name=error.name) from error
+        raise MissingExtra(f"{doing} needs {missing}, which is not installed; {how}", name=missing) from error
 
 
 def near(name, known):

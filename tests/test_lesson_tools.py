@@ -283,7 +283,7 @@ def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch, capsys
         notebooks.paths(["07"])
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path / "elsewhere")
     assert main(["lint"]) == 1
-    assert "needs a clone" in capsys.readouterr().err
+    assert "Run this in a clone of the repository" in capsys.readouterr().err
 
 
 ASKS = (
