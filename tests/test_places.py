@@ -85,11 +85,6 @@ def test_what_needs_kernels_says_why_it_cannot_run(tmp_path, kind):
     assert reason in done.stderr
 
 
-def test_the_least_numba_is_that_of_the_requirements():
-    (line,) = [line for line in (PACKAGE.parent / "requirements.txt").read_text().splitlines() if "numba" in line]
-    assert line == "numba>=" + ".".join(map(str, backend.LEAST_NUMBA))
-
-
 USE_A_KERNEL = """
 import numpy as np
 from minillama import backend
