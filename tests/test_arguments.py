@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import minillama
-from minillama import __main__, commands
+from minillama import __main__, messages
 from minillama.cli import arguments
 from minillama.cli.arguments import SURPLUS, WITHOUT_OPTION, Parser
 from minillama.messages import command_line, quoted
@@ -182,7 +182,7 @@ def test_negative_numbers_are_values():
     ],
 )
 def test_what_was_meant_is_said(line, words, refused, monkeypatch):
-    monkeypatch.setattr(commands, "_WINDOWS", False)
+    monkeypatch.setattr(messages, "_WINDOWS", False)
     message, _ = refused(*shlex.split(line))
     assert all(word in message for word in words), message
 
@@ -258,7 +258,7 @@ def test_a_command_line_is_read_back_as_what_it_was_made_of():
 
 
 def test_a_command_line_for_windows(monkeypatch):
-    monkeypatch.setattr(commands, "_WINDOWS", True)
+    monkeypatch.setattr(messages, "_WINDOWS", True)
     words = ("C:\\my runs\\a", "plain", "a&b", "a&b\\", 'say "x"')
     assert [quoted(word) for word in words] == ['"C:\\my runs\\a"', "plain", '"a&b"', '"a&b\\\\"', '"say \\"x\\""']
 
