@@ -334,6 +334,7 @@ def test_grades_of_what_students_hand_in(tmp_path, hand_in, capsys):
     assert "is there an" not in str(rows)
 
 
+@pytest.mark.slow
 def test_a_notebook_that_does_not_end_or_dies_gets_a_line(hand_in, monkeypatch):
     forever = "def doubled(x):\n    while True:\n        pass"
     (row,) = grade(hand_in("endless", forever), timeout=2)

@@ -331,6 +331,7 @@ def test_without_clipping_a_run_is_the_one_with_a_limit_that_is_never_reached(tm
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+@pytest.mark.slow
 def test_kills_at_random_moments_leave_a_loadable_run_that_ends_with_the_same_bits(tmp_path, name):
     """MINILLAMA_KILLS processes are killed, at moments spread over everything that a run does."""
     number, codes = getattr(signal, name), []
@@ -488,6 +489,7 @@ def test_a_setting_that_an_older_run_lacks_has_its_default(tmp_path, corpus, mon
 
 
 @pytest.mark.parametrize("end", ["a reader that has gone", "a full disk", "a terminal that is closed"])
+@pytest.mark.slow
 def test_a_training_outlives_those_who_watch_it(tmp_path, end):
     (tmp_path / "text.txt").write_text("red green blue " * 200)
     command = (
