@@ -288,3 +288,38 @@ def test_what_is_missing_of_minillama_itself_is_no_extra():
     with pytest.raises(ModuleNotFoundError) as failed, needs("plots", "drawing"):
         importlib.import_module("minillama.analysis.nothing")
     assert not isinstance(failed.value, MissingExtra)
+
+
+# What developers use
+
+
+def test_ruff_is_the_same_before_a_commit_and_in_ci():
+    (pinned,) = [line for line in EXTRAS["dev"] if line.startswith("ruff")]
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"rev: v(.*)", hooks) == [pinned.removeprefix("ruff==")]
+
+
+def test_the_workflow_calls_what_a_developer_calls():
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert "run: .ci/run\n" in workflow
+    for version in re.findall(r'python(?:-version)?: "(3\.\d+)"', workflow):
+        assert f"Programming Language :: Python :: {version}" in PROJECT["classifiers"]
+    assert os.name == "nt" or os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.mark.parametrize("name", ["Makefile", "README.md", "CONTRIBUTING.md", "notebooks/lecturers.md", ".ci/run"])
+def test_files_and_extras_that_texts_name_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for file in re.findall(r"requirements[\w-]*\.txt", text):
+        assert (ROOT / file).is_file(), file
+    for given in re.findall(r'"(?:\.|minillama)\[([\w,]+)\]"', text):
+        assert set(given.split(",")) <= set(EXTRAS), given
+
+
+def test_every_marker_has_its_tests():
+    markers = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"][
+        "markers"
+    ]
+    sources = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("*.py")]
+    for marker in markers:
+        assert sum(f"pytest.mark.{marker.partition(':')[0]}" in source for source in sources) > 1

@@ -17,6 +17,9 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        sys.stdout = None
+        return 1
     except (ValueError, OSError, MissingExtra) as error:
         print(f"minillama.lessons: error: {error}", file=sys.stderr)
         return 1
