@@ -1,12 +1,36 @@
 """minillama: the LLaMA family in NumPy, with hand-written backward passes and Numba kernels."""
 
-from .catalogue.presets import PRESETS
-from .config import Config
-from .model import Model
-from .ops.loss import IGNORED
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .catalogue.presets import PRESETS
+    from .config import Config
+    from .model import Model
+    from .ops.loss import IGNORED
 
 __all__ = ["IGNORED", "PRESETS", "Config", "Model", "load"]
 __version__ = "0.2.0"
+
+# Where the names are that are imported when they are first asked for: `minillama --help` waits for none of them.
+_MODULES = {"IGNORED": ".ops.loss", "PRESETS": ".catalogue.presets", "Config": ".config", "Model": ".model"}
+
+
+def __getattr__(name):
+    """A name of _MODULES, or a module of the package; Python asks here for what it does not find above and below."""
+    if name in _MODULES:
+        found = getattr(import_module(_MODULES[name], __name__), name)
+    elif name.isidentifier() and not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        found = import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found  # so that the next time it is found at once
+    return found
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
 
 
 def load(path, threads=None, dtype=None):

@@ -2,7 +2,8 @@
 
 A backend is a namespace with one function for each operation, so model code says `op.linear(...)` and means either.
 The operations are the public functions of the modules of minillama.ops. A module of the same name in
-minillama.kernels holds kernels for some of its functions; an operation without a kernel runs as NumPy.
+minillama.kernels holds kernels for some of its functions; an operation without a kernel runs as NumPy. A kernel called
+fused_NAME does what a network wants of the operation NAME and what it wants next in one pass (`Norm.with_bias`).
 The default is "numba" where Numba can be used and "numpy" elsewhere; kernels are imported, and compiled or read from
 Numba's cache on disk, when they are first used. Where Numba is installed but switched off, broken or too old, a line on
 standard error says so.
@@ -65,7 +66,8 @@ def load(name):
         for path, names in operations().items():
             if path in modules:
                 module = importlib.import_module(modules[path])
-                functions.update({name: getattr(module, name) for name in names if hasattr(module, name)})
+                wanted = [*names, *(f"fused_{name}" for name in names)]
+                functions.update({name: getattr(module, name) for name in wanted if hasattr(module, name)})
     return SimpleNamespace(name=name, **functions)
 
 
@@ -92,14 +94,15 @@ def _modules(package):
 @cache
 def _bound(name, config):
     op = load(name)
-    norm, feed_forward = NORMS[config.norm], FEED_FORWARDS[config.feed_forward]
-    chosen = {
-        "norm": norm.forward,
-        "norm_backward": norm.backward,
-        "activation": feed_forward.forward,
-        "activation_backward": feed_forward.backward,
-    }
-    return SimpleNamespace(**vars(op), **{role: getattr(op, f.__name__) for role, f in chosen.items()})
+    norm, norm_backward = NORMS[config.norm].with_bias(op)
+    activation, activation_backward = (getattr(op, f.__name__) for f in FEED_FORWARDS[config.feed_forward][:2])
+    return SimpleNamespace(
+        **vars(op),
+        norm=norm,
+        norm_backward=norm_backward,
+        activation=activation,
+        activation_backward=activation_backward,
+    )
 
 
 def active(config=None):

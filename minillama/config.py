@@ -1,13 +1,13 @@
 """What a model is: its shape and its choices, and nothing about how it is trained."""
 
-from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from numbers import Integral, Real
 from sys import float_info
 
 from .layers.blocks import PLACEMENTS
 from .layers.heads import HEADS
+from .messages import closest
 from .ops.feedforward import FEED_FORWARDS
 from .ops.masks import MASKS
 from .ops.norms import NORMS
@@ -32,6 +32,14 @@ SWITCHES = {
 BIASES = ("qkv", "o", "ffn", "norm", "head")
 
 
+def option(default, text, choices=None):
+    """A field of a dataclass that is an option of the command line too: its default, its help, the names it can have
+
+    The option's type is the field's. Where the default follows from other fields, the text says how: (default: ...).
+    """
+    return field(default=default, metadata={"text": text, "choices": choices})
+
+
 @dataclass(frozen=True)
 class Config:
     """The shape of a model and its choices; the defaults are LLaMA's
@@ -40,30 +48,38 @@ class Config:
     """
 
     vocab_size: int
-    dim: int = 128  # C, width of the residual stream
-    layers: int = 4
-    heads: int = 4  # query heads; their width is dim / heads
-    kv_heads: int | None = None  # key/value heads, shared by groups of query heads; None: one for each query head
-    ffn: int | None = None  # F, width of the feed-forward layer; None: ffn_width(dim) if it is gated, else 4 dim
-    context: int = 256  # longest sequence, in tokens
-    norm_eps: float = 1e-5  # inside the square root of the norm
-    rope_theta: float = 10000.0  # base of the rotary frequencies; a larger one turns more slowly
-    rope_layout: str = "rotate_half"  # or "interleaved": which coordinates form a pair
-    tied: bool = False  # the output matrix is the embedding matrix
-    dropout: float = 0.0  # in training, on the embedding and on what each layer adds to the stream (not on attention)
-    norm: str = "rmsnorm"
-    placement: str = "pre"  # of the norms: before each layer, or after its sum with the residual stream
-    position: str = "rope"
-    feed_forward: str = "swiglu"
-    mask: str = "causal"  # what a position may read
-    head: str = "linear"  # what leads from the residual stream to the logits
-    bias: tuple[str, ...] = ()  # where biases are added: some of BIASES
-    qk_norm: bool = False  # each head's queries and keys are normalised before they are rotated
-    embedding_norm: bool = False  # the embeddings are normalised before the first block
+    dim: int = option(128, "width of the residual stream")  # C
+    layers: int = option(4, "number of blocks")
+    heads: int = option(4, "query heads; they divide dim")  # their width is dim / heads
+    kv_heads: int | None = option(None, "key/value heads; they divide heads (default: as many as heads)")
+    ffn: int | None = option(  # F; None: ffn_width(dim) if it is gated, else 4 dim
+        None,
+        "width of the feed-forward layer (default: with a gate 8/3 dim, rounded up to a multiple of 8, else 4 dim)",
+    )
+    context: int = option(256, "longest sequence, in tokens")
+    norm_eps: float = option(1e-5, "inside the square root of the norm")
+    rope_theta: float = option(10000.0, "base of RoPE's frequencies")  # a larger one turns more slowly
+    rope_layout: str = option("rotate_half", "which coordinates RoPE pairs", SWITCHES["rope_layout"])
+    tied: bool = option(False, "use the embedding matrix as the output matrix")
+    # On the embedding and on what each layer adds to the stream, not on attention.
+    dropout: float = option(0.0, "share of activations dropped in training")
+    norm: str = option("rmsnorm", "what normalises the stream", SWITCHES["norm"])
+    placement: str = option("pre", "norms before each layer, or after its sum with the stream", SWITCHES["placement"])
+    position: str = option("rope", "how the model knows where a token stands", SWITCHES["position"])
+    feed_forward: str = option("swiglu", "activation of the feed-forward layer", SWITCHES["feed_forward"])
+    mask: str = option(
+        "causal", "what a position may read; a bidirectional model learns to fill gaps", SWITCHES["mask"]
+    )
+    head: str = option("linear", "what leads from the stream to the logits", SWITCHES["head"])
+    bias: tuple[str, ...] = option((), "where biases are added", BIASES)
+    qk_norm: bool = option(False, "normalise each head's queries and keys")  # before they are rotated
+    embedding_norm: bool = option(False, "normalise the embeddings")  # before the first block
     token_types: int = 0  # kinds of segments, each with an embedding of its own; 0: none. `train` gives all the kind 0
-    rope_scaling: str = "none"  # how the rotary frequencies are changed for more than rope_original_context
-    rope_factor: float = 1.0  # by which the context is stretched
-    rope_original_context: int | None = None  # that the model was trained for; None: context
+    rope_scaling: str = option(
+        "none", "how RoPE is stretched for more than the original context", SWITCHES["rope_scaling"]
+    )
+    rope_factor: float = option(1.0, "by how much it is stretched")
+    rope_original_context: int | None = option(None, "the context that is stretched (default: context)")
     rope_low: float | None = None  # turns over the original context below which a pair is stretched; None: as published
     rope_high: float | None = None  # turns above which a pair is left alone; None: as published
 
@@ -235,7 +251,7 @@ class Config:
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:
-                near = get_close_matches(name, known, 1)
+                near = closest(name, known)
                 hint = f"; did you mean {near[0]!r}?" if near else f". Known: {', '.join(known)}"
                 raise ValueError(f"a Config has no field {name!r}{hint}")
         return cls(**values)

@@ -62,13 +62,22 @@ def needs(extra, doing):
         raise MissingExtra(f"{doing} needs {missing}, which is not installed; {how}", name=missing) from error
 
 
+def closest(name, known, most=1, cutoff=0.6):
+    """Those of the known names, at most so many, that are spelled most like this one, whatever its case
+
+    cutoff: how alike they must be at least, from 0 to 1 (difflib's ratio).
+    """
+    spelled = {each.lower(): each for each in known}
+    return [spelled[each] for each in get_close_matches(name.lower(), spelled, most, cutoff)]
+
+
 def near(name, known):
     """Those of the known names that may have been meant by this one, whatever its case."""
     spelled, wanted = {each.lower(): each for each in known}, name.lower()
     if wanted in spelled:
         return [spelled[wanted]]
     begun = [each for lower, each in spelled.items() if wanted and lower.startswith(wanted)]
-    return begun or [spelled[each] for each in get_close_matches(wanted, spelled, 1, cutoff=0.5)]
+    return begun or closest(name, known, 1, 0.5)
 
 
 def unknown(kind, name, known):

@@ -166,6 +166,7 @@ class Model:
 
     @property
     def dtype(self):
+        """What is computed in: float32 or float64."""
         return self.parameters.flat.dtype
 
     @property

@@ -1,12 +1,25 @@
-"""The course as a web site: sphinx-build notebooks build/site. Nothing is executed; the kept outputs are shown."""
+"""The course and the reference as a web site: sphinx-build notebooks build/site. No notebook is executed; the kept
+outputs are shown. The reference comes from the docstrings of the package, which is imported."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "minillama"
 html_title = "minillama: LLaMA in NumPy"
 copyright = "the minillama authors"
 language = "en"
 
-extensions = ["myst_nb", "sphinx_copybutton", "sphinx-mathjax-offline"]  # the last one is named with hyphens
-exclude_patterns = ["data", "results", "**.ipynb_checkpoints"]
+extensions = [
+    "myst_nb",
+    "sphinx_copybutton",
+    "sphinx-mathjax-offline",  # named with hyphens
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "reference",  # _extensions/reference.py
+]
+exclude_patterns = ["data", "results", "**.ipynb_checkpoints", "_extensions"]
 
 nb_execution_mode = "off"
 nb_merge_streams = True
@@ -15,6 +28,13 @@ nb_code_prompt_hide = "Hide the solution"
 nb_render_markdown_format = "myst"
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
+
+smartquotes_action = "q"  # the "--" of an option and the "..." of a shape mean what they are
+autodoc_preserve_defaults = True  # as they are written
+autodoc_typehints = "signature"
+maximum_signature_line_length = 90
+add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_static_path = ["_static"]

@@ -11,6 +11,7 @@ import pytest
 
 import minillama
 from minillama import __main__, backend
+from minillama.cli.commands import make_parser
 from minillama.gradcheck import numerical_gradient, relative_error
 from minillama.runtime.workers import available_threads
 
@@ -57,6 +58,16 @@ def check_kernel(make, choices, dtype, tolerance):
     for name, expected in results[0].items():
         assert results[1][name].dtype == expected.dtype == dtype, name
         assert relative_error(results[1][name], expected) < tolerance, name
+
+
+def whole_parser():
+    """The parser of the command line, in which every command has its arguments."""
+    parser = make_parser()
+    waiting = [parser]
+    while waiting:
+        inner = waiting.pop().complete()._inner()
+        waiting += [] if inner is None else inner.choices.values()
+    return parser
 
 
 @pytest.fixture(autouse=True, scope="session")

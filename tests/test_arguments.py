@@ -13,10 +13,12 @@ import pytest
 import minillama
 from minillama import __main__, messages
 from minillama.cli import arguments
-from minillama.cli.arguments import SURPLUS, WITHOUT_OPTION, Parser
+from minillama.cli.arguments import Parser
 from minillama.messages import command_line, quoted
 
-PARSER = __main__._parser()
+from .conftest import whole_parser
+
+PARSER = whole_parser()
 posix = pytest.mark.skipif(os.name == "nt", reason="shlex reads what POSIX shells read")
 
 
@@ -87,7 +89,7 @@ def test_no_option_can_be_shortened(refused):
         known = LEAVES[line]._option_string_actions
         for end in range(4, len(option)):
             short = option[:end]
-            if short not in known and short[2:] not in WITHOUT_OPTION.get(line, ()):
+            if short not in known and short[2:] not in LEAVES[line].meant:
                 message, _ = refused(*line.split(), short, "1")
                 if sum(other.startswith(short.rstrip("-")) for other in known) == 1:
                     assert names(message, option), (line, short, message)
@@ -202,13 +204,12 @@ def test_a_word_too_many_and_a_name_for_what_has_none_are_explained_for_every_co
 
 
 def test_what_the_hints_speak_of_exists():
-    for line, option in SURPLUS.items():
-        assert not option.startswith("--") or option in LEAVES[line]._option_string_actions
-    for line, meant in WITHOUT_OPTION.items():
-        dests = {action.dest for action in LEAVES[line]._actions if not action.option_strings}
-        assert set(meant.values()) <= dests and not {f"--{name}" for name in meant} & {
-            *LEAVES[line]._option_string_actions
-        }
+    for leaf in LEAVES.values():
+        assert not leaf.surplus.startswith("--") or leaf.surplus in leaf._option_string_actions
+        dests = {action.dest for action in leaf._actions if not action.option_strings}
+        assert set(leaf.meant.values()) == dests
+        assert not {f"--{name}" for name in leaf.meant} & {*leaf._option_string_actions}
+    assert sum(bool(leaf.surplus) for leaf in LEAVES.values()) == 9
     every = {option[2:] for _, option in OPTIONS}
     assert set(arguments._SYNONYMS.values()) <= every and not arguments._SYNONYMS.keys() & every - {"text", "file"}
 

@@ -184,6 +184,15 @@ def test_a_maker_that_does_not_exist_is_an_error_with_its_name():
             contestant.await_ready()
 
 
+def test_help_names_every_part_and_shape(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        __main__.main(["bench", "--help"])
+    text = capsys.readouterr().out
+    assert f"what to measure: {', '.join(parts.PARTS)} (default: all but {', '.join(parts.ON_REQUEST)}," in text
+    assert f"models to measure: {', '.join(shapes.SHAPES)} (default: all)" in text
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

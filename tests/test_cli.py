@@ -16,7 +16,7 @@ from minillama.generation.generate import generate
 from minillama.tokenizers import BPETokenizer, CharTokenizer
 from minillama.training.run import read_metrics
 
-from .conftest import needs_kernels
+from .conftest import needs_kernels, whole_parser
 
 TINY = "--tokenizer char --context 16 --dim 16 --layers 1 --heads 2 --batch-size 2 --steps 6 --eval-every 3 --threads 1"
 
@@ -350,7 +350,7 @@ def parsers(parser):
 
 
 def test_every_command_is_described_and_every_value_has_a_name_in_capitals():
-    every = list(parsers(__main__._parser()))
+    every = list(parsers(whole_parser()))
     assert len(every) > 16 and all(parser.description for parser in every)
     for action in (action for parser in every for action in parser._actions):
         if action.nargs != 0 and not action.choices and action.metavar != "i/n":
@@ -396,6 +396,6 @@ def test_bench_without_numba_says_what_is_missing(capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("importlib.util.find_spec", lambda name: None)
         reason = backend.missing_kernels.__wrapped__()
-    monkeypatch.setattr(__main__, "missing_kernels", lambda: reason)
+    monkeypatch.setattr("minillama.cli.bench.missing_kernels", lambda: reason)
     assert __main__.main(["bench"]) != 0
     assert "pip install numba" in capsys.readouterr().err

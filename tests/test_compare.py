@@ -11,7 +11,7 @@ from minillama.__main__ import main
 from minillama.catalogue.presets import FAMILIES, tiny
 from minillama.data import stories
 from minillama.data.corpora import EncodedCorpus
-from minillama.experiments import families, jobs
+from minillama.experiments import abilities, families, jobs
 from minillama.tokenizers import END_OF_TEXT, MASK, CharTokenizer
 from minillama.training.trainer import NotFinite, Trainer
 
@@ -44,13 +44,13 @@ def alphabet(tokens):
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_gaps_are_filled_from_the_side_that_a_model_sees(causal):
-    share = families.gap_accuracy(Oracle(causal, 8), alphabet(np.arange(500) % 8), 6)
+    share = abilities.gap_accuracy(Oracle(causal, 8), alphabet(np.arange(500) % 8), 6)
     last = 1 / 5  # of the gaps stand last in their window; what follows them is not seen
     assert share == 1 if causal else abs(share - (1 - last)) < 0.03
 
 
 def test_gaps_stand_at_ordinary_tokens_only(monkeypatch):
-    monkeypatch.setattr(families, "GAPS", 200)
+    monkeypatch.setattr(abilities, "GAPS", 200)
     corpus = alphabet(np.where(np.arange(100) % 5 == 0, 8, np.arange(100) % 8))  # a text ends before every fourth token
     seen = []
 
@@ -61,7 +61,7 @@ def test_gaps_stand_at_ordinary_tokens_only(monkeypatch):
 
     for width in (2, 5, 100):
         seen.clear()
-        families.gap_accuracy(Watcher(False, 8), corpus, width)
+        abilities.gap_accuracy(Watcher(False, 8), corpus, width)
         gaps, ends = (np.concatenate(counts) for counts in zip(*seen, strict=True))
         assert len(gaps) == 200 and (gaps == 1).all()  # a gap in every window
         if width >= 5:
@@ -70,7 +70,7 @@ def test_gaps_stand_at_ordinary_tokens_only(monkeypatch):
 
 @pytest.mark.parametrize("tokens", [[8, 0, 1, 2, 8, 3, 4, 8], [0, 1, 8, 2], [8, 5]])
 def test_gaps_of_a_short_text_are_shown_at_ordinary_tokens(tokens):
-    shown = families.filled_text(Oracle(False, 8, special=0.0), alphabet(tokens))
+    shown = abilities.filled_text(Oracle(False, 8, special=0.0), alphabet(tokens))
     ordinary = sum(token < 8 for token in tokens)
     assert shown.count("[") == shown.count("]") == min(6, ordinary)
     assert f"[{END_OF_TEXT}" not in shown and MASK not in shown
@@ -83,28 +83,28 @@ def story(seed=5):
 
 def test_characters_told_end_at_the_first_mistake():
     text = story()
-    assert families.characters_told(text) == (len(text), False)
-    assert families.characters_told("no story") == (0, True)
-    characters, mistake = families.characters_told(text[:100] + "#" + text[101:])
+    assert abilities.characters_told(text) == (len(text), False)
+    assert abilities.characters_told("no story") == (0, True)
+    characters, mistake = abilities.characters_told(text[:100] + "#" + text[101:])
     assert mistake and 60 < characters <= 100
-    assert families.characters_told(text + " The end.") == (len(text), True)
+    assert abilities.characters_told(text + " The end.") == (len(text), True)
 
 
 def test_an_early_end_is_a_mistake_of_the_writer_but_not_of_the_context():
     text = story()
     for length in range(0, len(text), 7):
-        characters, mistake = families.characters_told(text[:length], ended=True)
+        characters, mistake = abilities.characters_told(text[:length], ended=True)
         assert mistake and characters <= length
-        assert families.characters_told(text[:length], ended=False) == (length, False)
+        assert abilities.characters_told(text[:length], ended=False) == (length, False)
     wrong = text[:100] + "#"
-    assert families.characters_told(wrong, ended=False) == families.characters_told(wrong)
+    assert abilities.characters_told(wrong, ended=False) == abilities.characters_told(wrong)
 
 
 def test_stories_are_judged_by_their_mistakes():
     good, other = story(5), story(6)
     wrong = good[:100] + "#" + good[101:]
-    before, _ = families.characters_told(wrong)
-    judged = families.judge([(good, True), (other, True), (wrong, True), (good[:50], False)])
+    before, _ = abilities.characters_told(wrong)
+    judged = abilities.judge([(good, True), (other, True), (wrong, True), (good[:50], False)])
     assert judged == {
         "count": 4,
         "complete": 2,
@@ -115,7 +115,7 @@ def test_stories_are_judged_by_their_mistakes():
     worse = [wrong, wrong, wrong]
     scores = []
     for i in range(3):
-        found = families.judge([(text, True) for text in [good] * i + worse[i:]])
+        found = abilities.judge([(text, True) for text in [good] * i + worse[i:]])
         scores.append(found["characters"] / found["mistakes"])
     assert all(low < high for low, high in pairwise(scores))
 
@@ -177,7 +177,7 @@ def test_characters_a_mistake_of_all_seeds_together_where_one_has_no_mistake():
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """The command line on a small text with few gaps; returns the exit code."""
-    monkeypatch.setattr(families, "GAPS", 50)
+    monkeypatch.setattr(abilities, "GAPS", 50)
     monkeypatch.setattr(families, "WINDOWS", (4, 8))
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
 

@@ -17,29 +17,20 @@ PEAKNORM = '''"""Normalisation by the largest magnitude."""
 import numpy as np
 
 
-def peaknorm(x, weight, bias, eps, residual=None):
-    """y = weight * x / (max |x| + eps) + bias"""
-    if residual is not None:
-        x += residual
-    scale = 1 / (np.abs(x).max(axis=1, keepdims=True) + eps)
-    y = weight * (x * scale)
-    if bias is not None:
-        y += bias
-    return y, scale
+def peaknorm(x, weight, eps):
+    """y = weight * x / (max |x| + eps)"""
+    scale = 1 / (np.abs(x).max(axis=-1, keepdims=True) + eps)
+    return weight * (x * scale), scale
 
 
-def peaknorm_backward(dy, x, weight, scale, dweight, dbias, dx=None):
+def peaknorm_backward(dy, x, weight, scale, dweight):
     """dx = scale * (g - sign(x_m) sum(g x) scale at m),   g = weight * dy,   m where |x| is largest"""
     g = weight * dy
-    dweight += np.sum(dy * x * scale, axis=0)
-    if dbias is not None:
-        dbias += dy.sum(axis=0)
-    rows, m = np.arange(len(x)), np.abs(x).argmax(axis=1)
-    through = g * scale
-    through[rows, m] -= np.sign(x[rows, m]) * np.sum(g * x, axis=1) * scale[:, 0] ** 2
-    if dx is None:
-        return through
-    dx += through
+    dweight += np.sum((dy * x * scale).reshape(-1, len(weight)), axis=0)
+    m = np.abs(x).argmax(axis=-1, keepdims=True)
+    through = np.sign(np.take_along_axis(x, m, -1)) * np.sum(g * x, axis=-1, keepdims=True) * scale**2
+    dx = g * scale
+    np.put_along_axis(dx, m, np.take_along_axis(dx, m, -1) - through, -1)
     return dx
 '''
 

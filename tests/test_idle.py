@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillama import Config, Model, __main__
-from minillama.cli import idle
+from minillama import Config, Model
+from minillama.cli import ablate, idle
 from minillama.config import SWITCHES
 
-PARSER = __main__._parser()
+from .conftest import whole_parser
+
+PARSER = whole_parser()
 _SHAPE = dict(vocab_size=11, dim=32, layers=1, heads=2, context=64)
 _ABLATE = {
     "corpora": "stories", "tokenizer": "char", "equal": "compute", "shard": "1/2",
@@ -43,7 +45,7 @@ CASES = [
     ],
     *[
         ("ablate", f"report x {option} {_ABLATE.get(name, 1)}", option, "trains nothing")
-        for name in idle._TRAINING_OF_ABLATE
+        for name in ablate._OF_TRAINING
         for option in ["--" + name.replace("_", "-")]
     ],
     ("ablate", "report x --out y", "--out", "the report is on the folders that are named"),
@@ -92,11 +94,14 @@ def test_an_option_with_an_effect_is_taken(words, here):
 
 def test_every_option_of_the_table_has_a_case_and_exists():
     seen = {(command, option) for command, _, option, _ in CASES}
-    for command, rows in idle.IDLE.items():
-        known = PARSER._inner().choices[command]._option_string_actions
+    listed = set()
+    for command, parser in PARSER._inner().choices.items():
+        rows = getattr(parser.get_default("command"), "IDLE", ())
         for name in (name for names, _ in rows for name in names):
             option = "--no-torch" if name == "torch" else "--" + name.replace("_", "-")
-            assert (command, option) in seen and option in known, (command, option)
+            listed.add((command, option))
+            assert option in parser._option_string_actions, (command, option)
+    assert listed == seen
 
 
 def test_what_is_refused_of_the_model_s_options_is_what_changes_no_logit(here):

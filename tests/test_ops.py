@@ -1,17 +1,22 @@
 """Every operation: its gradient against finite differences, and its kernel against the NumPy specification."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from minillama import backend
+from minillama.config import Config
 from minillama.gradcheck import relative_error
+from minillama.layers.blocks import PLACEMENTS
 from minillama.ops.feedforward import FEED_FORWARDS
 from minillama.ops.loss import IGNORED
-from minillama.ops.norms import NORMS
+from minillama.ops.norms import NORMS, Norm
 from minillama.ops.positions.rope import rope_angles
 
 from .conftest import BACKENDS, check_gradient, check_kernel, each_precision, needs_kernels
@@ -46,29 +51,26 @@ def _functions(op, row):
     return getattr(op, row.forward.__name__), getattr(op, row.backward.__name__)
 
 
-def _norm(op, rng, dtype, name, bias, residual, rows=4, width=6):
-    """With a residual the output is y above the residual stream, whose gradient goes to the backward as dx."""
-    forward, backward = _functions(op, NORMS[name])
+def _norm(op, rng, dtype, name, bias, stream, rows=4, width=6):
+    """As a network calls it. With a stream the output is y above x, whose own gradient goes to the backward as dx."""
+    forward, backward = NORMS[name].with_bias(op)
     a = {"x": _normal(rng, dtype, rows, width)}
-    if residual:
-        a["residual"] = _normal(rng, dtype, rows, width)
     parameters = ["weight", "bias"][: (1 + bias) * NORMS[name].has_weight]
     a |= {name: _normal(rng, dtype, width) for name in parameters}
 
     def run():
-        x = a["x"].copy()
-        return x, *forward(x, a.get("weight"), a.get("bias"), 0.01, a.get("residual"))
+        return forward(a["x"], a.get("weight"), a.get("bias"), 0.01)
 
     def output():
-        x, y, _ = run()
-        return np.concatenate([y, x]) if residual else y
+        return np.concatenate([run()[0], a["x"]]) if stream else run()[0]
 
     def gradients(dy):
-        x, _, saved = run()
+        _, saved = run()
         d = {name: np.ones_like(a[name]) for name in parameters}
-        dstream = dy[rows:].copy() if residual else None
-        dx = backward(dy[:rows], x, a.get("weight"), saved, d.get("weight"), d.get("bias"), dstream)
-        return {**{name: dx for name in a if name not in d}, **{name: value - 1 for name, value in d.items()}}
+        dstream = dy[rows:].copy() if stream else None
+        dx = backward(dy[:rows], a["x"], a.get("weight"), saved, d.get("weight"), d.get("bias"), dstream)
+        assert dstream is None or dx is dstream
+        return {"x": dx, **{name: value - 1 for name, value in d.items()}}
 
     return a, output, gradients
 
@@ -105,19 +107,16 @@ def _dropout(op, rng, dtype):
 
 
 NORM_CHOICES = [
-    (name, bias, residual)
+    (name, bias, stream)
     for name, row in NORMS.items()
     for bias in ([False, True] if row.has_weight else [False])
-    for residual in (False, True)
+    for stream in (False, True)
 ]
 CASES = {
     "linear": (_linear, False),
     "linear with bias": (_linear, True),
     "embedding": (_embedding,),
-    **{
-        f"{n}{', bias' * bias}{', residual' * residual}": (_norm, n, bias, residual)
-        for n, bias, residual in NORM_CHOICES
-    },
+    **{f"{n}{', bias' * bias}{', stream' * stream}": (_norm, n, bias, stream) for n, bias, stream in NORM_CHOICES},
     **{name: (_activation, name) for name in FEED_FORWARDS},
     "rope rotate_half": (_rope, "rotate_half"),
     "rope interleaved": (_rope, "interleaved"),
@@ -177,12 +176,20 @@ def test_kernels_have_the_names_and_signatures_of_operations():
             assert inspect.signature(a) == inspect.signature(b), name
             assert a.__module__ == f"minillama.ops.{path}", name
             assert b.__module__ in (a.__module__, f"minillama.kernels.{path}"), name
+    fused = {}
+    for row in NORMS.values():  # a fused kernel has the arguments of what it stands for
+        roles = zip((row.forward, row.backward), row.with_bias(specification), row.with_bias(kernels), strict=True)
+        for plain, a, b in roles:
+            assert inspect.signature(a) == inspect.signature(b), plain.__name__
+            if b.__module__ != a.__module__:
+                fused[f"fused_{plain.__name__}"] = b
+    assert {"fused_rmsnorm", "fused_rmsnorm_backward"} <= set(fused)
     for module in pkgutil.walk_packages(minillama.kernels.__path__, "minillama.kernels."):
-        if module.name not in ("minillama.kernels.simd", "minillama.kernels.matmul"):  # what kernels are made of
+        if module.name.split(".")[-1] not in ("simd", "elementary", "matmul"):  # what kernels are made of
             names = backend.operations().get(module.name.removeprefix("minillama.kernels."), [])
             for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.isfunction):
                 if function.__module__ == module.name and not name.startswith("_"):
-                    assert name in names, f"{module.name}.{name} serves no operation"
+                    assert name in names or function is fused.get(name), f"{module.name}.{name} serves no operation"
 
 
 @pytest.mark.skipif("numba" not in BACKENDS, reason="Numba is not installed: there are no kernels")
@@ -195,42 +202,108 @@ def test_a_large_weight_has_its_gradient_slab_by_slab(rng, monkeypatch):
     np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-13)
 
 
-@pytest.mark.parametrize("name, bias", [(name, bias) for name, bias, residual in NORM_CHOICES if residual])
-def test_norm_with_a_residual_equals_addition_and_norm(name, bias, each_backend, rng):
-    forward, backward = _functions(backend.active(), NORMS[name])
-    x, residual, dy, dx = rng.standard_normal((4, 5, 12))
+@pytest.mark.parametrize("name, bias, stream", NORM_CHOICES)
+def test_norm_of_a_network_is_the_plain_pair_with_a_bias_and_a_sum(name, bias, stream, each_backend, rng):
+    """What `op.norm` does, fused kernels included, from the norm's own two functions."""
+    row, op = NORMS[name], backend.active(_config(name))
+    forward, backward = _functions(op, row)
+    x, dy, dx = rng.standard_normal((3, 5, 12))
     weight, b, dweight, dbias = rng.standard_normal((4, 12))
     if not bias:
         b = dbias = None
-    if not NORMS[name].has_weight:
+    if not row.has_weight:
         weight = dweight = None
-    stream, expected_d = x + residual, [None if d is None else d.copy() for d in (dweight, dbias)]
-    expected, expected_saved = forward(stream, weight, b, 1e-5)
-    received, saved = forward(x, weight, b, 1e-5, residual=residual)
-    np.testing.assert_allclose(x, stream, rtol=1e-14)
-    np.testing.assert_allclose(received, expected, rtol=1e-14)
-    expected = dx + backward(dy, stream, weight, expected_saved, *expected_d)
-    received = backward(dy, x, weight, saved, dweight, dbias, dx)
-    assert received is dx
-    np.testing.assert_allclose(received, expected, rtol=1e-13)
-    for d, expected in zip((dweight, dbias), expected_d, strict=True):
-        if d is not None:
-            np.testing.assert_allclose(d, expected, rtol=1e-13)
+    y, saved = forward(x, weight, 1e-5)
+    expected_dweight = None if dweight is None else dweight.copy()
+    expected = [y if b is None else y + b, backward(dy, x, weight, saved, expected_dweight) + (dx if stream else 0)]
+    expected += [expected_dweight, None if dbias is None else dbias + dy.sum(axis=0)]
+    kept = x.copy()
+    received, saved = op.norm(x, weight, b, 1e-5)
+    through = op.norm_backward(dy, x, weight, saved, dweight, dbias, dx if stream else None)
+    np.testing.assert_array_equal(x, kept)
+    for a, e in zip((received, through, dweight, dbias), expected, strict=True):
+        if e is not None:
+            np.testing.assert_allclose(a, e, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_the_page_of_a_norm_holds_its_formula_alone(name):
+    """No case distinction, and no argument that is not in the formula; a bias and a stream are the wrapper's."""
+    row = NORMS[name]
+    for function, count in ((row.forward, 3), (row.backward, 5)):
+        tree = ast.parse(inspect.getsource(function))
+        assert not [node for node in ast.walk(tree) if isinstance(node, (ast.If, ast.IfExp, ast.Match))]
+        parameters = inspect.signature(function).parameters
+        assert len(parameters) == count and not {"bias", "dbias", "dx", "residual"} & set(parameters)
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_the_two_residual_sums_of_a_block_look_alike(name):
+    """Each layer's output becomes the stream in a statement of its own, y += x, which a reader can see."""
+    tree = ast.parse(inspect.getsource(PLACEMENTS[name].block))
+    sums = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.AugAssign)]
+    assert len(sums) == 2 and all(re.fullmatch(r"[yz] \+= \w", found) for found in sums), sums
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 5), (2, 3, 4)])
+@pytest.mark.parametrize("name", NORMS)
+def test_norm_takes_any_leading_axes(name, shape, each_backend, rng):
+    """Rows are rows, whatever the axes before the last one are called."""
+    forward, backward = _functions(backend.active(), NORMS[name])
+    x, dy = rng.standard_normal((2, *shape, 12))
+    weight = rng.standard_normal(12) if NORMS[name].has_weight else None
+    results = []
+    for reshaped in (shape, (-1,)):
+        rows, drows = (a.reshape(*reshaped, 12) for a in (x, dy))
+        dweight = None if weight is None else np.ones(12)
+        y, saved = forward(rows, weight, 1e-5)
+        dx = backward(drows, rows, weight, saved, dweight)
+        assert y.shape == dx.shape == rows.shape
+        results.append((y.reshape(x.shape), dx.reshape(x.shape), np.zeros(1) if dweight is None else dweight))
+    for received, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-13, atol=1e-14)
+
+
+def test_a_norm_without_kernels_has_its_bias_and_its_stream_through_the_wrapper(each_backend, rng):
+    """A pair of functions is all that a new norm brings."""
+
+    def halved(x, weight, eps):
+        return weight * x / 2, None
+
+    def halved_backward(dy, x, weight, saved, dweight):
+        dweight += np.sum(dy * x, axis=0) / 2
+        return weight * dy / 2
+
+    op = SimpleNamespace(**vars(backend.active()), halved=halved, halved_backward=halved_backward)
+    norm, norm_backward = Norm(halved, halved_backward).with_bias(op)
+    x, dy, dx = rng.standard_normal((3, 5, 12))
+    weight, bias = rng.standard_normal((2, 12))
+    dweight, dbias, before = np.ones(12), np.ones(12), dx.copy()
+    y, saved = norm(x, weight, bias, 0.0)
+    np.testing.assert_allclose(y, weight * x / 2 + bias, rtol=1e-14)
+    assert norm_backward(dy, x, weight, saved, dweight, dbias, dx) is dx
+    np.testing.assert_allclose(dx, before + weight * dy / 2, rtol=1e-14)
+    np.testing.assert_allclose(dweight, 1 + np.sum(dy * x, axis=0) / 2, rtol=1e-13)
+    np.testing.assert_allclose(dbias, 1 + dy.sum(axis=0), rtol=1e-13)
+
+
+def _config(norm):
+    return Config(vocab_size=11, dim=12, layers=1, heads=2, norm=norm)
 
 
 def test_rmsnorm_gradient_is_orthogonal_to_x_when_eps_is_0(each_backend, rng):
     op, x, weight = backend.active(), rng.standard_normal((3, 8)), rng.standard_normal(8)
     dy = rng.standard_normal(x.shape)
-    _, inverse_rms = op.rmsnorm(x, weight, None, 0.0)
-    dx = op.rmsnorm_backward(dy, x, weight, inverse_rms, np.zeros(8), None)
+    _, inverse_rms = op.rmsnorm(x, weight, 0.0)
+    dx = op.rmsnorm_backward(dy, x, weight, inverse_rms, np.zeros(8))
     assert np.abs(np.sum(dx * x, axis=1)).max() < 1e-14
 
 
 def test_layernorm_gradient_is_orthogonal_to_ones_and_to_the_normalised_x_when_eps_is_0(each_backend, rng):
     op, x, weight = backend.active(), rng.standard_normal((3, 8)) + 2, rng.standard_normal(8)
     dy = rng.standard_normal(x.shape)
-    u, saved = op.layernorm(x, np.ones(8), None, 0.0)
-    dx = op.layernorm_backward(dy, x, weight, saved, np.zeros(8), None)
+    u, saved = op.layernorm(x, np.ones(8), 0.0)
+    dx = op.layernorm_backward(dy, x, weight, saved, np.zeros(8))
     assert np.abs(np.sum(dx, axis=1)).max() < 1e-14 and np.abs(np.sum(dx * u, axis=1)).max() < 1e-14
 
 
@@ -238,7 +311,7 @@ def test_layernorm_gradient_is_orthogonal_to_ones_and_to_the_normalised_x_when_e
 def test_layernorm_of_x_far_from_0(dtype, tolerance, each_backend, rng):
     """The mean of the squares minus the square of the mean would be noise; the mean itself has an ulp of 0.06."""
     x = np.round(rng.standard_normal((4, 100)) * 8)
-    u, _ = backend.active().layernorm((x + 1e6).astype(dtype), np.ones(100, dtype), None, 0.0)
+    u, _ = backend.active().layernorm((x + 1e6).astype(dtype), np.ones(100, dtype), 0.0)
     expected = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
     assert relative_error(u, expected) < tolerance
 
@@ -249,16 +322,15 @@ def test_norm_stands_large_inputs(name, dtype, each_backend, rng):
     forward, backward = _functions(backend.active(), NORMS[name])
     x, dy = 1e4 * _normal(rng, dtype, 3, 20), _normal(rng, dtype, 3, 20)
     weight, dweight = _normal(rng, dtype, 2, 20) if NORMS[name].has_weight else (None, None)
-    y, saved = forward(x, weight, None, 1e-5)
-    dx = backward(dy, x, weight, saved, dweight, None)
+    y, saved = forward(x, weight, 1e-5)
+    dx = backward(dy, x, weight, saved, dweight)
     for a in (y, dx) if dweight is None else (y, dx, dweight):
         assert a.dtype == dtype and np.isfinite(a).all()
     if NORMS[name].has_weight:  # as far as eps does not count, what is computed from x / 1e4
-        small, saved = forward(x / dtype(1e4), weight, None, 1e-13)
+        small, saved = forward(x / dtype(1e4), weight, 1e-13)
         np.testing.assert_allclose(y, small, rtol=0, atol=2e-6)
-        np.testing.assert_allclose(
-            1e4 * dx, backward(dy, x / dtype(1e4), weight, saved, dweight, None), rtol=0, atol=1e-5
-        )
+        small_dx = backward(dy, x / dtype(1e4), weight, saved, dweight)
+        np.testing.assert_allclose(1e4 * dx, small_dx, rtol=0, atol=1e-5)
 
 
 NANS = [0x7FC00000, 0xFFC00000, 0x7F800001]  # NaN is not one number
@@ -268,17 +340,17 @@ NANS = [0x7FC00000, 0xFFC00000, 0x7F800001]  # NaN is not one number
 @pytest.mark.parametrize("bits", NANS)
 @pytest.mark.parametrize("name", NORMS)
 def test_norm_shows_nan(name, bits, each_backend, rng):
-    """A NaN in x, the residual or dy reaches its own row of the output and of the gradient, and no other."""
+    """A NaN in x or dy reaches its own row of the output and of the gradient, and no other."""
     forward, backward = _functions(backend.active(), NORMS[name])
     nan, others = np.uint32(bits).view(np.float32), [0, 2]
     weight = np.ones(20, np.float32) if NORMS[name].has_weight else None
-    for broken in range(3):
-        x, residual, dy = arrays = _normal(rng, np.float32, 3, 3, 20)
+    for broken in range(2):
+        x, dy = arrays = _normal(rng, np.float32, 2, 3, 20)
         arrays[broken, 1, 7] = nan
-        y, saved = forward(x, weight, None, 1e-5, residual)
-        dx = backward(dy, x, weight, saved, None if weight is None else np.zeros_like(weight), None)
-        assert np.isnan(y[1, 7]) == (broken < 2)
-        assert np.isnan(dx[1, 7]) or (name == "none" and broken < 2), "the gradient of x itself does not depend on x"
+        y, saved = forward(x, weight, 1e-5)
+        dx = backward(dy, x, weight, saved, None if weight is None else np.zeros_like(weight))
+        assert np.isnan(y[1, 7]) == (broken == 0)
+        assert np.isnan(dx[1, 7]) or (name == "none" and broken == 0), "the gradient of x itself does not depend on x"
         assert np.isfinite(y[others]).all() and np.isfinite(dx[others]).all()
 
 

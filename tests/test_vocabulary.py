@@ -11,7 +11,7 @@ from minillama import Config, Model
 from minillama.analysis.perplexity import perplexity, pseudo_perplexity
 from minillama.analysis.trace import lens_table, token_labels, top_tokens, trace
 from minillama.catalogue.presets import FAMILIES
-from minillama.experiments.families import filled_text, gap_accuracy, written
+from minillama.experiments.abilities import filled_text, gap_accuracy, written
 from minillama.generation.chat import Conversation
 from minillama.generation.generate import fill, generate, next_token_distribution
 from minillama.tokenizers import END_OF_TEXT, MASK, BPETokenizer

@@ -11,7 +11,7 @@ from minillama.checkpoint.places import MODEL_FILES
 from minillama.data import downloads
 from minillama.files import alone, require_free
 
-from .conftest import needs_kernels
+from .conftest import needs_kernels, whole_parser
 
 TINY = "--tokenizer char --context 16 --dim 16 --layers 1 --heads 2 --batch-size 2 --steps 2 --threads 1".split()
 ABLATION = "--dim 8 --layers 1 --heads 2 --context 8 --steps 2 --batch-size 2 --warmup 1 --seeds 1 --jobs 1".split()
@@ -119,7 +119,7 @@ def subcommands(parser, prefix=""):
 
 
 def test_every_command_is_known_to_write_or_not_to():
-    assert set(subcommands(__main__._parser())) == WRITES.keys() | READS
+    assert set(subcommands(whole_parser())) == WRITES.keys() | READS
 
 
 @pytest.mark.parametrize("command, arguments, names", CASES)

@@ -131,7 +131,7 @@ def elementwise(threads):
         return lambda: workers.run(work, workers.split(len(x)))
 
     return {
-        "rmsnorm": over_rows(lambda rows: op.rmsnorm(rows, norm, None, 1e-5)),
+        "rmsnorm": over_rows(lambda rows: op.rmsnorm(rows, norm, 1e-5)),
         "swiglu": over_rows(op.swiglu),
         "adamw": lambda: workers.run(update, workers.split(ELEMENTS)),
     }

@@ -7,7 +7,6 @@ minillama.checkpoint.FORMATS; a model that none of them has is written as minill
 
 import json
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..config import Config
 from ..files import replacing, write_text
+from ..messages import closest
 from ..model import Model
 from ..parameters import parameter_shapes
 from ..weights.narrow import HALVES, HalfModel
@@ -80,7 +80,7 @@ def _heed(key, value, row):
     decision = decide(key, row)
     if decision is None:
         counting = [known for known in known_keys(row) if decide(known, row).kind in ("read", "required")]
-        near = get_close_matches(key, counting, 1)
+        near = closest(key, counting)
         hint = f", did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"config.json has the unknown key {key!r}{hint} It may change the model: mend or remove it")
     if decision.kind == "refused":

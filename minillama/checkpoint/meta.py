@@ -14,12 +14,12 @@ models/llama3/model.py and models/checkpoint.py of llama-models.
 """
 
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 
 from ..catalogue.presets import PRESETS
 from ..config import Config, ffn_width
+from ..messages import closest
 from ..parameters import parameter_shapes
 from .architecture import named
 from .bounds import check_context
@@ -136,7 +136,7 @@ def config_from_params(values, pieces):
     known = {*_REQUIRED, *_DEFAULTS, *_IGNORED}
     for key in values:
         if key not in known:
-            near = get_close_matches(key, known, 1)
+            near = closest(key, known)
             hint = f", did you mean {near[0]!r}?" if near else "."
             raise ValueError(f"unknown key {key!r}{hint} It may change the model: mend or remove it")
     missing = [key for key in _REQUIRED if key not in values]

@@ -8,10 +8,10 @@ an error that names --vocab-size, as a new option could give it another meaning 
 import argparse
 import re
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 
-from ..messages import command_line, quoted
+from ..messages import closest, command_line, quoted
+from .values import number, whole_number
 
 # What text programs and web pages put in the place of a hyphen: hyphens, figure dash, en and em dash, bar, minus.
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
@@ -72,61 +72,40 @@ _SYNONYMS = {
     "workers": "threads",
 }
 
-# For commands that take so many words and no more: the option that a further one is probably the value of, or what to
-# say of it.
-SURPLUS = {
-    "train": "--data",
-    "sample": "--prompt",
-    "chat": "A question is typed when chat has begun, or comes in on standard input",
-    "inspect": "--prompt",
-    "compare": "One text is compared on at a time; a folder of text files is one text",
-    "download": "--out",
-    "tokenizer train": "--out",
-    "convert": "--tokenizer",
-    "info": "One model is described at a time; minillama table shows several",
-}
-
-# For each command: the options that its words without an option are taken for, and which of its words that is.
-WITHOUT_OPTION = {
-    "sample": {"model": "model", "run": "model", "path": "model", "checkpoint": "model", "out": "model"},
-    "chat": {"model": "model", "run": "model", "path": "model", "checkpoint": "model"},
-    "fill": {"model": "model", "run": "model", "path": "model", "text": "text", "prompt": "text"},
-    "inspect": {"model": "model", "run": "model", "path": "model"},
-    "perplexity": {
-        "model": "model", "run": "model", "path": "model",
-        "file": "files", "files": "files", "data": "files", "text": "files",
-    },
-    "compare": {"data": "data", "file": "data", "text": "data", "corpus": "data", "corpora": "data"},
-    "download": {"name": "name", "model": "name", "repo": "name"},
-    "tokenizer train": {"data": "data", "file": "data", "text": "data", "corpus": "data"},
-    "tokenizer encode": {"tokenizer": "tokenizer", "path": "tokenizer", "model": "tokenizer", "text": "text"},
-    "tokenizer decode": {"tokenizer": "tokenizer", "path": "tokenizer", "model": "tokenizer", "ids": "ids"},
-    "convert": {
-        "source": "source", "src": "source", "model": "source", "input": "source", "from": "source",
-        "target": "target", "dst": "target", "out": "target", "output": "target", "to": "target",
-    },
-    "bench": {"part": "parts", "parts": "parts"},
-    "ablate": {"study": "studies", "studies": "studies"},
-    "info": {"model": "model", "name": "model", "run": "model", "path": "model", "preset": "model"},
-    "table": {"name": "names", "names": "names", "model": "names", "models": "names"},
-}  # fmt: skip
-
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser of which every command has hints of its own
 
-    What it parses also has `line`, the name of the command ("tokenizer train"), and `given`, the names of what was
-    given for it and not taken from a default.
+    What it parses also has `line`, the name of the command ("tokenizer train"), `given`, the names of what was given
+    for it and not taken from a default, and `flags`, {name: how its option is written}. fill: a function of the parser
+    that adds its arguments, when they are needed; what it imports for them is not imported for other commands.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, fill=None, **kwargs):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
         self.register("type", int, whole_number)
         self.register("type", float, number)
         self.above = None  # the parser whose command this is
+        # What a word too many is said to be: the option that it is probably the value of, or a sentence on it.
+        self.surplus = ""
+        self.meant = {}  # {name of an option that there is not: what stands without one and is meant by it}
+        self._fill = fill
         self._negative_number_matcher = _NUMBER  # argparse's own knows no exponents
 
+    def complete(self):
+        """This parser, with its arguments."""
+        fill, self._fill = self._fill, None
+        if fill is not None:
+            fill(self)
+        return self
+
+    def add_positional(self, name, also=(), **rest):
+        """A word that is given without an option; who writes --name, or a name of `also`, is told so."""
+        self.meant |= dict.fromkeys([name, *also], name)
+        return self.add_argument(name, **rest)
+
     def parse_known_args(self, args=None, namespace=None):
+        self.complete()
         words = list(map(str, sys.argv[1:] if args is None else args))
         inner = self._inner()
         if inner is not None:
@@ -137,6 +116,7 @@ class Parser(argparse.ArgumentParser):
         words, given = self._check_words(words)
         options, rest = super().parse_known_args(words, namespace)
         options.given, options.line = frozenset(given), self.line
+        options.flags = {action.dest: action.option_strings[0] for action in self._actions if action.option_strings}
         for action in self._actions:
             named = action.dest in given and action.metavar not in _MAY_BE_EMPTY
             if named and "" in _listed(getattr(options, action.dest)):
@@ -168,7 +148,7 @@ class Parser(argparse.ArgumentParser):
             having = _having(commands, _plain(word))
             where = f"; it belongs behind its command, as in {self.prog} {having[0]} {_dashed(word)}" if having else ""
             self.error(f"there is no option {word} before the command{where}")
-        near = get_close_matches(word.lower(), commands, 3, 0.6)
+        near = closest(word, commands, 3)
         groups = {name: parser._inner() for name, parser in commands.items() if parser._inner() is not None}
         deeper = [f"{name} {word}" for name, group in groups.items() if word in group.choices]
         hint = f"did you mean {_any_of(deeper + near)}?" if deeper or near else f"there are {', '.join(commands)}."
@@ -244,13 +224,13 @@ class Parser(argparse.ArgumentParser):
             same = [_SYNONYMS[name]]
         if not same:
             begins = sorted((option for option in options if name and option.startswith(name)), key=len)
-            same = list(dict.fromkeys([*get_close_matches(name, options, 3, 0.6), *begins]))[:4]
+            same = list(dict.fromkeys([*closest(name, options, 3), *begins]))[:4]
         return [options[option] for option in same]
 
     def _unknown(self, word, value):
         """The message on an option that there is not; value: what stands behind it, if anything."""
         name, shown = _plain(word), word.partition("=")[0]
-        meant = WITHOUT_OPTION.get(self.line, {}).get(name)
+        meant = self.meant.get(name)
         near, exact = self._near(name), name in self._names()
         said = f"there is no option {shown}"
         if meant and not exact:
@@ -295,7 +275,7 @@ class Parser(argparse.ArgumentParser):
             if option is not None and option.nargs is None and option.type in (None, str) and not Path(word).exists():
                 said += f" behind {name} {value}"
                 return f"{said}; a text with blanks needs quotes: {name} {quoted(f'{value} {word}')}"
-        surplus = SURPLUS.get(self.line, "")
+        surplus = self.surplus
         if surplus.startswith("--") and self._option_string_actions[surplus].dest not in given:
             places = {place for place, _ in free[room:]}
             rest = [word for place, word in enumerate(made) if place not in places and word != "--"]
@@ -315,40 +295,10 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
-            near = get_close_matches(str(value).lower(), map(str, action.choices), 2, 0.6)
+            near = closest(str(value), map(str, action.choices), 2)
             hint = f"; did you mean {_any_of(near)}?" if near else ""
             message = f"must be one of {', '.join(map(str, action.choices))}; received {value!r}{hint}"
             raise argparse.ArgumentError(action, message)
-
-
-def whole_number(text):
-    """The int of a text; what it should be, in an ArgumentTypeError, where it is none."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number; received {text!r}{_as_whole(text)}") from None
-
-
-def number(text):
-    """The float of a text; what it should be, in an ArgumentTypeError, where it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        comma = text.replace(",", ".", 1)
-        hint = f"; did you mean {comma}?" if comma != text and _is_number(comma) else ""
-        raise argparse.ArgumentTypeError(f"must be a number, such as 0.5 or 1e-3; received {text!r}{hint}") from None
-
-
-def _is_number(text):
-    try:
-        return abs(float(text)) < 1e18
-    except ValueError:
-        return False
-
-
-def _as_whole(text):
-    plain = re.sub(r"(?<=\d)[,' ](?=\d{3})", "", text)
-    return f"; did you mean {int(float(plain))}?" if _is_number(plain) and float(plain).is_integer() else ""
 
 
 def _listed(value):
@@ -373,7 +323,7 @@ def _having(commands, name):
     """The commands that have this option, by the words of their line."""
     lines = []
     for command, parser in commands.items():
-        inner = parser._inner()
+        inner = parser.complete()._inner()
         if inner is not None:
             lines += [f"{command} {line}" for line in _having(inner.choices, name)]
         elif f"--{name}" in parser._option_string_actions and name != "help":

@@ -19,17 +19,15 @@ from ..catalogue.presets import tiny
 from ..catalogue.sizes import parameters
 from ..catalogue.stated import CORRECTIONS, STATED
 from ..config import Config
-from ..data import stories
 from ..data.corpora import encode_corpus
 from ..files import append_text
-from ..generation.generate import fill, generate
 from ..model import Model
 from ..ops.loss import IGNORED
 from ..ops.masks import MASKS
 from ..ops.positions import POSITIONS
 from ..training.objectives import MASKED_SHARE
-from ..training.trainer import NotFinite, Settings, Trainer, evaluate
-from . import jobs
+from ..training.trainer import NotFinite, Settings, Trainer
+from . import abilities, jobs
 from .results import Results
 from .scheduler import process_pool, run_jobs, sources
 from .statistics import CONFIDENCE, estimate
@@ -37,9 +35,6 @@ from .variants import name_of
 
 TITLES = {"llama": "LLaMA", "gpt2": "GPT-2", "bert": "BERT"}  # the families that are compared, and their names
 WINDOWS = (8, 32, 128)  # tokens around a gap, itself included
-GAPS = 4000  # gaps that are tried with windows of each size
-STORIES = 40  # that each model writes
-_DRAWS = 0  # seed of the gaps and of the stories, the same for every model
 _BATCHES_COUNTED = 20  # batches that the number of predicted tokens a step is the mean of
 
 
@@ -69,7 +64,7 @@ class Terms(jobs.Protocol):
 
     def to_dict(self):
         """All of it, for JSON."""
-        return {**super().to_dict(), "windows": list(WINDOWS), "gaps": GAPS, "stories": STORIES}
+        return {**super().to_dict(), "windows": list(WINDOWS), "gaps": abilities.GAPS, "stories": abilities.STORIES}
 
     @property
     def windows(self):
@@ -146,7 +141,7 @@ def compute(terms, source, job):
 
 
 def train_and_measure(config, settings, corpus, windows):
-    """Seconds of the training, and what the model can do then, see `measure`; the loss is None if it diverged."""
+    """Seconds of the training, and what the model can do then (`abilities.measure`); loss None if it diverged."""
     trainer = Trainer(Model(config, settings.seed, threads=1, init_std=settings.init_std), corpus, settings)
     row = {"loss": None, "predicted_tokens_a_step": predicted_tokens(trainer)}
     start = time.process_time()  # of this process, which computes on one thread: others on the machine do not count
@@ -156,7 +151,7 @@ def train_and_measure(config, settings, corpus, windows):
     except NotFinite:
         return row
     row["seconds"] = round(time.process_time() - start, 2)
-    measured = measure(trainer.model, corpus, windows)
+    measured = abilities.measure(trainer.model, corpus, windows)
     return row | measured if math.isfinite(measured["loss"]) else row
 
 
@@ -168,135 +163,6 @@ def predicted_tokens(trainer):
         _, targets = trainer.objective.examples(trainer.corpus.tokenizer, *trainer.batches[t], rng)
         counts.append(int(np.count_nonzero(targets != IGNORED)))
     return float(mean(counts))
-
-
-def measure(model, corpus, windows):
-    """What the model can do on the validation text."""
-    row = {
-        "loss": evaluate(model, corpus.validation, corpus.tokenizer),  # of its own objective, nats a predicted token
-        "loss_per_character": None,  # of those that predict every token
-        "gaps": {str(width): gap_accuracy(model, corpus, width) for width in windows},
-        "stories": None,  # of those that write, where the text is stories
-    }
-    if not model.config.causal:
-        return row | {"text": filled_text(model, corpus)}
-    row["loss_per_character"] = corpus.per_character(row["loss"])
-    if corpus.source["data"] == "stories":
-        texts = list(written(model, corpus, STORIES))
-        return row | {"stories": judge(texts), "text": texts[0][0]}
-    return row | {"text": next(written(model, corpus, 1))[0]}
-
-
-def gap_accuracy(model, corpus, width):
-    """The share of single missing tokens that the model's first guess restores, in windows of `width` tokens
-
-    A bidirectional model reads the whole window, a causal one what stands before the gap. Gaps stand at ordinary
-    tokens, and no special token is a guess. The windows and gaps are the same for every model.
-    """
-    tokens, mask_token = corpus.validation, corpus.tokenizer.mask_token
-    special = list(corpus.tokenizer.special_tokens.values())
-    rng = np.random.default_rng([_DRAWS, width])
-    ordinary = 1 + np.flatnonzero(~np.isin(tokens[1:], special))  # something stands before every gap
-    places = rng.choice(ordinary, GAPS)
-    # A gap is as likely at any place of its window but the first, as far as the text reaches.
-    gaps = rng.integers(np.maximum(1, places + width - len(tokens)), np.minimum(width - 1, places) + 1)
-    windows = tokens[(places - gaps)[:, None] + np.arange(width)]
-    right = 0
-    for first in range(0, GAPS, 100):
-        part, gap = windows[first : first + 100].copy(), gaps[first : first + 100]
-        rows = np.arange(len(part))
-        expected = part[rows, gap]
-        if model.config.causal:
-            logits = model.logits(part)[rows, gap - 1]
-        else:
-            part[rows, gap] = mask_token
-            logits = model.logits(part)[rows, gap]
-        logits[:, special] = -np.inf
-        logits[:, corpus.tokenizer.vocab_size :] = -np.inf  # rows that stand for no text
-        right += np.count_nonzero(logits.argmax(axis=1) == expected)
-    return right / GAPS
-
-
-def written(model, corpus, count):
-    """(text, whether the model ended it) of texts by a causal model; the others reach as far as its context."""
-    tokenizer, end = corpus.tokenizer, corpus.tokenizer.end_of_text
-    for seed in range(_DRAWS, _DRAWS + count):
-        tokens = list(generate(model, [end], seed=seed, stop={end}, vocab_size=tokenizer.vocab_size))
-        ended = tokens[-1] == end
-        yield tokenizer.decode(tokens[:-1] if ended else tokens), ended
-
-
-def judge(texts):
-    """How good stories (text, whether it was ended) are: counts, and the characters told before mistakes, in total
-
-    complete: stories from beginning to end without a mistake. A story with a mistake counts up to it, another whole;
-    so characters / mistakes grows as a writer makes fewer of them, however short its stories are.
-    """
-    told = [characters_told(*text) for text in texts]
-    return {
-        "count": len(texts),
-        "complete": sum(_is_story(text) for text, _ in texts),
-        "mistakes": sum(mistake for _, mistake in told),  # stories with one: nothing after the first is read
-        "characters": sum(characters for characters, _ in told),
-    }
-
-
-def characters_told(text, ended=True):
-    """(characters, whether a mistake follows them): how far a text is one that the source of stories could have told
-
-    Counted to the end of the last choice that the source has. A text that was not ended by its writer makes no mistake
-    by ending early.
-    """
-    reader = _Reader(text)
-    try:
-        stories.tell(reader)
-    except ValueError:
-        if ended or not reader.cut_off:
-            return reader.position, True
-        return len(text), False
-    return reader.position, reader.position < len(text)
-
-
-class _Reader(stories.Reader):
-    """Knows whether a text that it cannot follow could go on so that it can."""
-
-    cut_off = False
-
-    def write(self, text):
-        self._expect([text])
-        super().write(text)
-
-    def pick(self, options, weights, say):
-        self._expect([say(option) for option in options])
-        return super().pick(options, weights, say)
-
-    def _expect(self, possible):
-        rest = self.text[self.position :]
-        self.cut_off = any(words.startswith(rest) for words in possible)
-
-
-def _is_story(text):
-    try:
-        stories.log_probability(text)
-    except ValueError:
-        return False
-    return True
-
-
-def filled_text(model, corpus, gaps=6):
-    """The beginning of the validation text with what the model puts in some gaps, in [brackets]."""
-    tokenizer = corpus.tokenizer
-    special = list(tokenizer.special_tokens.values())
-    start = int(corpus.validation[0] in special)
-    ids = corpus.validation[start : start + min(model.config.context, 64)].copy()
-    ordinary = np.flatnonzero(~np.isin(ids, special))
-    places = np.random.default_rng(_DRAWS).choice(ordinary, min(gaps, len(ordinary)), replace=False)
-    ids[places] = tokenizer.mask_token
-    filled, _ = fill(model, ids, tokenizer.mask_token, tokenizer.vocab_size)
-    shown = [tokenizer.decode([token]) for token in filled]
-    for place in places:
-        shown[place] = f"[{shown[place]}]"
-    return "".join(shown)
 
 
 _PREDICTED = {"next_token": "the next token", "masked": f"hidden tokens, {MASKED_SHARE:.0%}"}  # by objective

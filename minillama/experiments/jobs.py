@@ -19,7 +19,7 @@ import numpy as np
 import threadpoolctl
 
 from ..catalogue.sizes import match_parameters, parameters, training_flops_per_token
-from ..config import Config
+from ..config import Config, option
 from ..data.corpora import encode_corpus
 from ..model import Model
 from ..parameters import initialise
@@ -36,6 +36,17 @@ TIMED_ROUNDS, TIMED_STEPS = 20, 5
 CURVE_POINTS, CURVE_TOKENS = 16, 4096  # the curve: losses on the first tokens of the validation split
 
 
+def equal_parameters(config, base, steps):
+    return match_parameters(config, parameters(base)["total"]), steps
+
+
+def equal_compute(config, base, steps):
+    return config, max(1, round(steps * training_flops_per_token(base) / training_flops_per_token(config)))
+
+
+EQUAL = {"parameters": equal_parameters, "compute": equal_compute}
+
+
 @dataclass(frozen=True)
 class Protocol:
     """What all results that are compared have in common. Its LLaMA is LLaMA's choices in this shape; settings.lr is the
@@ -46,7 +57,11 @@ class Protocol:
     heads: int = 4
     context: int = 64
     settings: Settings = Settings(steps=400, batch_size=16, lr=8e-3)
-    equal: str = "parameters"
+    equal: str = option(
+        "parameters",
+        "made equal between variants: parameters, by the feed-forward width, or compute, by the steps",
+        EQUAL,
+    )
     tune: bool = True  # choose the learning rate for each variant; else all have that of the settings
 
     def __post_init__(self):
@@ -73,17 +88,6 @@ class Protocol:
         if values.pop("tune"):
             return values | {"rates": list(RATES), "tuning_seed": TUNING_SEED, "tuning_share": TUNING_SHARE}
         return values | {"rates": [1.0]}
-
-
-def equal_parameters(config, base, steps):
-    return match_parameters(config, parameters(base)["total"]), steps
-
-
-def equal_compute(config, base, steps):
-    return config, max(1, round(steps * training_flops_per_token(base) / training_flops_per_token(config)))
-
-
-EQUAL = {"parameters": equal_parameters, "compute": equal_compute}
 
 
 class Job(NamedTuple):

@@ -27,11 +27,11 @@ import numpy as np
 from numba import njit
 
 from ..runtime.memory import empty, frame
+from .elementary import exp2
 from .simd import (
     JIT,
     REGISTERS,
     VECTOR_BYTES,
-    exp2,
     maximum,
     register_tile,
     replace_first,

@@ -26,8 +26,9 @@ from numba.extending import intrinsic, overload
 from ..ops.positions.rope import ROPE_LAYOUTS
 from ..runtime.memory import aligned_zeros, empty
 from ..runtime.workers import available_threads
+from .elementary import exp
 from .narrow import widen
-from .simd import FAST, JIT, VECTOR_BYTES, exp
+from .simd import FAST, JIT, VECTOR_BYTES
 
 UNIT_BYTES = 2**16  # less costs more visits to the counter, more leaves threads idle at the end of a turn
 LEAST_BYTES_TO_SHARE = 2**22  # of weights; a smaller model stays in the cache of one core, which is faster alone

@@ -5,7 +5,8 @@ from numba import njit
 
 from ..ops.loss import IGNORED
 from ..runtime.memory import empty, frame
-from .simd import JIT, exp
+from .elementary import exp
+from .simd import JIT
 
 
 def cross_entropy(logits, targets):

@@ -6,7 +6,8 @@ import numpy as np
 from numba import njit
 
 from ..runtime.memory import empty
-from .simd import FAST, JIT, VECTOR_BYTES, exp2, store, vector_load
+from .elementary import exp2
+from .simd import FAST, JIT, VECTOR_BYTES, store, vector_load
 
 WIDTH = 4 * VECTOR_BYTES  # each step of an exponential waits for the one before: four registers take turns
 LANES = WIDTH // 8

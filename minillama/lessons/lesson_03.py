@@ -3,43 +3,7 @@
 import numpy as np
 
 from .checks import exercise
-
-
-def _rms(x, eps, k=None):
-    return np.sqrt(np.mean(x[:, :k] ** 2, axis=1, keepdims=True) + eps)
-
-
-def _rmsnorm(x, weight, eps):
-    return weight * x / _rms(x, eps)
-
-
-def _layernorm(x, weight, bias, eps):
-    return _rmsnorm(x - np.mean(x, axis=1, keepdims=True), weight, eps) + bias
-
-
-def _misplaced_eps(mean_square, eps):
-    """{hint: what stands in the place of sqrt(mean_square + eps)}: eps is there, but not where it belongs."""
-    root = np.sqrt(mean_square)
-    return {
-        "is eps inside the square root? It is added to the mean of the squares, not to its root": root + eps,
-        "is the larger of the root and eps taken? eps is added to the mean of the squares, inside the root": (
-            np.maximum(root, eps)
-        ),
-        "is the larger of the mean of the squares and eps taken? eps is added to it": np.sqrt(
-            np.maximum(mean_square, eps)
-        ),
-        "eps is added twice: once inside the root and once outside; it belongs inside only": (
-            np.sqrt(mean_square + eps) + eps
-        ),
-        "eps is added twice inside the root; once is meant": np.sqrt(mean_square + 2 * eps),
-        "the root of eps is added to the root: eps is added before the root is taken": root + np.sqrt(eps),
-        "eps is squared: it is added to the mean of the squares as it is": np.sqrt(mean_square + eps**2),
-    }
-
-
-def _small_row(x):
-    """x with a first row so small that eps, 0.2 or more, is larger than its RMS: the larger of the two shows."""
-    return np.concatenate([0.1 * x[:1], x[1:]])
+from .reference_norms import layernorm, misplaced_eps, rms, rmsnorm, small_row
 
 
 @exercise("03", "Where eps goes, in half precision too", difficulty=1, minutes=10)
@@ -51,12 +15,12 @@ def rmsnorm_as_llama(answer, trial):
 
     for _ in range(4):
         N, C = trial.rng.integers(2, 6), trial.rng.integers(3, 9)
-        x, weight = _small_row(trial.rng.standard_normal((N, C)) + 0.5), trial.rng.uniform(0.5, 2, C)
+        x, weight = small_row(trial.rng.standard_normal((N, C)) + 0.5), trial.rng.uniform(0.5, 2, C)
         eps = float(trial.rng.uniform(0.2, 0.8))  # so large that its place shows
         mean_square = np.mean(x * x, axis=1, keepdims=True)
         centred = x - np.mean(x, axis=1, keepdims=True)
         mistakes = {
-            **{hint: weight * x / root for hint, root in _misplaced_eps(mean_square, eps).items()},
+            **{hint: weight * x / root for hint, root in misplaced_eps(mean_square, eps).items()},
             "eps is added to the sum of the squares: add it to their mean": weight * x / np.sqrt(mean_square + eps / C),
             "eps is added to the result: it belongs inside the root": weight * x / np.sqrt(mean_square) + eps,
             "eps is left out: add it to the mean of the squares": weight * x / np.sqrt(mean_square),
@@ -73,20 +37,18 @@ def rmsnorm_as_llama(answer, trial):
             "one RMS for the whole array: each row has its own (axis=1, keepdims=True)": weight
             * x
             / np.sqrt(np.mean(x * x) + eps),
-            "the mean is subtracted: this is LayerNorm": weight * centred / _rms(centred, eps),
-            "this divides by the standard deviation; for the RMS no mean is subtracted": weight
-            * x
-            / _rms(centred, eps),
-            "the RMS is that of weight * x: normalise first, then multiply by the weight": _rmsnorm(weight * x, 1, eps),
-            "the weight is missing": x / _rms(x, eps),
-            "the weight is multiplied in twice": weight**2 * x / _rms(x, eps),
+            "the mean is subtracted: this is LayerNorm": weight * centred / rms(centred, eps),
+            "this divides by the standard deviation; for the RMS no mean is subtracted": weight * x / rms(centred, eps),
+            "the RMS is that of weight * x: normalise first, then multiply by the weight": rmsnorm(weight * x, 1, eps),
+            "the weight is missing": x / rms(x, eps),
+            "the weight is multiplied in twice": weight**2 * x / rms(x, eps),
             "this divides by the mean square itself; the root is missing": weight * x / (mean_square + eps),
         }
-        trial.same("y in float64", call(x, weight, eps), _rmsnorm(x, weight, eps), mistakes)
+        trial.same("y in float64", call(x, weight, eps), rmsnorm(x, weight, eps), mistakes)
     trial.same(
         "float64 keeps its digits",
         call(x, weight, eps),
-        _rmsnorm(x, weight, eps),
+        rmsnorm(x, weight, eps),
         otherwise="float64 is rounded to float32 on the way: convert to float32 only what has fewer digits than it "
         "(np.promote_types(x.dtype, np.float32))",
         tolerance=1e-12,
@@ -96,11 +58,11 @@ def rmsnorm_as_llama(answer, trial):
     trial.same("a row of zeros stays 0", call(np.zeros((N, C)), weight, 1e-5), np.zeros((N, C)))
     for dtype, tolerance in ((np.float32, 1e-4), (np.float16, 3e-3)):
         x, w = trial.rng.standard_normal((N, C)).astype(dtype), weight.astype(dtype)
-        expected = _rmsnorm(x.astype(np.float64), w.astype(np.float64), 1e-5)
+        expected = rmsnorm(x.astype(np.float64), w.astype(np.float64), 1e-5)
         trial.same(f"y in {np.dtype(dtype)}", call(x, w, 1e-5), expected, tolerance=tolerance)
     for scale, what in ((1000, "large"), (0.002, "small")):
         x, w = (scale * trial.rng.uniform(0.5, 1.5, (N, C))).astype(np.float16), weight.astype(np.float16)
-        expected = _rmsnorm(x.astype(np.float64), w.astype(np.float64), 1e-6)
+        expected = rmsnorm(x.astype(np.float64), w.astype(np.float64), 1e-6)
         trial.same(
             f"{what} numbers in float16",
             call(x, w, 1e-6),
@@ -121,7 +83,7 @@ def partial_rmsnorm_backward(answer, trial):
         N, C = trial.rng.integers(2, 6), trial.rng.integers(4, 9)
         k = int(trial.rng.integers(3, C)) if k is None else C  # not 2: twice a mean would be the sum of its terms
         dy, x = trial.rng.standard_normal((2, N, C))
-        return dy, _small_row(x), trial.rng.uniform(0.5, 2, C), float(trial.rng.uniform(0.2, 0.8)), k
+        return dy, small_row(x), trial.rng.uniform(0.5, 2, C), float(trial.rng.uniform(0.2, 0.8)), k
 
     def call(dy, x, weight, eps, k):
         shapes = [("dx", x.shape), ("dweight", weight.shape)]
@@ -129,17 +91,17 @@ def partial_rmsnorm_backward(answer, trial):
 
     for whole in (None, None, "C", None):
         dy, x, weight, eps, k = case(whole)
-        C, r = x.shape[1], _rms(x, eps, k)
+        C, r = x.shape[1], rms(x, eps, k)
         u, g, first = x / r, weight * dy, np.arange(x.shape[1]) < k
         along, along_dy = (np.sum(a * u, axis=1, keepdims=True) / k for a in (g, dy))
 
         def loss(dy=dy, x=x, weight=weight, eps=eps, k=k):
-            return float(np.sum(dy * (weight * x / _rms(x, eps, k))))
+            return float(np.sum(dy * (weight * x / rms(x, eps, k))))
 
         def with_root(r, x=x, g=g, first=first, k=k):
             return (g - first * x / r * np.sum(g * x / r, axis=1, keepdims=True) / k) / r
 
-        u_no_eps, misplaced = x / _rms(x, 0.0, k), _misplaced_eps(_rms(x, 0.0, k) ** 2, eps)
+        u_no_eps, misplaced = x / rms(x, 0.0, k), misplaced_eps(rms(x, 0.0, k) ** 2, eps)
         mistakes = {
             "the second path is missing: x also acts through the RMS": g / r,
             "the correction reaches all elements: the RMS depends on the first k only": (g - u * along) / r,
@@ -162,9 +124,9 @@ def partial_rmsnorm_backward(answer, trial):
             "divided by the RMS twice; u has one division already": (g - first * u * along) / r**2,
             **{hint: with_root(root) for hint, root in misplaced.items()},
             "the squares are summed in the RMS: it holds a mean": with_root(np.sqrt(k * (r**2 - eps) + eps)),
-            "the RMS is taken over all of the row: it is that of the first k": with_root(_rms(x, eps)),
+            "the RMS is taken over all of the row: it is that of the first k": with_root(rms(x, eps)),
             "eps is left out of the RMS": (g - first * u_no_eps * np.sum(g * u_no_eps, axis=1, keepdims=True) / k)
-            / _rms(x, 0.0, k),
+            / rms(x, 0.0, k),
             "the correction is a sum; the RMS holds a mean: divide by k": (g - first * u * along * k) / r,
         }
         mistakes_weight = {
@@ -183,7 +145,7 @@ def partial_rmsnorm_backward(answer, trial):
         dx, _ = call(dy, x, weight, 0.0, k)
         trial.same("dx is orthogonal to x when eps is 0", 1 + np.sum(dx * x, axis=1), np.ones(len(x)))
     dy, x, weight = (a.astype(np.float32) for a in (dy, x, weight))
-    expected = np.sum(dy * x / _rms(x, 0.1, k), axis=0)
+    expected = np.sum(dy * x / rms(x, 0.1, k), axis=0)
     trial.same("dweight in float32", call(dy, x, weight, 0.1, k)[1], expected, tolerance=1e-4)
 
 
@@ -198,21 +160,21 @@ def layernorm_gradient(answer, trial):
     for _ in range(4):
         N, C = trial.rng.integers(2, 6), trial.rng.integers(4, 9)
         dy, x = trial.rng.standard_normal((2, N, C))
-        x, weight, bias = _small_row(x + 1), trial.rng.uniform(0.5, 2, C), np.zeros(C)
+        x, weight, bias = small_row(x + 1), trial.rng.uniform(0.5, 2, C), np.zeros(C)
         eps = float(trial.rng.uniform(0.2, 0.8))
 
         def loss(dy=dy, x=x, weight=weight, bias=bias, eps=eps):
-            return float(np.sum(dy * _layernorm(x, weight, bias, eps)))
+            return float(np.sum(dy * layernorm(x, weight, bias, eps)))
 
         def row_mean(a):
             return np.mean(a, axis=1, keepdims=True)
 
         centred = x - row_mean(x)
-        s, g, r = _rms(centred, eps), weight * dy, _rms(x, eps)
+        s, g, r = rms(centred, eps), weight * dy, rms(x, eps)
         u = centred / s
         s_bessel = np.sqrt(np.sum(centred**2, axis=1, keepdims=True) / (C - 1) + eps)
-        u_bessel, u_raw = centred / s_bessel, centred / _rms(centred, 0.0)
-        misplaced = _misplaced_eps(np.mean(centred**2, axis=1, keepdims=True), eps)
+        u_bessel, u_raw = centred / s_bessel, centred / rms(centred, 0.0)
+        misplaced = misplaced_eps(np.mean(centred**2, axis=1, keepdims=True), eps)
 
         def with_root(s, g=g, centred=centred):
             return (g - row_mean(g) - centred / s * row_mean(g * centred / s)) / s
@@ -256,7 +218,7 @@ def layernorm_gradient(answer, trial):
             )
             / s_bessel,
             "eps is left out of the standard deviation": (g - row_mean(g) - u_raw * row_mean(g * u_raw))
-            / _rms(centred, 0.0),
+            / rms(centred, 0.0),
             "the division by the standard deviation is missing": g - row_mean(g) - u * row_mean(g * u),
             "the division by the standard deviation covers all three terms; here only g is divided": (
                 g / s - row_mean(g) - u * row_mean(g * u)
@@ -300,7 +262,7 @@ def gradient_along_x(answer, trial):
     def case():
         N, C = trial.rng.integers(2, 6), trial.rng.integers(3, 9)
         dy, x = trial.rng.standard_normal((2, N, C))
-        return dy, _small_row(x), trial.rng.uniform(0.5, 2, C)
+        return dy, small_row(x), trial.rng.uniform(0.5, 2, C)
 
     def call(dy, x, weight, eps):
         return trial.call(answer, dy, x, weight, eps, returns=[("dx_x", (len(x),))])
@@ -310,9 +272,9 @@ def gradient_along_x(answer, trial):
         scale = np.ones((len(x), 1))
 
         def loss(dy=dy, x=x, weight=weight, eps=eps, scale=scale):
-            return float(np.sum(dy * _rmsnorm(scale * x, weight, eps)))
+            return float(np.sum(dy * rmsnorm(scale * x, weight, eps)))
 
-        mean_square, r = np.mean(x * x, axis=1), _rms(x, eps)[:, 0]
+        mean_square, r = np.mean(x * x, axis=1), rms(x, eps)[:, 0]
         g_x, dy_x = np.sum(weight * dy * x, axis=1), np.sum(dy * x, axis=1)
         right = g_x / r * eps / r**2
         mistakes = {
@@ -326,10 +288,10 @@ def gradient_along_x(answer, trial):
             * eps
             / mean_square,
             "it is 0 only when eps is 0": np.zeros(len(x)),
-            **{hint: g_x / root * eps / root**2 for hint, root in _misplaced_eps(mean_square, eps).items()},
+            **{hint: g_x / root * eps / root**2 for hint, root in misplaced_eps(mean_square, eps).items()},
             **{  # of dx with such a root, multiplied by x
                 f"{hint} (dx comes from a wrong root)": g_x / root * (1 - mean_square / root**2)
-                for hint, root in _misplaced_eps(mean_square, eps).items()
+                for hint, root in misplaced_eps(mean_square, eps).items()
             },
             "the share of g that is left is divided by the RMS once more; g itself is divided once": right / r,
             "the sum over a row is asked for, not the mean": right / x.shape[1],
@@ -341,7 +303,7 @@ def gradient_along_x(answer, trial):
     trial.same("0 when eps is 0", 1 + call(dy, x, weight, 0.0), np.ones(len(x)))
     for _ in range(2):
         (dy, x, weight), eps = case(), 1e-13
-        r = _rms(x, eps)[:, 0]
+        r = rms(x, eps)[:, 0]
         trial.same(
             "all digits when eps is tiny",
             call(dy, x, weight, eps),
@@ -360,7 +322,7 @@ def decoder_stack(answer, trial):
     N, C, count = trial.rng.integers(2, 5), trial.rng.integers(3, 7), 3
     matrices, weights = trial.rng.standard_normal((count, C, C)), trial.rng.uniform(0.5, 2, (count + 1, C))
     layers = [lambda a, m=m: np.tanh(a @ m) for m in matrices]
-    *norms, final_norm = [lambda a, w=w: _rmsnorm(a, w, 1e-5) for w in weights]
+    *norms, final_norm = [lambda a, w=w: rmsnorm(a, w, 1e-5) for w in weights]
     nothing = [np.zeros_like] * count
 
     def call(x, placement, layers, norms):

@@ -7,7 +7,7 @@ from ..catalogue.sizes import cache_bytes_per_token
 from ..config import Config
 from ..runtime.memory import KVCache
 from .checks import exercise
-from .lesson_05 import hard_scores, queries_and_keys
+from .hard_scores import hard_scores, queries_and_keys
 
 FLOAT32 = 1e-4  # tolerance where the input is float32
 _EMPTY_CACHE = "with keys in the cache the outputs are right; look at what happens when it is empty, S = 0"

@@ -21,14 +21,14 @@ def decode(config, p, token, rotation, cache, workers):
     cos, sin = (table[cache.length, None] for table in rotation)  # (1, D/2)
     x = embedding(np.array([token]), p.embedding)  # (1, C)
     for i, block in enumerate(p.blocks):
-        h, _ = rmsnorm(x, *block.attention_norm, config.norm_eps)
+        h, _ = rmsnorm(x, block.attention_norm.weight, config.norm_eps)
         heads = linear(h, *block.qkv).reshape(1, 1, H + 2 * K, D)
         q, k, v = heads[:, :, :H], heads[:, :, H : H + K], heads[:, :, H + K :]
         rope(q, cos, sin, config.rope_layout)
         rope(k, cos, sin, config.rope_layout)
         mixed, _ = attention(q, *cache.layer(i).append(k, v))  # (1, 1, H, D)
         x = x + linear(mixed.reshape(1, H * D), *block.o)
-        h, _ = rmsnorm(x, *block.ffn_norm, config.norm_eps)
+        h, _ = rmsnorm(x, block.ffn_norm.weight, config.norm_eps)
         x = x + linear(swiglu(linear(h, *block.inner)), *block.down)
-    h, _ = rmsnorm(x, *p.final_norm, config.norm_eps)
+    h, _ = rmsnorm(x, p.final_norm.weight, config.norm_eps)
     return linear(h, *p.output)[0]

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from ..config import option
 from ..data.corpora import Batches
 from ..ops.loss import IGNORED
 from ..ops.masks import MASKS
@@ -24,19 +25,21 @@ class Settings:
     """How a model is trained. AdamW's betas, weight decay, clipping and the cosine's floor are LLaMA's (arXiv
     2302.13971, section 2.3); learning rate, warm-up and batch suit models of about a million parameters."""
 
-    steps: int = 600
-    batch_size: int = 8  # sequences in a step
-    micro_batches: int = 1  # parts that a batch is computed in, one after the other, to save memory
-    lr: float = 1.5e-3  # peak learning rate
-    warmup: int | None = None  # steps of linear warm-up; None: 50, or a tenth of the steps where those are 50 or fewer
-    lr_floor: float = 0.1  # final learning rate as a share of the peak
-    beta1: float = 0.9
-    beta2: float = 0.95
-    weight_decay: float = 0.1  # of matrices
-    clip: float = 1.0  # largest norm of the gradient; 0: it is never shortened
-    seed: int = 0  # of the initial weights, the order of the data and dropout
-    init_std: float = 0.06  # deviation of the initial weights; 0.02 suits widths from 768, a narrow model wants more
-    eval_every: int = 150  # steps between evaluations, samples and checkpoints
+    steps: int = option(600, "updates of the weights")
+    batch_size: int = option(8, "sequences in a step")
+    micro_batches: int = option(1, "compute a batch in this many parts, one after the other, to save memory")
+    lr: float = option(1.5e-3, "peak learning rate")
+    warmup: int | None = option(
+        None, "steps of linear warm-up, fewer than steps (default: 50, or a tenth of 50 steps and fewer)"
+    )
+    lr_floor: float = option(0.1, "final learning rate as a share of the peak, reached along a cosine")
+    beta1: float = option(0.9, "AdamW: decay of the mean of the gradient")
+    beta2: float = option(0.95, "AdamW: decay of the mean of its square")
+    weight_decay: float = option(0.1, "AdamW: decay of matrices")
+    clip: float = option(1.0, "largest norm of the gradient, a longer one is shortened to it; 0 turns that off")
+    seed: int = option(0, "of the initial weights, the order of the data and dropout")
+    init_std: float = option(0.06, "standard deviation of the initial weights")  # 0.02 suits widths from 768
+    eval_every: int = option(150, "steps between evaluations, samples and checkpoints")
 
     def __post_init__(self):
         if self.warmup is None:

@@ -1,7 +1,10 @@
 """The course as a web site, opened in a real browser without a network, at the width of a desk and of a phone."""
 
+import importlib
+import inspect
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,10 @@ pytest.importorskip("myst_nb", reason='the extra "site" is not installed')
 sync_api = pytest.importorskip("playwright.sync_api", reason='the extra "site" is not installed')
 pytestmark = pytest.mark.slow
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-PAGES = ["index", "lecturers", *(path.stem for path in paths())]
+LESSONS = [path.stem for path in paths()]
+REFERENCE = [f"api/{path.stem}" for path in sorted((FOLDER / "api").glob("*.rst"))]
+PAGES = ["index", "lecturers", *LESSONS, *REFERENCE]
+INSIDE = {"kernels", "runtime", "bench", "experiments", "lessons", "cli"}  # rooms that nobody else calls from Python
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 RENDERED = "async () => { if (window.MathJax) await MathJax.startup.promise }"
 
@@ -53,22 +59,108 @@ def test_a_page_shows_everything(site, browser, name, width):
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == [], "it asks the network for something"
     formulas = page.locator(".math").count()
     assert page.locator("mjx-container").count() >= formulas and page.locator("mjx-merror").count() == 0
-    assert name in ("index", "lecturers") or formulas > 0
+    assert name not in LESSONS or formulas > 0
     for image in page.locator("article img").all():
         image.scroll_into_view_if_needed()
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
         description = image.get_attribute("alt") or ""
         assert len(description) > 20 and "_images/" not in description, f"{image.get_attribute('src')}: {description!r}"
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0, "the page scrolls sideways"
-    assert not page.locator("article p:text-matches('\\\\$\\\\S')").count(), "a formula is shown as its source"
+    if name not in REFERENCE:  # where formulas are plain text, and a dollar is a dollar
+        assert not page.locator("article p:text-matches('\\\\$\\\\S')").count(), "a formula is shown as its source"
     links = page.eval_on_selector_all("a[href]", "all => all.map(a => a.href)")
     for link in {link.split("#")[0] for link in links if link.startswith("file:")}:
         assert Path(link.removeprefix("file://")).is_file(), f"it links to {link}"
     assert page.locator("article details[open]").count() == 0, "a hint or a solution is not folded"
-    if name not in ("index", "lecturers"):
+    if name in LESSONS:
         asked = sum(bool({"hint", "solution"} & tags(cell)) for cell in read(FOLDER / f"{name}.ipynb").cells)
         assert page.locator("article details").count() >= asked > 0
     page.close()
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The extension that makes the reference pages."""
+    sys.path.insert(0, str(FOLDER / "_extensions"))
+    yield importlib.import_module("reference")
+    sys.path.remove(str(FOLDER / "_extensions"))
+
+
+def surface(reference):
+    """{name: (page, object)} of all functions, classes and constants that the reference pages are to show."""
+    found = {}
+    for name in REFERENCE:
+        text = (FOLDER / f"{name}.rst").read_text(encoding="utf-8")
+        for package in re.findall(r"^\.\. exports:: (\S+)$", text, re.M):
+            found |= {f"{package}.{key}": (name, value) for key, value in reference.exports(package).items()}
+        for room, skipped in re.findall(r"^\.\. room:: (\S+)\n(?:   :skip: (.*)\n)?", text, re.M):
+            for module in reference.modules(room, skipped.split()):
+                found |= {f"{module}.{key}": (name, value) for key, value in reference.members(module).items()}
+                found |= {f"{module}.{key}": (name, value) for key, (value, _) in reference.tables(module).items()}
+    return found
+
+
+def test_the_reference_has_every_public_name_with_its_source(site, reference):
+    import minillama
+
+    shown = surface(reference)
+    assert {f"minillama.{name}" for name in minillama.__all__} <= set(shown)
+    rooms = {path.parent.name for path in Path(minillama.__file__).parent.glob("*/__init__.py")}
+    assert rooms - INSIDE == {name.split(".")[1] for name in shown} & rooms, "a room has no page"
+    pages = {page: (site / f"{page}.html").read_text(encoding="utf-8") for page in REFERENCE}
+    for name, (page, obj) in shown.items():
+        assert f'id="{name}"' in pages[page], f"{page} has no entry for {name}"
+        if callable(obj):
+            entry = pages[page].split(f'id="{name}"', 1)[1].split("</dt>", 1)[0]
+            assert "../_modules/" in entry, f"{name} has no link to its source"
+    assert "The norm as a network calls it" in pages["api/ops"]  # a method's docstring
+
+
+def test_everything_public_has_a_docstring(reference):
+    """A backward may lean on the forward above it, the functions of a table's rows on what the table says of them."""
+    shown = surface(reference)
+    rows = {
+        value
+        for _, table in shown.values()
+        if isinstance(table, dict)
+        for row in table.values()
+        if isinstance(row, tuple)
+        for value in row
+        if inspect.isfunction(value)
+    }
+    silent = []
+    for name, (_, obj) in shown.items():
+        if not callable(obj):
+            continue
+        forward = shown.get(name.removesuffix("_backward"), (None, None))[1]
+        leans = obj in rows or (name.endswith("_backward") and reference.described(forward))
+        if not (reference.described(obj) or leans):
+            silent.append(name)
+        if inspect.isclass(obj):
+            own = {key: value for key, value in vars(obj).items() if not key.startswith("_")}
+            silent += [
+                f"{name}.{key}"
+                for key, value in own.items()
+                if inspect.isfunction(getattr(value, "__func__", value)) or isinstance(value, property)
+                if not inspect.getdoc(getattr(obj, key))
+            ]
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("y = a * b\n\nx (N, C) -> y |x|.", [".. code-block:: text", "   :class: formula", "", "   y = a * b"]),
+        ("As it is:\n\n    a  b\n      c", ["As it is:", "", ".. code-block:: text", "   :class: literal"]),
+        ("Two `names` of x_, 2 * 3.", [r"Two \ :py:obj:`names`\  of x\_, 2 \* 3."]),
+        ("a: one\n    that goes on\nb: two", ["* a: one that goes on", "* b: two"]),
+        ("1. is no list,\n- nor this", [r"\1. is no list, - nor this"]),
+        ("A sentence.\nx (N, C) -> y.", ["A sentence.", "", "x (N, C) -> y."]),
+        ("See arXiv 1910.07467.", ["See `arXiv 1910.07467 <https://arxiv.org/abs/1910.07467>`__."]),
+    ],
+)
+def test_a_plain_docstring_is_shown_as_it_was_meant(text, expected, reference):
+    assert reference.as_rst(text)[: len(expected)] == expected
 
 
 def test_lecturers_are_told_what_the_lessons_say():

@@ -3,7 +3,8 @@
 from numba import njit
 
 from ...runtime.memory import empty
-from ..simd import JIT, normal
+from ..elementary import normal
+from ..simd import JIT
 
 
 def geglu(gate_up):

@@ -6,7 +6,8 @@ import math
 from numba import njit
 
 from ...runtime.memory import empty
-from ..simd import JIT, exp
+from ..elementary import exp
+from ..simd import JIT
 
 TWICE_SCALE, CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715
 

@@ -3,7 +3,8 @@
 from numba import njit
 
 from ...runtime.memory import empty
-from ..simd import JIT, exp
+from ..elementary import exp
+from ..simd import JIT
 
 
 def swiglu(gate_up):

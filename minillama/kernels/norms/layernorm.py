@@ -8,17 +8,24 @@ from ...runtime.memory import empty
 from ..simd import JIT
 
 
-def layernorm(x, weight, bias, eps, residual=None):
+def layernorm(x, weight, eps):
+    y, saved = fused_layernorm(x.reshape(-1, len(weight)), weight, None, eps)
+    return y.reshape(x.shape), tuple(a.reshape(x.shape[:-1]) for a in saved)
+
+
+def layernorm_backward(dy, x, weight, saved, dweight):
+    rows = (a.reshape(-1, len(weight)) for a in (dy, x))
+    return fused_layernorm_backward(*rows, weight, [a.reshape(-1) for a in saved], dweight, None).reshape(x.shape)
+
+
+def fused_layernorm(x, weight, bias, eps):
     y, mean, inverse_std = empty(x.shape, x.dtype), empty((len(x),), x.dtype), empty((len(x),), x.dtype)
-    adds, has_bias = residual is not None, bias is not None
-    _layernorm(
-        *(x, residual if adds else x, adds, weight, bias if has_bias else weight, has_bias),
-        *(x.dtype.type(eps), y, mean, inverse_std),
-    )
+    has_bias = bias is not None
+    _layernorm(x, weight, bias if has_bias else weight, has_bias, x.dtype.type(eps), y, mean, inverse_std)
     return y, (mean, inverse_std)
 
 
-def layernorm_backward(dy, x, weight, saved, dweight, dbias, dx=None):
+def fused_layernorm_backward(dy, x, weight, saved, dweight, dbias, dx=None):
     adds, has_bias = dx is not None, dbias is not None
     if not adds:
         dx = empty(x.shape, x.dtype)
@@ -27,14 +34,10 @@ def layernorm_backward(dy, x, weight, saved, dweight, dbias, dx=None):
 
 
 @njit(**JIT)
-def _layernorm(x, residual, adds, weight, bias, has_bias, eps, y, means, inverse_stds):
+def _layernorm(x, weight, bias, has_bias, eps, y, means, inverse_stds):
     N, C = x.shape
     for n in range(N):
         row, out = x[n], y[n]
-        if adds:
-            other = residual[n]
-            for c in range(C):
-                row[c] += other[c]
         total = x.dtype.type(0)
         for c in range(C):
             total += row[c]

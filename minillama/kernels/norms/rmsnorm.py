@@ -7,33 +7,36 @@ from ...runtime.memory import empty
 from ..simd import JIT
 
 
-def rmsnorm(x, weight, bias, eps, residual=None):
+def rmsnorm(x, weight, eps):
+    y, inverse_rms = fused_rmsnorm(x.reshape(-1, len(weight)), weight, None, eps)
+    return y.reshape(x.shape), inverse_rms.reshape(x.shape[:-1])
+
+
+def rmsnorm_backward(dy, x, weight, inverse_rms, dweight):
+    rows = (a.reshape(-1, len(weight)) for a in (dy, x))
+    return fused_rmsnorm_backward(*rows, weight, inverse_rms.reshape(-1), dweight, None).reshape(x.shape)
+
+
+def fused_rmsnorm(x, weight, bias, eps):
     y, inverse_rms = empty(x.shape, x.dtype), empty((len(x),), x.dtype)
-    adds, has_bias = residual is not None, bias is not None
-    _rmsnorm(
-        *(x, residual if adds else x, adds, weight, bias if has_bias else weight, has_bias),
-        *(x.dtype.type(eps), y, inverse_rms),
-    )
+    has_bias = bias is not None
+    _rmsnorm(x, weight, bias if has_bias else weight, has_bias, x.dtype.type(eps), y, inverse_rms)
     return y, inverse_rms
 
 
-def rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dbias, dx=None):
+def fused_rmsnorm_backward(dy, x, weight, saved, dweight, dbias, dx=None):
     adds, has_bias = dx is not None, dbias is not None
     if not adds:
         dx = empty(x.shape, x.dtype)
-    _rmsnorm_backward(dy, x, weight, inverse_rms, dweight, dbias if has_bias else dweight, has_bias, dx, adds)
+    _rmsnorm_backward(dy, x, weight, saved, dweight, dbias if has_bias else dweight, has_bias, dx, adds)
     return dx
 
 
 @njit(**JIT)
-def _rmsnorm(x, residual, adds, weight, bias, has_bias, eps, y, inverse_rms):
+def _rmsnorm(x, weight, bias, has_bias, eps, y, inverse_rms):
     N, C = x.shape
     for n in range(N):
         row, out = x[n], y[n]
-        if adds:
-            other = residual[n]
-            for c in range(C):
-                row[c] += other[c]
         total = x.dtype.type(0)
         for c in range(C):
             total += row[c] * row[c]

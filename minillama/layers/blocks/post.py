@@ -11,10 +11,12 @@ def post_block(op, config, p, x, shard, noise, site, cache=None):
     """
     y, saved_attention = attention_layer(op, config, p, x, shard, cache)
     y = noise.drop(op, y, site)
-    h, saved_norm_1 = op.norm(y, *p.attention_norm, config.norm_eps, residual=x)  # y is now x + attention(x)
+    y += x
+    h, saved_norm_1 = op.norm(y, *p.attention_norm, config.norm_eps)
     z, saved_ffn = feed_forward_layer(op, p, h)
     z = noise.drop(op, z, site + 1)
-    out, saved_norm_2 = op.norm(z, *p.ffn_norm, config.norm_eps, residual=h)  # z is now h + feed_forward(h)
+    z += h
+    out, saved_norm_2 = op.norm(z, *p.ffn_norm, config.norm_eps)
     return out, (saved_attention, y, saved_norm_1, saved_ffn, z, saved_norm_2)
 
 

@@ -12,7 +12,8 @@ def pre_block(op, config, p, x, shard, noise, site, cache=None):
     h, saved_norm_1 = op.norm(x, *p.attention_norm, config.norm_eps)
     y, saved_attention = attention_layer(op, config, p, h, shard, cache)
     y = noise.drop(op, y, site)
-    h, saved_norm_2 = op.norm(y, *p.ffn_norm, config.norm_eps, residual=x)  # y is now the stream after attention
+    y += x
+    h, saved_norm_2 = op.norm(y, *p.ffn_norm, config.norm_eps)
     z, saved_ffn = feed_forward_layer(op, p, h)
     z = noise.drop(op, z, site + 1)
     z += y
@@ -23,7 +24,7 @@ def pre_block_backward(op, config, p, grad, dx, shard, noise, site, saved):
     x, saved_norm_1, saved_attention, y, saved_norm_2, saved_ffn = saved
     dz = noise.drop(op, dx, site + 1)
     dh = feed_forward_layer_backward(op, p, grad, dz, saved_ffn)
-    op.norm_backward(dh, y, p.ffn_norm.weight, saved_norm_2, *grad.ffn_norm, dx)
+    dx = op.norm_backward(dh, y, p.ffn_norm.weight, saved_norm_2, *grad.ffn_norm, dx)
     dy = noise.drop(op, dx, site)
     dh = attention_layer_backward(op, config, p, grad, dy, shard, saved_attention)
     return op.norm_backward(dh, x, p.attention_norm.weight, saved_norm_1, *grad.attention_norm, dx)

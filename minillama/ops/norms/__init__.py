@@ -2,13 +2,12 @@
 
 Every norm has the same form, so that the model needs not know which one it computes:
 
-    name(x, weight, bias, eps, residual=None) -> y (N, C), saved
-    name_backward(dy, x, weight, saved, dweight, dbias, dx=None) -> dx (N, C)
+    name(x, weight, eps) -> y (..., C), saved
+    name_backward(dy, x, weight, saved, dweight) -> dx (..., C)
 
-x (N, C); weight (C,), None for a norm that has none; bias (C,), None in a model without biases. With a residual (N, C),
-x += residual comes first, in place: the output of a layer becomes the residual stream, whose norm the next layer reads.
-`saved` is what the backward wants besides x. The backward adds to dweight and dbias, and to dx, the gradient that
-reaches the residual stream past the layer, where one is given.
+x (..., C), each row along the last axis by itself; weight (C,), None for a norm that has none. `saved` is what the
+backward wants besides x. The backward adds to dweight. What a network wants besides is the same for all norms: a bias,
+and the sum with the gradient that passes the norm by. `Norm.with_bias` adds both.
 """
 
 from collections.abc import Callable
@@ -25,6 +24,38 @@ class Norm(NamedTuple):
     forward: Callable
     backward: Callable
     has_weight: bool = True
+
+    def with_bias(self, op):
+        """The norm as a network calls it, `op.norm` and `op.norm_backward`, of the backend op's operations
+
+            norm(x, weight, bias, eps) -> norm(x) + bias (N, C), saved
+            norm_backward(dy, x, weight, saved, dweight, dbias, dx=None) -> dx (N, C)
+
+        bias and dbias (C,), None in a model without biases. Given dx (N, C), the gradient that reaches the residual
+        stream past the norm, the backward adds to it in place. A kernel may do all of that in one pass over memory:
+        `fused_NAME` and `fused_NAME_backward` in the module of the norm NAME, with these arguments.
+        """
+        forward, backward = (getattr(op, f.__name__) for f in (self.forward, self.backward))
+
+        def norm(x, weight, bias, eps):
+            y, saved = forward(x, weight, eps)
+            if bias is not None:
+                y += bias
+            return y, saved
+
+        def norm_backward(dy, x, weight, saved, dweight, dbias, dx=None):
+            if dbias is not None:
+                dbias += dy.reshape(-1, len(dbias)).sum(axis=0)
+            through_norm = backward(dy, x, weight, saved, dweight)
+            if dx is None:
+                return through_norm
+            dx += through_norm
+            return dx
+
+        return (
+            getattr(op, f"fused_{self.forward.__name__}", norm),
+            getattr(op, f"fused_{self.backward.__name__}", norm_backward),
+        )
 
 
 NORMS = {
