@@ -35,6 +35,7 @@ import importlib.util, json, sys
 import numpy as np
 import minillama
 from minillama import Config, Model, backend
+from minillama.__main__ import main
 from minillama.data.corpora import encode_corpus
 from minillama.generation.generate import generate
 from minillama.runtime.workers import can_start_threads
@@ -63,6 +64,8 @@ except ValueError as error:
 exact = Model(config, 1, np.float64, threads=1)
 loss, gradients = exact.loss_and_gradients(ids[None, :-1], ids[None, 1:])
 said["exact"] = [loss, float(np.abs(gradients["blocks.0.w_q"]).sum()), float(np.abs(gradients["embedding"]).sum())]
+words = "train --data text.txt --out typed --tokenizer char --dim 16 --layers 1 --heads 2 --context 16 --threads 1"
+said["typed"] = [main([*words.split(), "--steps", "3"]), main(["sample", "typed", "--prompt", "the", "--threads", "1"])]
 open("said.json", "w", encoding="utf-8").write(json.dumps(said))
 """
 
@@ -128,6 +131,10 @@ def test_it_trains_to_the_same_loss_as_here(both):
     assert there["loss"] == pytest.approx(here["loss"], rel=1e-6)
     assert there["losses"] == pytest.approx(here["losses"], rel=1e-6)
     assert there["text"] == here["text"] and len(here["text"]) == 20
+
+
+def test_the_commands_work_there_too(both):
+    assert both[0]["typed"] == both[1]["typed"] == [0, 0]
 
 
 def test_loss_and_gradients_in_float64_are_the_same(both):
