@@ -10,7 +10,7 @@ import pytest
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from minillama.checkpoint.tensors import KINDS, TensorFiles, write_tensors
+from minillama.checkpoint.tensors import TensorFiles, kind_of, write_tensors
 
 TENSORS = {
     "blocks.0.w": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -19,12 +19,11 @@ TENSORS = {
     "none": np.zeros((0, 4), np.float32),
     "scalar": np.array(7, np.float32),
 }
-KIND = {dtype: kind for kind, dtype in KINDS.items()}
 
 
 def test_the_bytes_written_are_those_of_the_library(tmp_path):
     metadata = {"format": "pt"}
-    write_tensors(tmp_path / "ours", {name: (KIND[array.dtype], array) for name, array in TENSORS.items()}, metadata)
+    write_tensors(tmp_path / "ours", {name: (kind_of(array), array) for name, array in TENSORS.items()}, metadata)
     save_file(TENSORS, tmp_path / "theirs", metadata)
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
     write_tensors(tmp_path / "ours", {"a": ("F32", TENSORS["blocks.0.w"].T)}, {"run": '{"step": 1}'})

@@ -189,6 +189,11 @@ def _check_places(tensors, size):
         raise ValueError(f"the tensors take {end} bytes, and there are {size}")
 
 
+def kind_of(array):
+    """The kind of KINDS in which an array of floating-point numbers is written."""
+    return {np.dtype("<f8"): "F64", np.dtype("<f4"): "F32", np.dtype("<f2"): "F16"}[array.dtype]
+
+
 def write_tensors(path, tensors, metadata=_OF_A_MODEL):
     """Write {name: (kind, array)} as a safetensors file; array has the type KINDS[kind], and any strides
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..catalogue.sizes import parameters
 from ..checkpoint.places import MODEL_FILES, require_no_other_model
-from ..checkpoint.tensors import TensorFiles, write_tensors
+from ..checkpoint.tensors import TensorFiles, kind_of, write_tensors
 from ..config import Config
 from ..files import InUse, alone, append_text, remove_leftovers, replacing, require_free, write_text
 from ..interrupts import STOPS, interruptible
@@ -156,7 +156,7 @@ class Run(Trainer):
             "characters_per_token": self.corpus.validation_characters / self.corpus.predicted_tokens,
         }
         with replacing(self.folder / STATE_FILE) as new:
-            tensors = {name: ("F32", array) for name, array in self._state_tensors().items()}
+            tensors = {name: (kind_of(array), array) for name, array in self._state_tensors().items()}
             write_tensors(new, tensors, {"run": json.dumps(state)})
         self._on_disk = self.optimizer.steps
 
