@@ -12,7 +12,7 @@ demo: install
 
 # On all processors; what times itself or other processes comes last, alone.
 test: install
-	$(BIN)/python -m pytest -n auto -m "not alone"
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 # The course in JupyterLab.

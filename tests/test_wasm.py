@@ -22,6 +22,7 @@ PACKAGE = Path(minillama.__file__).parent
 INSTALLED = Path(os.environ.get("MINILLAMA_WASM", "")).resolve() / "node_modules" / "python-wasm"
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("wasm"),  # the program runs once
     pytest.mark.skipif(shutil.which("node") is None, reason="Node.js, which runs WebAssembly here, is not installed"),
     pytest.mark.skipif(
         "MINILLAMA_WASM" not in os.environ,
