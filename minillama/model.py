@@ -15,12 +15,13 @@ import numpy as np
 
 from . import backend
 from .layers.blocks import PLACEMENTS
+from .layers.embedding import embed, embed_backward
 from .layers.heads import HEADS
 from .layers.noise import Noise
 from .ops.loss import IGNORED
 from .ops.positions import POSITIONS
 from .ops.rope_scaling import ROPE_SCALINGS
-from .parameters import initialise, parameter_shapes, stacked_views, views
+from .parameters import NetworkWeights, initialise, parameter_shapes, stacked_views, views
 from .runtime.memory import KVCache, Store, empty, frame
 from .runtime.shards import Reading, cut, even_cuts
 from .runtime.workers import Workers, available_threads
@@ -28,13 +29,15 @@ from .runtime.workers import Workers, available_threads
 LOGITS_AT_A_TIME = 2**24  # floats: the head works on as many rows as give this many logits (64 MB in float32)
 
 
-def network_loss_and_gradients(op, config, p, grad, ids, types, targets, weights, shard, noise):
+def network_loss_and_gradients(
+    op, config, p: NetworkWeights, grad: NetworkWeights, ids, types, targets, weights, shard, noise
+):
     """The sum of weight_n loss_n over the shard's rows; its gradients are added to grad
 
-    ids, types, targets, weights (N,)
+    ids, types, targets, weights (N,). An auxiliary loss of the blocks is added as minillama.layers.blocks says.
     """
     placement = PLACEMENTS[config.placement]
-    x, saved_embedding = embed(op, config, p, ids, types, shard)
+    x, saved_embedding = embed(op, config, p.embedding, ids, types, shard)
     x = noise.drop(op, x, 0)
     saved_blocks = []
     for i, block in enumerate(p.blocks):
@@ -43,52 +46,37 @@ def network_loss_and_gradients(op, config, p, grad, ids, types, targets, weights
     h, saved_norm = op.norm(x, *p.final_norm, config.norm_eps) if placement.final_norm else (x, None)
 
     loss, dh = head_loss_and_gradients(op, config, p, grad, h, targets, weights, shard)
+    dauxiliary = (auxiliary_weights(weights, targets, x.dtype),) if placement.has_auxiliary else ()
+    for saved in saved_blocks if placement.has_auxiliary else ():
+        loss += float(np.einsum("n,n->", *dauxiliary, saved.auxiliary, dtype=np.float64))
 
     dx = op.norm_backward(dh, x, p.final_norm.weight, saved_norm, *grad.final_norm) if placement.final_norm else dh
     for i, block in reversed(list(enumerate(p.blocks))):
         with frame():  # scratch of this block's backward is free again for the next one
-            placement.block_backward(op, config, block, grad.blocks[i], dx, shard, noise, 1 + 2 * i, saved_blocks[i])
+            placement.block_backward(
+                op, config, block, grad.blocks[i], dx, shard, noise, 1 + 2 * i, saved_blocks[i], *dauxiliary
+            )
     dx = noise.drop(op, dx, 0)
-    embed_backward(op, config, p, grad, ids, types, dx, shard, saved_embedding)
+    embed_backward(op, config, p.embedding, grad.embedding, ids, types, dx, shard, saved_embedding)
     return loss
 
 
-def embed(op, config, p, ids, types, shard):
-    """Token, position and type vectors of each row, added up, and normalised where the config asks for it: (N, C)"""
-    x = op.embedding(ids, p.embedding)
-    for indices, table in added_vectors(p, types, shard):
-        x += op.embedding(indices, table)
-    if not config.embedding_norm:
-        return x, None
-    y, saved_norm = op.norm(x, *p.embedding_norm, config.norm_eps)
-    return y, (x, saved_norm)
+def auxiliary_weights(weights, targets, dtype):
+    """How often the auxiliary loss of each row counts: |weight_n|, 0 where the target is IGNORED. (N,)"""
+    counts = empty(weights.shape, dtype)
+    np.abs(weights, out=counts, casting="same_kind")
+    counts[targets == IGNORED] = 0
+    return counts
 
 
-def embed_backward(op, config, p, grad, ids, types, dx, shard, saved):
-    if config.embedding_norm:
-        x, saved_norm = saved
-        dx = op.norm_backward(dx, x, p.embedding_norm.weight, saved_norm, *grad.embedding_norm)
-    with shard.turn():
-        op.embedding_backward(dx, ids, grad.embedding)
-        for indices, dtable in added_vectors(grad, types, shard):
-            op.embedding_backward(dx, indices, dtable)
-
-
-def added_vectors(p, types, shard):
-    """(indices (N,), table) of what is added to the token's embedding; a fixed table has no gradient."""
-    position, token_type = p.position, p.token_type
-    added = [(shard.positions(), position)] if position is not None else []
-    return added + ([(types, token_type)] if token_type is not None else [])
-
-
-def head_loss_and_gradients(op, config, p, grad, h, targets, weights, shard):
+def head_loss_and_gradients(op, config, p: NetworkWeights, grad: NetworkWeights, h, targets, weights, shard):
     """Head and loss, forward and backward, the output matrix a chunk of rows at a time.
 
     The logits are the one array whose size grows with the vocabulary; chunk by chunk their gradient takes their place,
     so that N x V floats are never held, let alone twice. Overwrites h (N, C) with its gradient.
     """
     head, loss = HEADS[config.head], 0.0
-    y, saved = head.transform(op, config, p, h)
+    y, saved = head.transform(op, config, p.head, h)
     for rows in shard.chunks(max(1, LOGITS_AT_A_TIME // config.vocab_size)):
         with frame():
             part, part_targets, part_weights = y[rows], targets[rows], empty((rows.stop - rows.start,), y.dtype)
@@ -98,14 +86,14 @@ def head_loss_and_gradients(op, config, p, grad, h, targets, weights, shard):
             loss += float(np.einsum("n,n->", weights[rows], losses))  # in float64, as the weights are
             dlogits = op.cross_entropy_backward(part_weights, logits, part_targets, log_denominator)
             part[:] = op.linear_backward(dlogits, part, p.output.weight, *grad.output)
-    return loss, head.transform_backward(op, config, p, grad, y, saved)
+    return loss, head.transform_backward(op, config, p.head, grad.head, y, saved)
 
 
-def network_hidden(op, config, p, ids, types, shard, cache=None, see=None):
+def network_hidden(op, config, p: NetworkWeights, ids, types, shard, cache=None, see=None):
     """The forward alone: what the output matrix multiplies (N, C). Nothing is kept but the residual stream; see, where
     given, is shown each block, as `Model.observe` says."""
     placement, still = PLACEMENTS[config.placement], Noise()
-    x, _ = embed(op, config, p, ids, types, shard)
+    x, _ = embed(op, config, p.embedding, ids, types, shard)
     if see is not None:
         see(op, shard, -1, x, None)
     for i, block in enumerate(p.blocks):
@@ -117,10 +105,10 @@ def network_hidden(op, config, p, ids, types, shard, cache=None, see=None):
     return head_input(op, config, p, x)
 
 
-def head_input(op, config, p, x):
+def head_input(op, config, p: NetworkWeights, x):
     """What the output matrix multiplies, from the residual stream x: normalised, and transformed by the head. (N, C)"""
     h = op.norm(x, *p.final_norm, config.norm_eps)[0] if PLACEMENTS[config.placement].final_norm else x
-    return HEADS[config.head].transform(op, config, p, h)[0]
+    return HEADS[config.head].transform(op, config, p.head, h)[0]
 
 
 class Model:
@@ -244,7 +232,7 @@ class Model:
             if used <= i < count:
                 store.flat.fill(0)
             if shared:
-                grad = views(config, store, lambda names: shard.shared(store.fused(names)), own_vectors[i])
+                grad = views(config, store, lambda names: shard.shared(store.fused(names), names), own_vectors[i])
             return network_loss_and_gradients(
                 op, config, self._views, grad, ids[rows], None if types is None else types[rows], targets[rows],
                 weights[rows], shard, noise._replace(first_row=noise.first_row + rows.start),
@@ -402,7 +390,9 @@ class Model:
 
         def task(i, shard):
             shard.begin()
-            return function(i, shard)
+            result = function(i, shard)
+            shard.end()
+            return result
 
         with self.workers.blas(len(shards)):
             try:

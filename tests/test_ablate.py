@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minillama import Config, Model, __main__
-from minillama.catalogue.sizes import match_parameters, parameters, training_flops_per_token
+from minillama.catalogue.sizes import match_parameters, parameter_count, training_flops_per_token
 from minillama.config import BIASES, SWITCHES
 from minillama.data.corpora import encode_corpus
 from minillama.experiments import jobs, scheduler
@@ -64,7 +64,7 @@ def made_up(changes=(), corpus="a", seed=0, loss=1.0, kind=RUN, lr=0.003, protoc
     result = {
         "kind": kind, "variant": name_of(changes), "corpus": corpus, "seed": seed, "lr": lr, "loss": loss,
         "curve": [[2, 2 * (loss or 1)], [4, loss]], "step_seconds": {"min": 0.01, "median": 0.02}, "steps": steps,
-        "parameters": parameters(config)["total"], "training_flops_per_token": training_flops_per_token(config),
+        "parameters": parameter_count(config)["total"], "training_flops_per_token": training_flops_per_token(config),
         "config": config.to_dict(), "unit": "token", "floor": None, "data": "0", "protocol": protocol.to_dict(),
         **fields,
     }  # fmt: skip
@@ -87,7 +87,7 @@ def test_every_row_is_a_valid_causal_model_that_differs_in_what_it_says(study):
             assert getattr(config, field) == value != getattr(BASE, field)
         different = {name for name, value in config.to_dict().items() if value != getattr(BASE, name)}
         assert different - {"ffn"} == set(row.changes)
-        assert parameters(match_parameters(config, parameters(BASE)["total"]))["total"] > 0
+        assert parameter_count(match_parameters(config, parameter_count(BASE)["total"]))["total"] > 0
 
 
 def test_every_choice_of_every_switch_is_compared_or_has_a_reason_not_to_be():
@@ -122,10 +122,10 @@ def test_variants_of_several_studies_are_trained_once():
 
 @pytest.mark.parametrize("changes", variants(STUDIES, BASE), ids=name_of)
 def test_parameters_are_as_equal_as_a_column_of_the_feed_forward_allows(changes):
-    count = parameters(BASE)["total"]
+    count = parameter_count(BASE)["total"]
     config, steps = Protocol().plan(changes, 512)
-    one_more = parameters(replace(config, ffn=config.ffn + 1))["total"] - parameters(config)["total"]
-    assert abs(parameters(config)["total"] - count) <= one_more / 2 and steps == 400
+    one_more = parameter_count(replace(config, ffn=config.ffn + 1))["total"] - parameter_count(config)["total"]
+    assert abs(parameter_count(config)["total"] - count) <= one_more / 2 and steps == 400
     assert replace(config, ffn=1) == replace(config_of(changes, BASE), ffn=1)
 
 

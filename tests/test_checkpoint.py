@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 import minillama
 from minillama import Config, Model
-from minillama.checkpoint import FORMATS
+from minillama.checkpoint import ARCHITECTURES
 from minillama.checkpoint.huggingface import config_from_json, config_to_json, model_type
 from minillama.config import BIASES
 from minillama.files import replacing, write_text
@@ -195,15 +195,15 @@ def test_the_kind_of_directory_follows_from_the_config(changes, expected):
     assert model_type(Config(**{**SHAPE, **changes, "kv_heads": 4 if kv_heads == 3 else kv_heads})) == expected
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_field_of_a_config_has_its_place_in_each_format(name):
     """A field without one keeps a model from being saved in the format, unless it has its default."""
-    row = FORMATS[name]
+    row = ARCHITECTURES[name]
     assert sorted([*row.fields, *row.fixed, *row.free]) == sorted(Config.__dataclass_fields__)
 
 
 def test_a_choice_without_a_place_in_a_format_is_not_lost_in_it():
-    row = FORMATS["llama"]._replace(free=FORMATS["llama"].free - {"dropout"})
+    row = ARCHITECTURES["llama"]._replace(free=ARCHITECTURES["llama"].free - {"dropout"})
     assert row.expresses(Config(**SHAPE)) and not row.expresses(Config(**SHAPE, dropout=0.1))
 
 

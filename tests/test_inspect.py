@@ -19,7 +19,6 @@ from minillama.analysis.trace import (
 )
 from minillama.gradcheck import relative_error
 from minillama.layers.attention import attention_maps
-from minillama.layers.blocks import PLACEMENTS
 from minillama.ops.positions.rope import rope_tables
 from minillama.tokenizers import END_OF_TEXT, MASK, BPETokenizer, CharTokenizer
 from minillama.weights.quantize import quantize
@@ -48,10 +47,9 @@ def test_maps_times_values_are_what_attention_gave(choice, each_backend, rng):
     def see(op, shard, i, x, saved):
         if saved is None:
             return
-        saved_attention, _ = PLACEMENTS[model.config.placement].block_inside(saved)
-        attended = saved_attention[2]
-        for (job, p), (q, _, v, o, *_) in zip(attention_maps(op, shard, saved_attention), attended, strict=True):
-            assert p.shape == (3, model.config.heads, 8, 8) and job.sequences == slice(0, 3)
+        attended = saved.attention.attended
+        for (task, p), (q, _, v, o, *_) in zip(attention_maps(op, shard, saved.attention), attended, strict=True):
+            assert p.shape == (3, model.config.heads, 8, 8) and task.sequences == slice(0, 3)
             v = np.repeat(v, q.shape[2] // v.shape[2], axis=2)
             assert relative_error(np.einsum("bhts,bshd->bthd", p, v), o) < 1e-12
             assert np.abs(p.sum(axis=-1) - 1).max() < 1e-12

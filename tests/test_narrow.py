@@ -160,7 +160,7 @@ def test_int8_of_halves_is_int8_of_their_values(kind, rng, monkeypatch):
     np.testing.assert_array_equal(quantize(half).logits(ids), quantize(wide).logits(ids))
 
 
-def sharded(folder, model, count):
+def in_parts(folder, model, count):
     """Save the model in `count` files with an index, as large checkpoints are."""
     model.save(folder)
     tensors = TensorFiles([folder / "model.safetensors"])
@@ -178,7 +178,7 @@ def sharded(folder, model, count):
 
 def test_a_checkpoint_in_several_files(tmp_path, rng):
     model = random_model(rng)
-    sharded(tmp_path, model, 3)
+    in_parts(tmp_path, model, 3)
     again, _ = minillama.load(tmp_path)
     np.testing.assert_array_equal(again.parameters.flat, model.parameters.flat)
 
@@ -186,7 +186,7 @@ def test_a_checkpoint_in_several_files(tmp_path, rng):
 def test_nothing_is_saved_beside_an_index_which_would_count(tmp_path, rng):
     """Nor is the index removed: it belongs to a model that was not made here."""
     model = random_model(rng)
-    sharded(tmp_path, model, 3)
+    in_parts(tmp_path, model, 3)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(FileExistsError, match=r"model.safetensors.index.json belongs to .*; choose another folder"):
         model.save(tmp_path)
@@ -204,7 +204,7 @@ def test_nothing_is_saved_beside_an_index_which_would_count(tmp_path, rng):
     ],
 )
 def test_a_damaged_index_is_refused(damage, error, words, tmp_path, rng):
-    places = sharded(tmp_path, random_model(rng), 2)
+    places = in_parts(tmp_path, random_model(rng), 2)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": damage(places)}))
     with pytest.raises(error, match=words):
         minillama.load(tmp_path)

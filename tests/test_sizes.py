@@ -50,7 +50,8 @@ def held(model):
         elif hasattr(thing, "__dict__"):
             visit(vars(thing), seen)
 
-    visit({name: part for name, part in vars(model._views).items() if name != "position"}, set())
+    embedding = model._views.embedding._replace(position=None)  # which may be fixed
+    visit({**vars(model._views), "embedding": embedding}, set())
     return sum(found.values())
 
 

@@ -90,8 +90,8 @@ def attention(config, batch_size, T, threads):
     shares = []
     for shard in cut(config, batch_size, T, Reading(np.dtype(np.float32), tables), threads):
         shares.append([])
-        for job in shard.jobs:
-            B, H, K = (part.stop - part.start for part in job)
+        for task in shard.tasks:
+            B, H, K = (part.stop - part.start for part in task)
             qkv = rng.standard_normal((B, T, H + 2 * K, config.head_dim), np.float32)
             q, k, v = qkv[:, :, :H], qkv[:, :, H : H + K], qkv[:, :, H + K :]
             shares[-1].append((rng.standard_normal(q.shape, np.float32), q, k, v, *op.attention(q, k, v)))

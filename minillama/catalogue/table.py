@@ -16,7 +16,7 @@ from .sizes import (
     cache_bytes_per_token,
     encoder_parameters,
     flops_per_token,
-    parameters,
+    parameter_count,
     training_flops_per_token,
     weight_bytes,
 )
@@ -72,15 +72,15 @@ def model_rows(names=()):
     rows = []
     for name in dict.fromkeys(names) or STATED:
         rows.append(_row(name))
-        matrices_of_head, _ = HEADS[PRESETS[name].head].parameters(PRESETS[name])
-        if name in STATED and matrices_of_head:
+        head = HEADS[PRESETS[name].head].parameters(PRESETS[name])
+        if name in STATED and head is not None:  # that of a pre-training
             rows.append(_encoder_row(name))
     return rows
 
 
 def _row(name):
     config, stated = PRESETS[name], STATED.get(name)
-    counts = parameters(config)
+    counts = parameter_count(config)
     total = counts.pop("total")
     row = Row(
         name,
@@ -285,4 +285,4 @@ def as_csv(rows):
     return out.getvalue().rstrip("\n")
 
 
-FORMATS = {"text": as_text, "markdown": as_markdown, "csv": as_csv}
+STYLES = {"text": as_text, "markdown": as_markdown, "csv": as_csv}

@@ -15,7 +15,7 @@ def add_arguments(parser):
 
 
 def run(options):
-    from ..catalogue.sizes import cache_bytes_per_token, flops_per_token, parameters, training_bytes, weight_bytes
+    from ..catalogue.sizes import cache_bytes_per_token, flops_per_token, parameter_count, training_bytes, weight_bytes
     from ..checkpoint.open import read_config
     from ..parameters import parameter_shapes
 
@@ -25,7 +25,7 @@ def run(options):
         config = read_config(options.model)
     else:
         raise ValueError(f"{options.model} is no file or folder, and {unknown('model', options.model, PRESETS)}")
-    counts = parameters(config)
+    counts = parameter_count(config)
     for name, value in _described_fields(config):
         print(f"{name:<24}{value}")
     print()

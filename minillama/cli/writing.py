@@ -53,7 +53,9 @@ def load_writer(options):
 
 def published_settings(options, model):
     """How to draw: what was asked for, else what the model's files say; and the tokens that they say end a text."""
-    said = generation_config.read(options.model, model.config.vocab_size)
+    from ..checkpoint.open import read_generation
+
+    said = read_generation(options.model, model.config.vocab_size)
     for note in said.notes:
         print(f"minillama: note: {note}", file=sys.stderr)
     asked = options.temperature, options.top_k, options.top_p, options.repetition_penalty

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoint.huggingface import read_json
+from ..checkpoint.places import TEXTS_OF_MODELS
 from ..files import replacing, write_text
 from ..ops.loss import IGNORED
 from ..tokenizers import END_OF_TEXT, MASK, BPETokenizer, CharTokenizer, load_tokenizer
@@ -36,11 +37,7 @@ _NOT_TEXT_WITH = {
     "results*.jsonl": "results of an ablation",
 }
 # What lies in the folder of a run or a model and is no text, where that folder is the data folder itself.
-_FILES_OF_MODELS = {
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "params.json", "corpus.json", "report.md",
-    "model.safetensors.index.json", "pytorch_model.bin.index.json",
-}  # fmt: skip
+_FILES_OF_MODELS = {*TEXTS_OF_MODELS, "corpus.json", "report.md"}
 VALIDATION_SHARE = 0.1
 STORIES_CHARACTERS, STORIES_SEED = 4_000_000, 0
 _SHOWN = 8  # names of what was passed over, in a message

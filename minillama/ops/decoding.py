@@ -19,16 +19,16 @@ def decode(config, p, token, rotation, cache, workers):
     """
     H, K, D = config.heads, config.kv_heads, config.head_dim
     cos, sin = (table[cache.length, None] for table in rotation)  # (1, D/2)
-    x = embedding(np.array([token]), p.embedding)  # (1, C)
+    x = embedding(np.array([token]), p.embedding.token)  # (1, C)
     for i, block in enumerate(p.blocks):
         h, _ = rmsnorm(x, block.attention_norm.weight, config.norm_eps)
-        heads = linear(h, *block.qkv).reshape(1, 1, H + 2 * K, D)
+        heads = linear(h, *block.attention.qkv).reshape(1, 1, H + 2 * K, D)
         q, k, v = heads[:, :, :H], heads[:, :, H : H + K], heads[:, :, H + K :]
         rope(q, cos, sin, config.rope_layout)
         rope(k, cos, sin, config.rope_layout)
         mixed, _ = attention(q, *cache.layer(i).append(k, v))  # (1, 1, H, D)
-        x = x + linear(mixed.reshape(1, H * D), *block.o)
+        x = x + linear(mixed.reshape(1, H * D), *block.attention.o)
         h, _ = rmsnorm(x, block.ffn_norm.weight, config.norm_eps)
-        x = x + linear(swiglu(linear(h, *block.inner)), *block.down)
+        x = x + linear(swiglu(linear(h, *block.feed_forward.inner)), *block.feed_forward.down)
     h, _ = rmsnorm(x, p.final_norm.weight, config.norm_eps)
     return linear(h, *p.output)[0]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..catalogue.sizes import parameters
+from ..catalogue.sizes import parameter_count
 from ..checkpoint.places import MODEL_FILES, require_no_other_model
 from ..checkpoint.tensors import TensorFiles, kind_of, write_tensors
 from ..config import Config
@@ -280,7 +280,7 @@ def _check_state(state, shapes):
         raise ValueError(f"{(wrong or ['source'])[0]} is of another type")
     if not 0 <= state["step"] <= settings.steps:
         raise ValueError(f"it is at step {state['step']} of {settings.steps}")
-    size = parameters(config)["total"]
+    size = parameter_count(config)["total"]
     for name in ("weights", "mean", "square"):
         if list(shapes[name]) != [size]:
             raise ValueError(f"{name} has shape {list(shapes[name])}, and its config has {size} parameters")

@@ -9,8 +9,8 @@ import pytest
 
 from minillama import load
 from minillama.checkpoint import llama2c
+from minillama.checkpoint.convert import convert
 from minillama.checkpoint.llama2c_tables import rotation_tables
-from minillama.checkpoint.open import convert
 from minillama.gradcheck import relative_error
 from tests.test_formats import meta_model, meta_tensors, write_meta
 

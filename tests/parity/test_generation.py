@@ -8,7 +8,7 @@ import pytest
 from minillama import load
 from minillama.catalogue.presets import tiny
 from minillama.checkpoint import generation_config
-from minillama.checkpoint.open import convert
+from minillama.checkpoint.convert import convert
 from minillama.generation.generate import generate, penalise
 from minillama.tokenizers import BPETokenizer
 
