@@ -9,7 +9,7 @@ import pytest
 from minillama import Config, Model
 from minillama.catalogue.presets import FAMILIES
 from minillama.catalogue.sizes import cache_bytes_per_token, training_bytes, weight_bytes
-from minillama.training.optim import AdamW
+from minillama.training.optimizers import AdamW
 from minillama.weights.narrow import HalfModel
 from minillama.weights.quantize import quantize
 
@@ -73,7 +73,7 @@ def test_training_takes_what_is_said(config):
     model.loss_and_gradients(ids, ids)
     optimizer = AdamW(model.parameters)
     gradients = [store.flat for store, _ in model._gradients]
-    arrays = [model.parameters.flat, *gradients, optimizer.mean, optimizer.square]
+    arrays = [model.parameters.flat, *gradients, *optimizer.state.values()]
     assert sum(array.nbytes for array in arrays) == training_bytes(config)
 
 

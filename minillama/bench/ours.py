@@ -11,7 +11,8 @@ from ..model import Model
 from ..ops.positions.rope import rope_angles
 from ..runtime.shards import Reading, cut
 from ..runtime.workers import Workers
-from ..training.optim import AdamW
+from ..training.clipping import clip_scale, gradient_norm
+from ..training.optimizers import AdamW
 from ..weights.quantize import quantize
 from .shapes import ELEMENTS, WIDTH, Shape
 
@@ -38,7 +39,8 @@ def training(shape, threads):
 
     def step():
         loss, gradients = model.loss_and_gradients(ids, targets)
-        optimizer.step(gradients, optimizer.gradient_norm(gradients, model.workers), 1e-3, model.workers)
+        scale = clip_scale(gradient_norm(gradients, model.workers), 1.0)
+        optimizer.step(gradients, 1e-3, scale, model.workers)
         return loss
 
     return {"step": step}

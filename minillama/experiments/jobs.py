@@ -82,7 +82,7 @@ class Protocol:
 
     def to_dict(self):
         """All of it, for JSON."""
-        unused = ("seed", "eval_every", "micro_batches")
+        unused = ("seed", "eval_every", "micro_batches", "window")
         settings = {name: value for name, value in asdict(self.settings).items() if name not in unused}
         values = {**asdict(self), "settings": settings}
         if values.pop("tune"):
