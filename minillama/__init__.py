@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .ops.loss import IGNORED
 
 __all__ = ["IGNORED", "PRESETS", "Config", "Model", "load", "save"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where the names are that are imported when they are first asked for: `minillama --help` waits for none of them.
 _MODULES = {"IGNORED": ".ops.loss", "PRESETS": ".catalogue.presets", "Config": ".config", "Model": ".model"}

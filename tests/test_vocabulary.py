@@ -135,6 +135,7 @@ def test_commands_that_write(family, options, tokenizer, tmp_path, cli, monkeypa
 
 
 @each_family
+@pytest.mark.slow
 def test_commands_that_read(family, tokenizer, tmp_path, cli):
     small, padded = model_pair(tokenizer, family)
     save(padded, tmp_path / "padded", tokenizer)

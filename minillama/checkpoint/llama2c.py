@@ -31,6 +31,7 @@ from ..tokenizers.llama2c import write_llama2c
 from . import foreign
 from .bounds import check_context
 from .llama2c_tables import rotation_tables
+from .tensors import write_array
 
 _FLOAT = np.dtype("<f4")
 _LAYOUT = "interleaved"
@@ -215,9 +216,9 @@ def save(path, model, tokenizer=None, int8=False):
                 array = tables[name] if name in tables else _arranged(config, name, model.parameters[name])
                 if int8 and len(shape) > 1:
                     q, scales = pack_int8(array.reshape(-1, group))
-                    q.tofile(file)
+                    write_array(file, q)
                     array = scales
-                np.ascontiguousarray(array, _FLOAT).tofile(file)
+                write_array(file, array.astype(_FLOAT, copy=False))
         if words is not None:  # here, as the model takes its place when both could be written
             with replacing(path.with_name(tokenizer_name(config))) as beside:
                 beside.write_bytes(words)
