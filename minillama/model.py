@@ -9,6 +9,7 @@ and BERT are other choices of the same parts (minillama.config.SWITCHES).
 Source: Touvron et al. 2023 (arXiv 2302.13971), section 2.2.
 """
 
+from contextlib import contextmanager
 from copy import copy
 from itertools import pairwise
 
@@ -23,10 +24,11 @@ from .layers.noise import Noise
 from .layers.positions import PositionTables
 from .ops.loss import IGNORED
 from .parameters import NetworkWeights, initialise, views
-from .runtime.memory import KVCache, Store, empty, frame
-from .runtime.shards import cut, even_cuts
+from .runtime.memory import KVCache, empty, frame
+from .runtime.shards import Shard, cut, even_cuts
 from .runtime.workers import Workers, available_threads
 from .weights.floats import FloatWeights
+from .weights.gradients import Gradients
 
 LOGITS_AT_A_TIME = 2**24  # floats: the head works on as many rows as give this many logits (64 MB in float32)
 
@@ -139,7 +141,7 @@ class Model:
         self.weights, self.parameters = weights, weights.parameters
         self.tables = PositionTables(self.config, weights.dtype)
         self._views = views(self.config, weights.matrices, weights.matrix, weights.vectors, self.tables.vectors)
-        self._gradients = []  # one Store and its views for each thread, made when first needed
+        self._gradients = Gradients(self.config, weights)
 
     def with_weights(self, weights):
         """This model with other weights of its Config (minillama.weights), on the same threads."""
@@ -179,62 +181,34 @@ class Model:
         weights = check_target_weights(weights, targets, predicted)
         if micro_batches < 1:
             raise ValueError(f"micro_batches must be at least 1; received {micro_batches}")
-        B, T = ids.shape
-        loss, used = 0.0, 0  # used: how many gradient stores hold something of this batch
+        (B, T), loss = ids.shape, 0.0
+        self._gradients.begin()
         with self.workers.blas(self.workers.threads):  # nobody else computes until the sum is complete
             for first, last in pairwise(even_cuts(B, min(B, micro_batches))):
-                noise = None if noise_seed is None else Noise(self.config.dropout, noise_seed, first * T)
-                parts = [
+                ids_, types_, targets_, weights_, lengths_ = (
                     None if array is None else array[first:last] for array in (ids, types, targets, weights, lengths)
-                ]
-                part_loss, count = self._add_gradients(*parts, noise or Noise(), used)
-                loss += part_loss
-                used = max(used, count)
-            stores = [store for store, _ in self._gradients[:used]]
+                )
+                shards = cut(self.config, last - first, T, self.tables.reading(T, lengths_), self.workers.threads)
+                noise = Noise() if noise_seed is None else Noise(self.config.dropout, noise_seed, first * T)
+                self._gradients.open(shards)
+                with self._side_by_side(shards):
+                    shard_loss = self._shard_loss(ids_, types_, targets_, weights_, noise)
+                    loss += sum(self.workers.run(shard_loss, shards, shards[0].abort, Shard.at_work))
+                self._gradients.close()
+            return loss, self._gradients.sum(self.workers)
 
-            def add_up(_, part):
-                for other in stores[1:]:
-                    stores[0].flat[part] += other.flat[part]
-
-            if len(stores) > 1:
-                self.workers.run(add_up, self.workers.split(len(stores[0].flat)))
-        return loss, stores[0]
-
-    def _add_gradients(self, ids, types, targets, weights, lengths, noise, used):
-        """The weighted sum of the losses of ids (B, T), and the number of stores that its gradients were added to
-
-        Workers that have whole sequences add to a store each, and never wait. Workers that share sequences, and so meet
-        in every layer, also share the first store: its matrices in turn, while each has vectors of its own. The first
-        `used` stores hold gradients already, others are cleared.
-        """
-        op, config, shapes = self._operations(), self.config, self.parameters.shapes
-        shards = cut(config, *ids.shape, self.tables.reading(ids.shape[1], lengths), self.workers.threads)
-        shared, ids = shards[0].shares_gradients, ids.reshape(-1)
-        targets, weights = targets.reshape(-1), weights.reshape(-1)
-        types = None if types is None else types.reshape(-1)
-        count = 1 if shared else len(shards)
-        while len(self._gradients) < count:
-            store = Store(shapes, self.dtype)
-            self._gradients.append((store, views(config, store)))
-        vector_shapes = {name: shape for name, shape in shapes.items() if len(shape) == 1}
-        own_vectors = [Store(vector_shapes, self.dtype) for _ in shards] if shared else None
+    def _shard_loss(self, ids, types, targets, weights, noise):
+        """shard_loss(i, shard): the loss of a shard of ids (B, T), whose gradients worker i adds to its own."""
+        op = self._operations()
+        arrays = [None if array is None else array.reshape(-1) for array in (ids, types, targets, weights)]
 
         def shard_loss(i, shard):
-            rows, (store, grad) = shard.rows, self._gradients[0 if shared else i]
-            if used <= i < count:
-                store.flat.fill(0)
-            if shared:
-                grad = views(config, store, lambda names: shard.shared(store.fused(names), names), own_vectors[i])
-            return network_loss_and_gradients(
-                op, config, self._views, grad, ids[rows], None if types is None else types[rows], targets[rows],
-                weights[rows], shard, noise._replace(first_row=noise.first_row + rows.start),
-            )  # fmt: skip
+            rows, grad = shard.rows, self._gradients.of(i, shard)
+            own = (None if array is None else array[rows] for array in arrays)
+            own_noise = noise._replace(first_row=noise.first_row + rows.start)
+            return network_loss_and_gradients(op, self.config, self._views, grad, *own, shard, own_noise)
 
-        loss = sum(self._run(shard_loss, shards))
-        if shared:
-            for store in own_vectors:
-                self._gradients[0][0].vectors[:] += store.flat
-        return loss, count
+        return shard_loss
 
     def loss(self, ids, targets, types=None, lengths=None):
         """The mean loss in nats over the targets that are not IGNORED, without gradients."""
@@ -359,21 +333,17 @@ class Model:
             return results
 
         reading = self.tables.reading(past + T, lengths)
-        results = self._run(shard_results, cut(self.config, B, T, reading, self.workers.threads, past))
+        shards = cut(self.config, B, T, reading, self.workers.threads, past)
+        with self._side_by_side(shards):
+            results = self.workers.run(shard_results, shards, shards[0].abort, Shard.at_work)
         return [result for part in results for result in part]
 
-    def _run(self, function, shards):
-        """[function(i, shard)] on the workers; if one of them fails, none waits for it."""
-
-        def task(i, shard):
-            shard.begin()
-            result = function(i, shard)
-            shard.end()
-            return result
-
+    @contextmanager
+    def _side_by_side(self, shards):
+        """Inside this block a worker computes each shard, and BLAS has the threads that are left."""
         with self.workers.blas(len(shards)):
             try:
-                return self.workers.run(task, shards, shards[0].abort)
+                yield
             finally:
                 for shard in shards:
                     shard.forget()

@@ -83,10 +83,9 @@ def _margins(model, ids, targets, reference):
     return BETA * ((reference - losses) @ [1.0, -1.0])
 
 
-def loss_and_gradients(model, examples, micro_batches, noise_seed):
+def loss_and_gradients(model, ids, targets, reference, micro_batches, noise_seed):
     """The mean of -log sigmoid(margin); the gradient by a second forward, with d/dloss as the targets' weights."""
-    ids, targets, _ = examples
-    margins, T = _margins(model, *examples), ids.shape[-1]
+    margins, T = _margins(model, ids, targets, reference), ids.shape[-1]
     slope = BETA / (1 + np.exp(margins)) / len(margins)
     weights = np.broadcast_to((slope[:, None] * [1.0, -1.0])[..., None], ids.shape)
     ids, targets, weights = (array.reshape(-1, T) for array in (ids, targets, weights))
@@ -129,9 +128,10 @@ with backend.use("numpy"):
     corpus = SimpleNamespace(train=Pairs(ids, targets, sums), validation=Pairs(ids, targets, sums), tokenizer=None)
     settings = Settings(steps=60, batch_size=5, lr=0.01, warmup=0)
     trainer = Trainer(model, corpus, settings, OBJECTIVES["preferences"])
-    loss, gradients = trainer.loss_and_gradients(0)
+    def both(): return trainer.objective.loss_and_gradients(model, *trainer.examples(0), micro_batches=1, noise_seed=0)
+    loss, gradients = both()
     received, direction = gradients.flat.copy(), rng.standard_normal(gradients.flat.size)
-    slope = directional_derivative(lambda: trainer.loss_and_gradients(0)[0], model.parameters.flat, direction, 1e-4)
+    slope = directional_derivative(lambda: both()[0], model.parameters.flat, direction, 1e-4)
     assert abs(slope - received @ direction) < 1e-7 * abs(slope), (slope, received @ direction)
     before = trainer.evaluate()
     while trainer.optimizer.steps < settings.steps:

@@ -12,8 +12,8 @@ A forked process has no threads but the one that forked. There all workers begin
 import os
 import threading
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from numbers import Integral
 from threading import BrokenBarrierError
@@ -86,36 +86,38 @@ class Workers:
         self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
         self._helpers, self._dismiss = [], None  # see lend
 
-    def run(self, function, shards, abort=lambda: None):
-        """[function(i, shard) for i, shard in enumerate(shards)], at the same time, each inside its own arena.
+    def run(self, function, shards, abort=lambda: None, within=nullcontext):
+        """[function(i, shard) for i, shard in enumerate(shards)], at the same time, each inside its own arena
 
-        What function returns must not lie in the arena. If one fails, or Ctrl-C comes, abort() must send home those
-        that wait for it.
+        within(shard) is a context manager that each is computed in. What function returns must not lie in the arena. If
+        one fails, or Ctrl-C comes, abort() must send home those that wait for it.
         """
         shards = list(shards)
         self._recall()
 
-        def task(i):
+        def other(i):
             try:
-                with self.arenas[i].active():
+                with self.arenas[i].active(), within(shards[i]):
                     return function(i, shards[i])
             except BaseException:
                 abort()
                 raise
 
-        others = [self._pool.submit(task, i) for i in range(1, len(shards))]
-        first = Future()
+        others, errors = [], []
         try:
-            first.set_result(task(0))
+            for i in range(1, len(shards)):
+                others.append(self._pool.submit(other, i))
+            with self.arenas[0].active(), within(shards[0]):  # this thread is the first worker
+                first = function(0, shards[0])
         except BaseException as error:
-            abort()  # again: Ctrl-C may have come before the task had begun
-            first.set_exception(error)
+            abort()
+            errors.append(error)
         _wait_for_all(others)
-        errors = [future.exception() for future in (first, *others) if future.exception() is not None]
+        errors += [future.exception() for future in others if future.exception() is not None]
         # A worker that was sent home because another failed has nothing to say of its own.
         for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
             raise error
-        return [first.result(), *(other.result() for other in others)]
+        return [first, *(future.result() for future in others)]
 
     def lend(self, help, dismiss):
         """See to it that help() runs on every other thread, and go on: where it has ended it is called again

@@ -178,19 +178,11 @@ class Run(Trainer):
 
     def train(self, quiet=False):
         """Train up to settings.steps; a request to stop (Ctrl-C, SIGTERM and their kin) saves and returns None."""
-        with self._alone():
-            if read_state(self.folder)["step"] != self._on_disk:
-                raise InUse(
-                    f"the run in {self.folder} has gone on since it was opened here, in another process; resume it anew"
-                )
-            return self._train(quiet)
-
-    def _train(self, quiet):
         s, optimizer = self.settings, self.optimizer
         tokens_a_step = s.batch_size * self.window
         loss, mark = None, time.perf_counter()
         show = _Display(s.steps, optimizer.steps, quiet)
-        with show, interruptible(_STOPPING, STOPS) as interrupted:
+        with self._alone_since_opened(), show, interruptible(_STOPPING, STOPS) as interrupted:
             while optimizer.steps < s.steps:
                 train_loss, norm, rate = self.step()
                 self._losses.append(train_loss)
@@ -215,6 +207,15 @@ class Run(Trainer):
                     show.text(self._report(loss))
                 mark = time.perf_counter() if evaluating else mark
         return loss if loss is not None else self.evaluate()
+
+    @contextmanager
+    def _alone_since_opened(self):
+        with self._alone():
+            if read_state(self.folder)["step"] != self._on_disk:
+                raise InUse(
+                    f"the run in {self.folder} has gone on since it was opened here, in another process; resume it anew"
+                )
+            yield
 
     def _evaluate_finite(self, norm, rate):
         loss = self.evaluate()

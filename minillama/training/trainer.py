@@ -164,23 +164,22 @@ class Trainer:
     def step(self):
         """One step of training: loss of the batch, length of its gradient, learning rate."""
         s, t, workers = self.settings, self.optimizer.steps, self.model.workers
-        loss, gradients = self.loss_and_gradients(t)
+        options = {"micro_batches": s.micro_batches, "noise_seed": self.noise_seed(t)}
+        loss, gradients = self.objective.loss_and_gradients(self.model, *self.examples(t), **options)
         norm, rate = gradient_norm(gradients, workers), self.learning_rate(t + 1)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self.not_finite(f"step {t + 1}: loss {loss}", norm, rate)
         self.optimizer.step(gradients, rate, clip_scale(norm, s.clip), workers)
         return loss, norm, rate
 
-    def loss_and_gradients(self, t):
-        """The loss of batch t and its gradients, of the whole batch: what all that follows in a step is derived from
+    def examples(self, t):
+        """What step t + 1 learns from: ids and targets (B, T), and weights of the targets where they are not alike."""
+        rng = np.random.default_rng([self.settings.seed, t, 1])
+        return self.objective.examples(self.corpus.tokenizer, *self.batches[t], rng)
 
-        Both are sums over the batch, with weights of the targets that make a mean of them.
-        """
-        s = self.settings
-        noise_seed = (s.seed * 0x85EBCA6B + t) % 2**32
-        rng = np.random.default_rng([s.seed, t, 1])
-        examples = self.objective.examples(self.corpus.tokenizer, *self.batches[t], rng)
-        return self.objective.loss_and_gradients(self.model, examples, s.micro_batches, noise_seed)
+    def noise_seed(self, t):
+        """The seed of the dropout of step t + 1."""
+        return (self.settings.seed * 0x85EBCA6B + t) % 2**32
 
     def learning_rate(self, t):
         """The learning rate of step t, counted from 1."""

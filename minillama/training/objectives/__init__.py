@@ -12,7 +12,7 @@ An objective is a row of OBJECTIVES, functions that lead from a corpus to losses
                                                        their positions, (B, T), unless an objective has another kind
     examples(tokenizer, *batch, rng) -> examples       made of batches[t]: ids, targets, and weights where they are not
                                                        alike, (B, T)
-    loss_and_gradients(model, examples, micro_batches, noise_seed) -> loss, gradients
+    loss_and_gradients(model, *examples, micro_batches, noise_seed) -> loss, gradients
                                                        what the optimizer follows; one forward and backward of the
                                                        model, unless an objective needs more
     evaluation(tokenizer, tokens, context, batch_size) yields examples of the validation split, the same every time
@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...data.batches import Batches, document_start
+from ...model import Model
 from ...ops.loss import IGNORED
 from ...ops.masks import MASKS
 from . import masked, next_token
@@ -36,11 +37,6 @@ from . import masked, next_token
 def windows(corpus, context, settings):
     """Windows of the training split, in random order, document beginnings first (minillama.data.batches.Batches)."""
     return Batches(corpus.train, context, settings.batch_size, settings.seed, document_start(corpus.tokenizer))
-
-
-def weighted_loss(model, examples, micro_batches, noise_seed):
-    """The weighted sum of the losses of (ids, targets[, weights]); without weights their mean."""
-    return model.loss_and_gradients(*examples, micro_batches=micro_batches, noise_seed=noise_seed)
 
 
 def token_losses(model, examples):
@@ -60,7 +56,7 @@ class Objective(NamedTuple):
     predicts_text: bool = True  # every token, from those before it: so its loss is bounded by the text's entropy
     needs_mask_token: bool = False
     batches: Callable = windows
-    loss_and_gradients: Callable = weighted_loss
+    loss_and_gradients: Callable = Model.loss_and_gradients  # the weighted sum of the losses, or their mean
     losses: Callable = token_losses
 
 
