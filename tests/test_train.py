@@ -131,9 +131,7 @@ def test_a_run_of_any_optimizer_and_schedule_resumes_to_the_bit(tmp_path, corpus
     whole.train(quiet=True)
     for _ in range(5):
         parts.step()
-    minillama.save(
-        parts,
-    )
+    parts.save()
     resumed = Run.resume(tmp_path / "parts", corpus)
     assert resumed.settings == parts.settings and resumed.optimizer.state_names == parts.optimizer.state_names
     resumed.train(quiet=True)
@@ -277,7 +275,7 @@ def test_a_model_from_elsewhere_stays_and_a_first_save_cut_short_can_be_resumed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(minillama.Model, "save", killed)
+        patch.setattr("minillama.checkpoint.huggingface.save", killed)
         make(tmp_path / "run", corpus)
     assert Run.resume(tmp_path / "run", corpus).train(quiet=True) == whole
     assert minillama.load(tmp_path / "run")[0].config.dim == 16
