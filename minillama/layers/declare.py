@@ -65,6 +65,13 @@ class Declared:
             return self.active
         return 0 if self.looked_up or self.is_vector else sum(map(prod, self.shapes.values()))
 
+    def initialise(self, array, rng, deviation=0.02):
+        """Write the initial values of one of its matrices or vectors into the array; deviation: the model's."""
+        if self.is_vector:
+            array[:] = self.start
+        else:
+            array[:] = rng.standard_normal(array.shape, np.float32) * np.float32(deviation / self.divisor)
+
 
 def linear(matrices, part, bias=False, divisor=1.0, active=None):
     """An Affine: the matrices {name: (rows, columns)} as w_name, one below the other, and if asked for their biases
