@@ -23,7 +23,7 @@ import numpy as np
 from ..ops.norms import NORMS
 
 # What a size is counted under, when the parameters of a model are (minillama.catalogue.sizes).
-PARTS = ("embedding", "attention", "feed-forward", "norms and biases", "head")
+SIZE_PARTS = ("embedding", "attention", "feed-forward", "norms and biases", "head")
 
 
 class Affine(NamedTuple):
@@ -42,15 +42,15 @@ class Declared:
     """
 
     shapes: dict[str, tuple[int, ...]]
-    part: str  # one of PARTS
+    part: str  # one of SIZE_PARTS
     divisor: float = 1.0
     start: float = 0.0
     looked_up: bool = False  # a table: rows of it are taken, and added to its gradient, by their numbers
     active: int | None = None  # how many of its weights a token is multiplied by; None: all, of a table none
 
     def __post_init__(self):
-        if self.part not in PARTS:
-            raise ValueError(f"part must be one of {', '.join(PARTS)}; received {self.part!r}")
+        if self.part not in SIZE_PARTS:
+            raise ValueError(f"part must be one of {', '.join(SIZE_PARTS)}; received {self.part!r}")
         if {len(shape) for shape in self.shapes.values()} not in ({1}, {2}):
             raise ValueError(f"parameters are matrices or vectors, and no mixture of them; received {self.shapes}")
 
