@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from minillama import Config, Model
+from minillama import Config, Model, save
 from minillama.__main__ import main
 from minillama.checkpoint.generation_config import Generation
 from minillama.generation.chat import Conversation, converse
@@ -398,7 +398,7 @@ def test_settings_that_make_no_sense_are_refused_at_once(settings, words):
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("chat")
     tokenizer = make_tokenizer("llama3")
-    make_model(tokenizer, 256).save(path, tokenizer)
+    save(make_model(tokenizer, 256), path, tokenizer)
     return path
 
 
@@ -611,7 +611,7 @@ def test_ctrl_c_at_a_terminal_does_what_the_banner_says(folder):
 
 def test_a_model_whose_format_is_not_known_asks_for_it(tmp_path, capsys, monkeypatch):
     tokenizer = make_tokenizer("llama2")
-    make_model(tokenizer).save(tmp_path, tokenizer)
+    save(make_model(tokenizer), tmp_path, tokenizer)
     assert main(["chat", str(tmp_path)]) == 1
     assert "Choose with --template one of llama2, llama3, vicuna" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))

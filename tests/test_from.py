@@ -49,7 +49,7 @@ def make(tokenizer, **changes):
 
 def huggingface(tokenizer, folder, **changes):
     model = make(tokenizer, **changes)
-    model.save(folder, tokenizer)
+    minillama.save(model, folder, tokenizer)
     return folder, model
 
 
@@ -72,7 +72,7 @@ def of_float64(tokenizer, folder):
     model = make(tokenizer)
     wide = Model(model.config, dtype=np.float64, threads=1)
     wide.parameters.flat[:] = model.parameters.flat
-    wide.save(folder, tokenizer)
+    minillama.save(wide, folder, tokenizer)
     return folder, model
 
 
@@ -80,7 +80,7 @@ def of_more_rows(tokenizer, folder):
     """A model with rows for ids that its tokenizer does not have."""
     model = make(tokenizer)
     wide = Model(replace(model.config, vocab_size=tokenizer.vocab_size + 9), 1, threads=1, init_std=0.1)
-    wide.save(folder, tokenizer)
+    minillama.save(wide, folder, tokenizer)
     return folder, wide
 
 
@@ -238,9 +238,9 @@ def test_what_cannot_be_gone_on_from_is_refused_before_anything_is_written(token
     assert "--context 25 is more than the 24 tokens" in refused(cli, "--from", source, "--context", 25, *out)
     assert "window must be at least 2" in refused(cli, "--from", source, "--context", 1, *out)
     assert "written over itself" in refused(cli, "--from", source, "--out", source, *data, "--overwrite")
-    model.save(tmp_path / "bare")
+    minillama.save(model, tmp_path / "bare")
     assert "comes without a tokenizer" in refused(cli, "--from", tmp_path / "bare", *out)
-    model.save(tmp_path / "other", BPETokenizer.train(TEXT, 300, (END_OF_TEXT,)))
+    minillama.save(model, tmp_path / "other", BPETokenizer.train(TEXT, 300, (END_OF_TEXT,)))
     assert "so it is another model's" in refused(cli, "--from", tmp_path / "other", *out)
     plain = BPETokenizer.train(TEXT, 280, (END_OF_TEXT,))
     huggingface(plain, tmp_path / "no gaps", **FAMILIES["bert"])

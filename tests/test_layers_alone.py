@@ -85,6 +85,8 @@ def test_what_does_not_fit_is_refused():
     for x in (np.ones((2, 16), np.float32), np.ones((1, 2, 8), np.float32), np.ones((1, 2, 16)), np.ones((0, 2, 16))):
         with pytest.raises(ValueError, match=re.escape(f"shape (B, T, 16); received {x.dtype} {x.shape}")):
             layer.forward(x)
+    with pytest.raises(ValueError, match="x has 9 positions, more than the config's context of 8; enlarge it"):
+        layer.forward(np.ones((1, 9, 16), np.float32))
     y, saved = layer.forward(np.ones((1, 2, 16), np.float32))
     with pytest.raises(ValueError, match="dy must be float32"):
         layer.backward(y[0], saved)

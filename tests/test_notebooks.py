@@ -7,6 +7,7 @@ import pytest
 from minillama.lessons import notebooks
 
 LESSONS = notebooks.paths()
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,7 @@ def test_a_lesson_has_the_frame_of_all(path):
     assert notebooks.faults(notebooks.read(path)) == []
 
 
+@pytest.mark.alone  # it is timed, and so are things in it
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_runs_and_says_what_it_said(path, seconds):
     kept = notebooks.read(path)

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 import minillama
 from minillama import Config, Model
+from minillama.checkpoint.tensors import write_tensors
 from minillama.data.corpora import encode_corpus
 from minillama.files import InUse, replacing
 from minillama.training import run as run_module
@@ -43,7 +44,7 @@ def make(folder, corpus, threads=2, **changes):
 
 
 def weights(folder):
-    with run_module.safe_open(folder / run_module.STATE_FILE, "np") as file:
+    with safe_open(folder / run_module.STATE_FILE, "np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}
 
 
@@ -130,7 +131,9 @@ def test_a_run_of_any_optimizer_and_schedule_resumes_to_the_bit(tmp_path, corpus
     whole.train(quiet=True)
     for _ in range(5):
         parts.step()
-    parts.save()
+    minillama.save(
+        parts,
+    )
     resumed = Run.resume(tmp_path / "parts", corpus)
     assert resumed.settings == parts.settings and resumed.optimizer.state_names == parts.optimizer.state_names
     resumed.train(quiet=True)
@@ -265,7 +268,7 @@ def test_resuming_takes_the_threads_of_the_run(tmp_path, corpus):
 
 
 def test_a_model_from_elsewhere_stays_and_a_first_save_cut_short_can_be_resumed(tmp_path, corpus, monkeypatch):
-    minillama.Model(Config(9), threads=1).save(tmp_path / "model")
+    minillama.save(minillama.Model(Config(9), threads=1), tmp_path / "model")
     with pytest.raises(FileExistsError, match="config.json.*nothing was changed. Choose another folder"):
         make(tmp_path / "model", corpus)
     whole = make(tmp_path / "whole", corpus).train(quiet=True)
@@ -299,11 +302,11 @@ def test_a_write_that_fails_keeps_the_last_checkpoint(tmp_path, corpus, monkeypa
     run = make(tmp_path / "run", corpus)
     before = weights(tmp_path / "run")
 
-    def full(tensors, path, metadata):
+    def full(path, tensors, metadata):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_module, "save_file", full)
+    monkeypatch.setattr(run_module, "write_tensors", full)
     with pytest.raises(OSError, match="disk is full"):
         run.train(quiet=True)
     assert read_state(tmp_path / "run")["step"] == 0
@@ -381,6 +384,7 @@ def test_without_clipping_a_run_is_the_one_with_a_limit_that_is_never_reached(tm
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+@pytest.mark.slow
 def test_kills_at_random_moments_leave_a_loadable_run_that_ends_with_the_same_bits(tmp_path, name):
     """MINILLAMA_KILLS processes are killed, at moments spread over everything that a run does."""
     number, codes = getattr(signal, name), []
@@ -521,23 +525,24 @@ def test_a_run_that_went_on_elsewhere_since_it_was_opened_is_not_set_back(tmp_pa
 
 
 def test_a_setting_that_an_older_run_lacks_has_its_default(tmp_path, corpus, monkeypatch):
-    run, save_file = make(tmp_path / "run", corpus), run_module.save_file
+    run = make(tmp_path / "run", corpus)
 
-    def as_before(tensors, path, metadata):
+    def as_before(path, tensors, metadata):
         state = json.loads(metadata["run"])
         for name in ("weight_decay", "init_std"):
             del state["settings"][name]
         for name in ("losses", "interval"):
             del state[name]
-        save_file(tensors, path, metadata={"run": json.dumps(state)})
+        write_tensors(path, tensors, {"run": json.dumps(state)})
 
-    monkeypatch.setattr(run_module, "save_file", as_before)
+    monkeypatch.setattr(run_module, "write_tensors", as_before)
     run.save()
     monkeypatch.undo()
     assert Run.resume(tmp_path / "run", corpus).settings == run.settings
 
 
 @pytest.mark.parametrize("end", ["a reader that has gone", "a full disk", "a terminal that is closed"])
+@pytest.mark.slow
 def test_a_training_outlives_those_who_watch_it(tmp_path, end):
     (tmp_path / "text.txt").write_text("red green blue " * 200)
     command = (

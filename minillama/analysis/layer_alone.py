@@ -18,9 +18,9 @@ from ..layers.blocks import PLACEMENTS
 from ..layers.declare import filled, leaves
 from ..layers.feedforward import feed_forward_layer, feed_forward_layer_backward, feed_forward_parameters
 from ..layers.noise import Noise
-from ..ops.positions import POSITIONS
+from ..layers.positions import PositionTables
 from ..runtime.memory import Store
-from ..runtime.shards import Reading, Shard, cut
+from ..runtime.shards import Shard, cut
 
 
 class Part(NamedTuple):
@@ -86,7 +86,7 @@ class LayerAlone:
         self.config, self._part = config, LAYERS[kind]
         self._has_auxiliary = kind == "block" and PLACEMENTS[config.placement].has_auxiliary
         self._declared, rng = self._part.parameters(config), np.random.default_rng(seed)
-        parts = list(leaves(self._declared))
+        self._positions, parts = PositionTables(config, np.dtype(dtype)), list(leaves(self._declared))
         self.parameters = Store({name: shape for part in parts for name, shape in part.shapes.items()}, dtype)
         for part in parts:
             for name in part.shapes:
@@ -125,11 +125,12 @@ class LayerAlone:
         return filled(self._declared, lambda part: store.fused(list(part.shapes)))
 
     def _shard(self, x):
-        config, (B, T, _) = self.config, x.shape
-        position = POSITIONS[config.position]
-        rotation = position.rotation and position.rotation(config, T, x.dtype)
-        slopes = position.slopes and position.slopes(config, x.dtype)
-        (shard,) = cut(config, B, T, Reading(x.dtype, rotation, slopes), threads=1)
+        B, T, _ = x.shape
+        if T > self.config.context:
+            raise ValueError(
+                f"x has {T} positions, more than the config's context of {self.config.context}; enlarge it"
+            )
+        (shard,) = cut(self.config, B, T, self._positions.reading(T), threads=1)
         shard.begin()
         return shard
 

@@ -62,8 +62,8 @@ def prefill(shape, threads):
 def decoding(shape, threads, weights="float32"):
     """Sample from a prompt of one token, a token at a time, as `minillama sample` does."""
     model = Model(shape.config, threads=threads)
-    if weights == "int8":
-        model = quantize(model)
+    if weights != model.weights.kind:
+        model = quantize(model, weights)
     return {"step": lambda: list(generate(model, [1], shape.decoded))}
 
 
@@ -75,8 +75,8 @@ def checkpoint(folder, shape, threads, weights):
         nonlocal model
         model = None  # so that there is never memory for two
         model = load(folder, threads)
-        if weights == "int8":
-            model = quantize(model)
+        if weights != model.weights.kind:
+            model = quantize(model, weights)
 
     prompt = batch(shape)[0][:1, : shape.prompt]
     return {

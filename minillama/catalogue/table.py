@@ -12,7 +12,6 @@ from ..layers.heads import HEADS
 from ..messages import unknown
 from .presets import PRESETS
 from .sizes import (
-    BYTES,
     cache_bytes_per_token,
     encoder_parameters,
     flops_per_token,
@@ -81,7 +80,7 @@ def model_rows(names=()):
 def _row(name):
     config, stated = PRESETS[name], STATED.get(name)
     counts = parameter_count(config)
-    total = counts.pop("total")
+    total, weights = counts.pop("total"), weight_bytes(config)
     row = Row(
         name,
         stated.label if stated else name,
@@ -89,11 +88,11 @@ def _row(name):
         total,
         *counts.values(),
         context=config.context,
-        cache_bytes_per_token=cache_bytes_per_token(config, BYTES["bfloat16"]),
+        cache_bytes_per_token=cache_bytes_per_token(config, 2),
         cache_saving=config.heads / config.kv_heads if config.causal else None,
         forward_flops_weights=flops_per_token(config, 0),
         forward_flops=flops_per_token(config),
-        **{f"bytes_{kind}": size for kind, size in weight_bytes(config).items()},
+        **{f"bytes_{kind}": weights[kind] for kind in ("float32", "bfloat16", "int8")},
     )
     if stated is None:
         return row

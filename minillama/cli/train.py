@@ -9,7 +9,7 @@ from pathlib import Path
 from ..catalogue.presets import FAMILIES
 from ..config import Config
 from ..interrupts import exit_code
-from ..messages import command_line
+from ..messages import MissingExtra, command_line
 from ..ops.norms import NORMS
 from ..ops.positions import POSITIONS
 from ..ops.rope_scaling import ROPE_SCALINGS
@@ -50,7 +50,6 @@ def add_arguments(parser):
 
 
 def run(options):
-    from ..analysis.plots import loss_curve
     from ..training.run import read_metrics
 
     threads = check_threads(options.threads, "--threads") if "threads" in options.given else None
@@ -67,11 +66,11 @@ def run(options):
     if loss is None:
         with suppress(OSError):  # the terminal may have gone, which is why it was stopped; all is saved
             if read_metrics(folder):
-                loss_curve(folder)
+                _draw_loss(folder)
             on = command_line("train", ("--out", folder), "--resume")
             print(f"\nstopped at step {training.optimizer.steps}; continue with: {on}", flush=True)
         return exit_code(training.stopped_by)
-    print(f"the model is in {folder}, its loss curve in {loss_curve(folder)}")
+    print(f"the model is in {folder}, {_draw_loss(folder)}")
     per_character = f", {corpus.per_character(loss):.4f} nats a character" if training.objective.predicts_text else ""
     print(f"validation loss {loss:.4f} nats a {training.unit}{per_character}")
     if training.floor is not None:
@@ -81,6 +80,16 @@ def run(options):
         print(f"continue a text with: {command_line('sample', folder, ('--prompt', 'TEXT'))}")
     else:
         print(f"fill gaps with: {command_line('fill', folder, 'a text with ___ in it')}")
+
+
+def _draw_loss(folder):
+    """Draw the loss curve of a run; where it is, or what it needs, to be said after the place of the model."""
+    try:
+        from ..analysis.plots import loss_curve
+    except MissingExtra as error:
+        again = command_line("train", ("--out", folder), "--resume")
+        return f"without a loss curve: {error}, then {again}"
+    return f"its loss curve in {loss_curve(folder)}"
 
 
 def _folder(options):

@@ -15,12 +15,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from ..catalogue.sizes import parameter_count
+from ..checkpoint import huggingface
 from ..checkpoint.places import MODEL_FILES, require_no_other_model
+from ..checkpoint.tensors import TensorFiles, kind_of, write_tensors
 from ..config import Config
 from ..files import InUse, alone, append_text, remove_leftovers, replacing, require_free, write_text
 from ..interrupts import STOPS, interruptible
@@ -111,7 +111,7 @@ class Run(Trainer):
             run._save_state()  # first: from here on the folder holds a run, which can be resumed
             for name in (CURVE_FILE, "generation_config.json", "chat_template.jinja"):  # of what was there before
                 (folder / name).unlink(missing_ok=True)
-            run.model.save(folder, corpus.tokenizer)
+            huggingface.save(folder, run.model, corpus.tokenizer)
             write_text(folder / METRICS_FILE, "")
         return run
 
@@ -133,9 +133,9 @@ class Run(Trainer):
             )
         with run._alone():
             state = read_state(folder)  # as no other process changes it now
-            with safe_open(run.folder / STATE_FILE, "np") as file:
-                for name, array in run._state_tensors().items():
-                    array[:] = file.get_tensor(name)
+            saved = TensorFiles([run.folder / STATE_FILE])
+            for name, array in run._state_tensors().items():
+                saved.read_into(array, name)
             run.optimizer.steps = run._on_disk = state["step"]
             run.seconds = state["seconds"]
             run._losses, run._interval = state.get("losses", []), state.get("interval", 0.0)
@@ -149,7 +149,7 @@ class Run(Trainer):
 
     def save(self):
         """Write the checkpoint: first the model for others to open, then the state that `resume` reads."""
-        self.model.save(self.folder, self.corpus.tokenizer)
+        huggingface.save(self.folder, self.model, self.corpus.tokenizer)
         self._save_state()
 
     def _save_state(self):
@@ -169,7 +169,8 @@ class Run(Trainer):
             "characters_per_token": self.corpus.validation_characters / self.corpus.predicted_tokens,
         }
         with replacing(self.folder / STATE_FILE) as new:
-            save_file(self._state_tensors(), new, metadata={"run": json.dumps(state)})
+            tensors = {name: (kind_of(array), array) for name, array in self._state_tensors().items()}
+            write_tensors(new, tensors, {"run": json.dumps(state)})
         self._on_disk = self.optimizer.steps
 
     def _state_tensors(self):
@@ -267,15 +268,15 @@ def read_state(folder):
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no run to resume: there is no {path.name}. Start it without --resume")
     try:
-        with safe_open(path, "np") as file:
-            state = json.loads(file.metadata()["run"])
-            unknown = state["settings"].keys() - {field.name for field in fields(Settings)}
-            if unknown:
-                raise ValueError("its settings are not those of this version")
-            state = {"origin": None, **state, "settings": asdict(Settings()) | state["settings"]}
-            _check_state(state, {name: file.get_slice(name).get_shape() for name in file.keys()})
-            return state
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        saved = TensorFiles([path])
+        state = json.loads(saved.metadata["run"])
+        unknown = state["settings"].keys() - {field.name for field in fields(Settings)}
+        if unknown:
+            raise ValueError("its settings are not those of this version")
+        state = {"origin": None, **state, "settings": asdict(Settings()) | state["settings"]}
+        _check_state(state, saved)
+        return state
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path} is truncated or was not written by minillama ({error!r}); it cannot be resumed"
         ) from error

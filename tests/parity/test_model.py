@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minillama import IGNORED, Config, Model, load
+from minillama import IGNORED, Config, Model, load, save
 from minillama.data.corpora import encode_corpus
 from minillama.generation.generate import generate
 from minillama.gradcheck import relative_error
@@ -39,7 +39,7 @@ def make(config, dtype, rng):
 
 
 def open_in_transformers(model, folder):
-    model.save(folder)
+    save(model, folder)
     return transformers.AutoModelForCausalLM.from_pretrained(folder)
 
 
