@@ -5,16 +5,23 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .analysis.layer_alone import LayerAlone
     from .catalogue.presets import PRESETS
     from .config import Config
     from .model import Model
     from .ops.loss import IGNORED
 
-__all__ = ["IGNORED", "PRESETS", "Config", "Model", "load", "save"]
+__all__ = ["IGNORED", "PRESETS", "Config", "LayerAlone", "Model", "load", "save"]
 __version__ = "0.2.0"
 
 # Where the names are that are imported when they are first asked for: `minillama --help` waits for none of them.
-_MODULES = {"IGNORED": ".ops.loss", "PRESETS": ".catalogue.presets", "Config": ".config", "Model": ".model"}
+_MODULES = {
+    "IGNORED": ".ops.loss",
+    "PRESETS": ".catalogue.presets",
+    "Config": ".config",
+    "LayerAlone": ".analysis.layer_alone",
+    "Model": ".model",
+}
 
 
 def __getattr__(name):

@@ -527,7 +527,8 @@ def test_a_sample_begins_as_texts_do_and_ends_where_they_end_or_another_begins(l
     tokenizer, read, logits = Tokenizer.train(SAMPLE, 300, special_tokens=LLAMA2), [], Model.next_logits
     model = make_model(tokenizer)
     only(model, tokenizer.special_tokens[last])
-    monkeypatch.setattr("minillama.cli.inputs.load", lambda path, threads: (model, tokenizer))
+    monkeypatch.setattr("minillama.checkpoint.open.load", lambda path, threads: model)
+    monkeypatch.setattr("minillama.checkpoint.open.load_tokenizer", lambda path, vocab_size: tokenizer)
     monkeypatch.setattr("minillama.checkpoint.open.read_generation", lambda path, vocab_size: Generation())
     monkeypatch.setattr(Model, "next_logits", lambda self, ids, cache: read.append(ids[0]) or logits(self, ids, cache))
     assert main(["sample", "x", "--prompt", "A llama", "--top-k", "1"]) == 0

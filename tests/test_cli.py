@@ -11,7 +11,7 @@ import pytest
 
 import minillama
 from minillama import PRESETS, Config, Model, __main__, backend
-from minillama.generation.chat import COMMANDS as CHAT_COMMANDS
+from minillama.generation.chat import CHAT_COMMANDS
 from minillama.generation.generate import generate
 from minillama.tokenizers import BPETokenizer, CharTokenizer
 from minillama.training.run import read_metrics

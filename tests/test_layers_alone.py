@@ -1,14 +1,18 @@
 """A layer or a block without a model: the same numbers as inside of one, and right gradients."""
 
 import re
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from minillama import Config, Model
+from minillama import Config, LayerAlone, Model
+from minillama.analysis.layer_alone import LAYERS
 from minillama.config import SWITCHES
 from minillama.gradcheck import directional_derivative
-from minillama.layers.alone import LAYERS, LayerAlone
+from minillama.layers.blocks import PLACEMENTS, Placement
+from minillama.layers.blocks.pre import PreSaved, pre_block, pre_block_backward
+from minillama.layers.blocks.weights import block_parameters
 
 SMALL = dict(vocab_size=5, dim=16, layers=2, heads=4, kv_heads=2, ffn=12, context=8)
 CONFIGS = {
@@ -81,6 +85,78 @@ def test_what_does_not_fit_is_refused():
     for x in (np.ones((2, 16), np.float32), np.ones((1, 2, 8), np.float32), np.ones((1, 2, 16)), np.ones((0, 2, 16))):
         with pytest.raises(ValueError, match=re.escape(f"shape (B, T, 16); received {x.dtype} {x.shape}")):
             layer.forward(x)
+    with pytest.raises(ValueError, match="x has 9 positions, more than the config's context of 8; enlarge it"):
+        layer.forward(np.ones((1, 9, 16), np.float32))
     y, saved = layer.forward(np.ones((1, 2, 16), np.float32))
     with pytest.raises(ValueError, match="dy must be float32"):
         layer.backward(y[0], saved)
+    with pytest.raises(
+        ValueError, match=re.escape("dy must be float32 of shape (1, 2, 16); received float32 (1, 3, 16)")
+    ):
+        layer.backward(np.ones((1, 3, 16), np.float32), saved)
+    with pytest.raises(ValueError, match="no auxiliary loss .* leave dauxiliary out"):
+        layer.backward(y, saved, np.ones((1, 2), np.float32))
+    with pytest.raises(ValueError, match="dtype must be float32 or float64; received float16"):
+        LayerAlone("block", Config(**SMALL), dtype=np.float16)
+
+
+def test_initial_values_are_those_of_a_model():
+    config = Config(**{**SMALL, "dim": 64}, **CONFIGS["biases and norms of heads"])
+    for name, array in LayerAlone("block", config, seed=2).parameters.items():
+        if array.ndim == 1:
+            assert np.all(array == name.endswith("norm")), name
+        else:
+            expected = 0.02 / (2 if name in ("w_o", "w_down") else 1)  # sqrt(2 layers) = 2
+            assert abs(array.std() / expected - 1) < 0.1, name
+
+
+class Squared(NamedTuple):
+    pre: PreSaved
+    out: np.ndarray
+    auxiliary: np.ndarray  # sum of out^2 / 2
+
+    @property
+    def attention(self):
+        return self.pre.attention
+
+    @property
+    def between(self):
+        return self.pre.between
+
+
+def squared_block(*arguments):
+    out, saved = pre_block(*arguments)
+    return out, Squared(saved, out.copy(), np.sum(out**2, axis=1) / 2)
+
+
+def squared_block_backward(op, config, p, grad, dx, shard, noise, site, saved, dauxiliary):
+    dx += dauxiliary[:, None] * saved.out
+    return pre_block_backward(op, config, p, grad, dx, shard, noise, site, saved.pre)
+
+
+def test_a_block_with_an_auxiliary_loss(rng, monkeypatch):
+    row = Placement(block_parameters, squared_block, squared_block_backward, final_norm=True, has_auxiliary=True)
+    monkeypatch.setitem(PLACEMENTS, "squared", row)
+    config = Config(**SMALL, placement="squared")
+    layer = LayerAlone("block", config, dtype=np.float64)
+    x, dy = rng.standard_normal((2, 2, 5, 16))
+    dauxiliary = rng.standard_normal((2, 5))
+
+    def loss():
+        y, saved = layer.forward(x)
+        return float(np.sum(dy * y) + np.sum(dauxiliary * saved.auxiliary))
+
+    y, saved = layer.forward(x)
+    np.testing.assert_allclose(saved.auxiliary, np.sum(y**2, axis=2) / 2)
+    dx, gradients = layer.backward(dy, saved, dauxiliary)
+    for array, gradient in ((x, dx), *((layer.parameters[name], gradients[name]) for name in gradients)):
+        direction = rng.standard_normal(array.shape)
+        expected = directional_derivative(loss, array, direction)
+        assert abs(np.sum(gradient * direction) - expected) < 1e-6 * max(1, abs(expected))
+    with pytest.raises(ValueError, match=re.escape("has an auxiliary loss; pass dauxiliary (B, T)")):
+        layer.backward(dy, saved)
+    with pytest.raises(
+        ValueError, match=re.escape("dauxiliary must be float64 of shape (2, 5); received float64 (10,)")
+    ):
+        layer.backward(dy, saved, dauxiliary.ravel())
+    assert LayerAlone("attention", config).forward(x.astype(np.float32))[1].auxiliary is None  # the block's alone

@@ -144,7 +144,7 @@ def test_the_highest_stable_rate(losses, expected):
     assert learning_rates.highest_stable(others + results[::-1], "a", 0, 1, slack=0.2) == expected
 
 
-@pytest.mark.parametrize("mask", one_head.MASKS)
+@pytest.mark.parametrize("mask", one_head.MASKINGS)
 @pytest.mark.parametrize("task", [one_head.lookup_task, one_head.dice_task])
 def test_the_gradients_of_one_head_are_those_of_its_own_mask(task, mask, rng):
     x, answers = task(rng, 2)[:2]

@@ -50,7 +50,7 @@ def imports(package):
                 base = inside[: len(inside) - node.level + 1] if node.level else []
                 base = ["minillama", *base] if node.level else []
                 base = base + (node.module.split(".") if node.module else [])
-                wanted = [[*base, alias.name] for alias in node.names]
+                wanted = [[*base, alias.name] for alias in node.names if alias.name != "__version__"]  # no module's
             else:
                 continue
             for parts in wanted:

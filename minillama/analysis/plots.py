@@ -54,7 +54,7 @@ def _scaled(factor):
     return lambda y: y * factor, lambda y: y / factor
 
 
-PARTS = {  # of a model's parameters: field of catalogue.table.Row, colour, hatching (for grey print)
+_PARTS = {  # of a model's parameters: field of catalogue.table.Row, colour, hatching (for grey print)
     "embedding": ("embedding", COLOURS["blue"], ""),
     "attention": ("attention", COLOURS["orange"], "///"),
     "feed-forward": ("feed_forward", COLOURS["green"], ""),
@@ -94,7 +94,7 @@ def _family(row):
 
 def _stack_shares(axes, rows, places):
     left = [0.0] * len(rows)
-    for label, (field, colour, hatch) in PARTS.items():
+    for label, (field, colour, hatch) in _PARTS.items():
         widths = [100 * getattr(row, field) / row.parameters for row in rows]
         label = label if max(widths) > 0.5 else f"{label}, below 0.5 %"
         axes.barh(places, widths, 0.8, left, color=colour, hatch=hatch, edgecolor="white", lw=0, label=label)

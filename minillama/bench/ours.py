@@ -4,7 +4,8 @@ from math import prod
 
 import numpy as np
 
-from .. import backend, load
+from .. import backend
+from ..checkpoint.open import load
 from ..config import Config
 from ..generation.generate import generate
 from ..model import Model
@@ -73,7 +74,7 @@ def checkpoint(folder, shape, threads, weights):
     def opened():
         nonlocal model
         model = None  # so that there is never memory for two
-        model, _ = load(folder, threads)
+        model = load(folder, threads)
         if weights != model.weights.kind:
             model = quantize(model, weights)
 

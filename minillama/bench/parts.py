@@ -37,7 +37,7 @@ from .shapes import (
     matmul_shapes,
 )
 
-PATIENCE = 10.0  # seconds of rounds, after which a measurement ends; but not before LEAST rounds
+_PATIENCE = 10.0  # seconds of rounds, after which a measurement ends; but not before LEAST rounds
 LEAST = 3
 FRESH = 1.0  # seconds after which the machine's limits are measured again: rented machines change from second to second
 
@@ -126,7 +126,7 @@ class Bench:
                     except Unavailable as error:
                         absent[contestant.name] = str(error)
                         contestants.remove(contestant)
-            if number + 1 >= LEAST and time.perf_counter() - start > PATIENCE:
+            if number + 1 >= LEAST and time.perf_counter() - start > _PATIENCE:
                 break
         return seconds, rates(limits)
 

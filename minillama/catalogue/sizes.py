@@ -3,7 +3,7 @@
 from dataclasses import replace
 from math import prod
 
-from ..layers.declare import PARTS, leaves
+from ..layers.declare import SIZE_PARTS, leaves
 from ..parameters import network_parameters, parameter_shapes, parameters_of
 from ..weights import WEIGHT_KINDS
 
@@ -14,7 +14,7 @@ def parameter_count(config):
     embedding: of tokens, positions and types; head: the output matrix, where it is not the embedding matrix, and the
     matrix of a masked-LM head. Every vector is under "norms and biases". What belongs where its layer declares.
     """
-    parts = dict.fromkeys(PARTS, 0)
+    parts = dict.fromkeys(SIZE_PARTS, 0)
     for shape, declared in parameters_of(config).values():
         parts[declared.part] += prod(shape)
     return {**parts, "total": sum(parts.values())}

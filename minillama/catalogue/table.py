@@ -158,10 +158,10 @@ def _signed_percent(value):
     return f"{100 * value:+.1f} %"
 
 
-MODEL = Column("model", lambda row: row.model)
+_MODEL = Column("model", lambda row: row.model)
 SECTIONS = {  # the heading: its columns
     "Parameters, stated and from the shapes; the parts in millions": (
-        MODEL,
+        _MODEL,
         _column("parameters", "parameters", _whole),
         _column("stated", "stated_parameters", _short),
         _column("deviation", "deviation", _signed_percent),
@@ -172,7 +172,7 @@ SECTIONS = {  # the heading: its columns
         _column("head", "head", _digits, 1e6),
     ),
     "Use: cache in bfloat16, arithmetic of one token forward, memory of the weights": (
-        MODEL,
+        _MODEL,
         _column("context", "context", _whole),
         _column("cache a\ntoken, B", "cache_bytes_per_token", lambda value: _whole(value) if value else "none"),
         _column("saved by\ngrouping", "cache_saving", lambda value: f"{value:g} x"),
@@ -184,7 +184,7 @@ SECTIONS = {  # the heading: its columns
         _column("int8,\nGB", "bytes_int8", _digits, 1e9),
     ),
     "Training: tokens, learning rate and GPU-hours as stated": (
-        MODEL,
+        _MODEL,
         _column("tokens", "tokens", _short),
         _column("sequence", "sequence", _whole),
         _column("peak\nLR", "peak_lr", lambda value: f"{value:.1e}".replace("e-0", "e-").replace(".0", "")),

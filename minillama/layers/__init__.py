@@ -23,5 +23,5 @@ leave it out would let the others wait for ever. RuntimeError says where the way
 A shared gradient knows `+=`, slices of its rows and its length, and cannot be read; what adds in another way takes its
 turn itself: `with shard.turn(names)`, as the embedding does. Gradients of vectors (norms, biases) are a worker's own.
 
-minillama.layers.alone has a layer or a block without a model.
+minillama.LayerAlone is a layer or a block without a model.
 """

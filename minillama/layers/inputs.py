@@ -9,6 +9,7 @@ from ..ops.loss import IGNORED
 
 
 def require_causal(config):
+    """ValueError for a model that reads what comes after a position, where text is to be written token by token."""
     if not config.causal:
         raise ValueError(
             f"a model with the mask {config.mask!r} reads what comes after a position too, so nothing of it "

@@ -29,7 +29,7 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 CODE_LINES = 25  # of a cell, at most
 SECONDS = 90  # of a lesson, at most
 DRAWING_LINES = 8  # code that draws a figure and is longer than this is folded on the web site
-SECTIONS = ("## Exercises", "## Takeaways", "## Where this is in minillama")
+_SECTIONS = ("## Exercises", "## Takeaways", "## Where this is in minillama")
 HEADER = ("**You will be able to**", "**You need**", "**Time**", "**Papers**")
 _NUMBER = re.compile(  # a sign, also behind a number (0.5+2j); thousands in groups of three; 1.e-05 as NumPy prints it
     r"(?:[-+−]|(?<![\w.]))(?:\d{1,3}(?:[,_]\d{3})+(?!\d)|\d+)(?:\.\d+|\.(?=e[-+]?\d))?(?:e[-+]?\d+)?", re.IGNORECASE
@@ -207,7 +207,7 @@ def faults(notebook):
     if not re.match(r"# \d\d · ", cells[0].source):
         found.append("the first cell does not begin with '# NN · title'")
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    found += [f"there is no section {section!r}" for section in SECTIONS if section not in text]
+    found += [f"there is no section {section!r}" for section in _SECTIONS if section not in text]
     if not any("predict" in tags(cell) for cell in cells):
         found.append("no question to predict (tag predict)")
     for number, cell in enumerate(cells):

@@ -24,7 +24,7 @@ MASK = "<|mask|>"  # stands for a hidden token in masked language modelling
 # Llama 3, BERT, GPT-2.
 BEGINS = ("<s>", "<|begin_of_text|>", "[CLS]", END_OF_TEXT)
 ENDS = ("</s>", "<|end_of_text|>", "[SEP]", END_OF_TEXT)
-MASKS = (MASK, "[MASK]")
+MASK_NAMES = (MASK, "[MASK]")
 LARGEST_ID = 2**31 - 1  # ids are int32
 
 
@@ -97,7 +97,7 @@ class Tokenizer:
     @property
     def mask_token(self) -> int | None:
         """The id of MASK or `[MASK]`, or None if the vocabulary has no such special token."""
-        return self._role(MASKS)
+        return self._role(MASK_NAMES)
 
     def _role(self, names: Iterable[str | None]) -> int | None:
         return next((self.special_tokens[name] for name in names if name in self.special_tokens), None)

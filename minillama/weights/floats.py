@@ -20,16 +20,19 @@ class FloatWeights:
         self.dtypes = (self.kind,)
 
     def matrix(self, names):
+        """The array of parameters that lie side by side, which is both kept and computed with."""
         return self.parameters.fused(names)
 
     kept = matrix
 
     def operations(self, op):
+        """Those of a backend, as they are."""
         return op
 
     def stacked(self, config):
+        """embedding, blocks, norms and output of a LLaMA, as minillama.parameters.stacked_views makes them."""
         embedding, blocks, norms, output = stacked_views(self.parameters, config)
         return (embedding,), (blocks,), norms, (output,)
 
     def require_trainable(self):
-        pass
+        """Nothing: these are trained."""

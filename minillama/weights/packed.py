@@ -36,6 +36,7 @@ class PackedMatrix:
 
     @property
     def T(self):
+        """The transpose (C, R), float32."""
         return self[:].T
 
 
@@ -65,9 +66,11 @@ class PackedWeights:
         self.nbytes = sum(store.flat.nbytes for store in (*self.stores, self.vectors))
 
     def matrix(self, names):
+        """A PackedMatrix over matrices that lie side by side."""
         return PackedMatrix(self._row, [store.fused(names) for store in self.stores], self._shapes[names[0]][1])
 
     def kept(self, names):
+        """The array of parameters that lie side by side, as it is kept; TypeError for a kind that is not saved."""
         if self._row.tensor is None:
             raise TypeError(
                 f"{self.kind} weights follow from others and are not saved: save the model that they were made from, "
@@ -105,10 +108,12 @@ class PackedWeights:
         return SimpleNamespace(**{**vars(op), "linear": linear, "embedding": embedding})
 
     def stacked(self, config):
+        """embedding, blocks, norms and output of a LLaMA; all but the norms are tuples, an array for each store."""
         embedding, blocks, _, output = zip(*(stacked_views(store, config) for store in self.stores), strict=True)
         return embedding, blocks, self.vectors.flat.reshape(-1, config.dim), output
 
     def require_trainable(self):
+        """TypeError: a step of training would be lost in the rounding."""
         raise TypeError(
             "narrow weights cannot be trained, as steps are smaller than their rounding; open the checkpoint with "
             "minillama.load(path, dtype='float32')"

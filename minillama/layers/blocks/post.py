@@ -21,7 +21,8 @@ class PostSaved(NamedTuple):
 
     @property
     def between(self):
-        return self.feed_forward.x  # what the feed-forward layer reads is the stream itself
+        """The stream between the two layers (N, C): what the feed-forward layer reads is the stream itself."""
+        return self.feed_forward.x
 
 
 def post_block(op, config, p: BlockWeights, x, shard, noise, site, cache=None):

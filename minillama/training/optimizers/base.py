@@ -94,7 +94,13 @@ class Optimizer:
                 )
         return arrays
 
+    @classmethod
+    def with_settings(cls, parameters, settings):
+        """The optimizer of these parameters with the numbers that minillama.training.trainer.Settings has for it."""
+        raise NotImplementedError
+
     def update(self, op, weight, gradient, state, rate, decay, scale):
+        """One step in place on weight, and on state, the arrays of state_names; all are flat and equally long."""
         raise NotImplementedError
 
 
