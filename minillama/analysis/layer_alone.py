@@ -99,7 +99,9 @@ class LayerAlone:
         """
         x = self._checked(x, "x")
         op, shard = backend.active(self.config), self._shard(x)
-        y, saved = self._part.forward(op, self.config, self._views(self.parameters), x.reshape(-1, x.shape[2]), shard)
+        p, rows = self._views(self.parameters), x.reshape(-1, x.shape[2])
+        with shard.at_work():
+            y, saved = self._part.forward(op, self.config, p, rows, shard)
         auxiliary = saved.auxiliary.reshape(x.shape[:2]) if self._has_auxiliary else None
         return y.reshape(x.shape), Kept(x.shape, shard, saved, auxiliary)
 
@@ -118,7 +120,9 @@ class LayerAlone:
         also = [self._checked(dauxiliary, "dauxiliary", kept.shape[:2]).reshape(-1)] if self._has_auxiliary else []
         gradients = Store(self.parameters.shapes, dy.dtype)
         op, p, grad = backend.active(self.config), self._views(self.parameters), self._views(gradients)
-        dx = self._part.backward(op, self.config, p, grad, dy.reshape(-1, dy.shape[2]), kept.shard, kept.saved, *also)
+        with kept.shard.at_work():
+            rows = dy.reshape(-1, dy.shape[2])
+            dx = self._part.backward(op, self.config, p, grad, rows, kept.shard, kept.saved, *also)
         return dx.reshape(dy.shape), gradients
 
     def _views(self, store):
@@ -131,7 +135,6 @@ class LayerAlone:
                 f"x has {T} positions, more than the config's context of {self.config.context}; enlarge it"
             )
         (shard,) = cut(self.config, B, T, self._positions.reading(T), threads=1)
-        shard.begin()
         return shard
 
     def _checked(self, x, name, shape=None):

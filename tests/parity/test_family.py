@@ -190,9 +190,7 @@ def test_logits_and_every_gradient(case, dtype, of_logits, of_gradients, each_ba
         assert gradients.keys() == expected.keys()
         largest = max(np.abs(gradient).max() for gradient in expected.values())
         for name, gradient in gradients.items():
-            if (
-                name.endswith("b_k") and ours.tables.rotation is None
-            ):  # adds the same to all scores of a query: noise around 0
+            if name.endswith("b_k") and ours.tables.rotation is None:  # the same for all scores: noise around 0
                 assert max(np.abs(gradient).max(), np.abs(expected[name]).max()) < of_gradients * largest, name
             else:
                 assert relative_error(gradient, expected[name]) < of_gradients, name
