@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+import threading
 from collections import defaultdict
 from pathlib import Path
 
@@ -152,6 +153,8 @@ def test_the_walk_from_train_to_the_first_matrix_product_is_short(tmp_path, monk
 
     def linear(*_):
         frame = sys._getframe()
+        if threading.current_thread() is not threading.main_thread():
+            raise StopIteration
         while frame.f_code is not Run.train.__code__:
             walk.insert(0, frame.f_code.co_name)
             frame = frame.f_back
