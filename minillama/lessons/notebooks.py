@@ -8,6 +8,7 @@ A cell's tags say what it is:
     measured  code that prints times or rounding errors: its numbers differ from run to run
     exercise  code with a stub and its check; hint and solution follow it
     hint, solution: of the exercise above; the students' set has no solutions
+    prose     code that prints a text, whose lines the site breaks where they must end
     whole     code that shows something whole, such as a model's forward, and may be longer than other cells
 """
 
