@@ -220,6 +220,8 @@ def test_the_tour_comes_before_the_lessons_and_goes_to_students(tmp_path, monkey
         ("(1,2,3)", "(1, 2, 3)", (), True),
         ("step 1,2", "step 12", (), False),
         ("NumPy 2.0.1", "NumPy 2.0.2", (), False),
+        ("Anna had 2 plums", "Tom slept", ("drawn",), True),
+        ("Anna had 2 plums", "\n", ("drawn",), False),
     ],
 )
 def test_which_changes_of_an_output_count(kept, fresh, tags, same):
