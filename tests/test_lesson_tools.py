@@ -394,9 +394,11 @@ def test_what_is_handed_in_by_file_folder_and_pattern(tmp_path, hand_in):
     assert main(["grade", str(tmp_path / "nothing.ipynb")]) is True
 
 
-def test_a_tour_among_what_is_handed_in_gives_no_line(tmp_path, hand_in, capsys):
+def test_a_tour_among_what_is_handed_in_is_not_run_and_gives_no_line(tmp_path, hand_in, capsys, monkeypatch):
     notebooks.write(tour(code("1 / 0")), tmp_path / "handed-in" / "tour.ipynb")
-    assert grade(tmp_path / "handed-in" / "tour.ipynb") == []
+    with monkeypatch.context() as no_kernel:
+        no_kernel.setattr("minillama.lessons.grading._execute", lambda *_: pytest.fail("the tour was run"))
+        assert grade(tmp_path / "handed-in" / "tour.ipynb") == []
     hand_in("wrong", "def doubled(x):\n    return x * x")
     assert main(["grade", str(tmp_path / "handed-in")]) is False
     assert "tour.ipynb" not in capsys.readouterr().out
