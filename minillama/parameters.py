@@ -1,128 +1,99 @@
-"""The parameters of a model: names and shapes, from which sizes, views and file names derive; their initial values."""
+"""The parameters of a model: what its layers declare, as names and shapes, as views, and with their initial values."""
 
+from dataclasses import dataclass
 from math import prod
-from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .layers.blocks import PLACEMENTS
+from .layers.declare import Affine, Declared, filled, leaves, norm
+from .layers.embedding import EmbeddingWeights, embedding_parameters
 from .layers.heads import HEADS
-from .ops.norms import NORMS
-from .ops.positions import POSITIONS
 
 
-class Affine(NamedTuple):
-    """A matrix and its bias, or a norm's weight and bias; what the model does not have is None."""
+@dataclass
+class NetworkWeights:
+    """The parameters of a network by their places in it, or gradients in the place of parameters."""
 
-    weight: np.ndarray | None
-    bias: np.ndarray | None
-
-
-def parameter_shapes(config):
-    """{name: shape} of every parameter. Matrices are w_..., (out, in); their biases b_...; norms end in _norm."""
-    C, D = config.dim, config.head_dim
-    H, K = config.heads, config.kv_heads
-    shapes = {"embedding": (config.vocab_size, C)}
-    if POSITIONS[config.position].learned:
-        shapes["position_embedding"] = (config.context, C)
-    if config.token_types:
-        shapes["type_embedding"] = (config.token_types, C)
-    if config.embedding_norm:
-        shapes |= _norm(config, "embedding_norm", C)
-    for i in range(config.layers):
-        block = _norm(config, "attention_norm", C)
-        block |= _linear(config, "qkv", {"q": (H * D, C), "k": (K * D, C), "v": (K * D, C)})
-        if config.qk_norm:
-            block |= _norm(config, "q_norm", D) | _norm(config, "k_norm", D)
-        block |= _linear(config, "o", {"o": (C, H * D)})
-        block |= _norm(config, "ffn_norm", C)
-        block |= _linear(config, "ffn", {name: (config.ffn, C) for name in inner_names(config)})
-        block |= _linear(config, "ffn", {"down": (C, config.ffn)})
-        shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
-    if PLACEMENTS[config.placement].final_norm:
-        shapes |= _norm(config, "final_norm", C)
-    matrices, norms = HEADS[config.head].parameters(config)
-    shapes |= _linear(config, "head", matrices)
-    for name, width in norms.items():
-        shapes |= _norm(config, name, width)
-    if not config.tied:
-        shapes["output"] = (config.vocab_size, C)
-    if "head" in config.bias:
-        shapes["output_bias"] = (config.vocab_size,)
-    return shapes
+    embedding: EmbeddingWeights
+    blocks: list  # of the named tuple that the config's row of PLACEMENTS declares
+    final_norm: Affine | None  # None where the blocks leave nothing to normalise
+    head: Any  # the named tuple that the config's row of HEADS declares, or None
+    output: Affine  # weight (V, C), which may be the embedding matrix
 
 
-def inner_names(config):
-    """The matrices that lead into the feed-forward's activation."""
-    return ("gate", "up") if config.gated else ("up",)
-
-
-def _norm(config, name, width):
-    weight = {name: (width,)} if NORMS[config.norm].has_weight else {}
-    return weight | ({f"{name}_bias": (width,)} if "norm" in config.bias else {})
-
-
-def _linear(config, kind, matrices):
-    biases = {f"b_{name}": shape[:1] for name, shape in matrices.items()} if kind in config.bias else {}
-    return {f"w_{name}": shape for name, shape in matrices.items()} | biases
-
-
-def views(config, store, matrix=None, vectors=None, position=None):
-    """The parameters as attributes, or gradients in the place of parameters
-
-    blocks: a list; embedding, position, token_type, output: matrices, None where the model has none; the rest Affine:
-    qkv, o, inner (gate and up as one matrix, where there is a gate), down, head and every norm by its name. Fused
-    matrices are views that cost nothing, as their parts lie side by side.
-    store: a Store. matrix(names) gives the matrix of these names, vectors is where vectors come from; both are the
-    store's own unless given. position: the fixed table that is added to the embeddings, where there is one.
-    """
-    matrix, vectors = matrix or store.fused, vectors or store
-    outer = {name: make() for name, make in outer_views(config, store, matrix, vectors, position).items()}
-    return SimpleNamespace(blocks=[block_views(config, i, matrix, vectors) for i in range(config.layers)], **outer)
-
-
-def outer_views(config, tables, matrix, vectors, position=None):
-    """{name: function that makes the view} of what stands outside of the blocks; tables[name]: an embedding."""
-
-    def table(name, absent=None):
-        return lambda: tables[name] if name in tables else absent
-
-    def norm(name):
-        return lambda: _norm_view(vectors, name)
-
-    return {
-        "embedding": table("embedding"),
-        "position": table("position_embedding", position),
-        "token_type": table("type_embedding"),
-        "embedding_norm": norm("embedding_norm"),
-        "final_norm": norm("final_norm"),
-        "head": lambda: Affine(matrix(["w_head"]) if "w_head" in tables else None, vectors.get("b_head")),
-        "head_norm": norm("head_norm"),
-        "output": lambda: Affine(matrix(["embedding" if config.tied else "output"]), vectors.get("output_bias")),
-    }
-
-
-def block_views(config, i, matrix, vectors):
-    """The parameters of block i, as attributes."""
-    prefix = f"blocks.{i}."
-
-    def affine(*names):
-        biases = [f"{prefix}b_{name}" for name in names]
-        bias = vectors.fused(biases) if biases[0] in vectors else None
-        return Affine(matrix([f"{prefix}w_{name}" for name in names]), bias)
-
-    return SimpleNamespace(
-        qkv=affine("q", "k", "v"),
-        o=affine("o"),
-        inner=affine(*inner_names(config)),
-        down=affine("down"),
-        **{name: _norm_view(vectors, prefix + name) for name in ("attention_norm", "ffn_norm", "q_norm", "k_norm")},
+def network_parameters(config):
+    """The NetworkWeights of such a model, declared; the blocks are alike, and their names have no prefix yet."""
+    V, C, placement = config.vocab_size, config.dim, PLACEMENTS[config.placement]
+    # A tied output matrix is declared a second time: looked up as the embedding, and multiplied by here.
+    output = Declared({"embedding" if config.tied else "output": (V, C)}, "head")
+    bias = Declared({"output_bias": (V,)}, "norms and biases") if "head" in config.bias else None
+    return NetworkWeights(
+        embedding=embedding_parameters(config),
+        blocks=[placement.parameters(config)] * config.layers,
+        final_norm=norm(config, "final_norm", C) if placement.final_norm else None,
+        head=HEADS[config.head].parameters(config),
+        output=Affine(output, bias),
     )
 
 
-def _norm_view(vectors, name):
-    return Affine(vectors.get(name), vectors.get(f"{name}_bias"))
+class Parameter(NamedTuple):
+    """A parameter: its shape, and the declaration that it belongs to."""
+
+    shape: tuple[int, ...]
+    declared: Declared
+
+
+def parameters_of(config):
+    """{name: Parameter} in the network's order. Matrices are w_..., (out, in); biases b_...; norms end in _norm."""
+    network, found = network_parameters(config), {}
+
+    def add(declared, prefix=""):
+        for one in declared:
+            for name, shape in one.shapes.items():
+                found.setdefault(prefix + name, Parameter(shape, one))  # a tied matrix is the embedding already
+
+    add(leaves(network.embedding))
+    block = list(leaves(network.blocks[0]))
+    for i in range(config.layers):
+        add(block, f"blocks.{i}.")
+    add(leaves((network.final_norm, network.head, network.output)))
+    return found
+
+
+def parameter_shapes(config):
+    """{name: shape} of every parameter."""
+    return {name: parameter.shape for name, parameter in parameters_of(config).items()}
+
+
+def views(config, store, matrix=None, vectors=None, position=None):
+    """The NetworkWeights of a model: arrays in the place of what is declared
+
+    Matrices that lie side by side are one view, which costs nothing. store: a Store, whose tables are looked up.
+    matrix(names) gives the matrix of these names, vectors is where vectors come from; both are the store's own unless
+    given. position: the fixed table that is added to the embeddings, where there is one.
+    """
+    matrix, vectors = matrix or store.fused, vectors or store
+
+    def make(weights, prefix=""):
+        def array(declared):
+            names = [prefix + name for name in declared.shapes]
+            if declared.looked_up:
+                return store[names[0]]
+            return vectors.fused(names) if declared.is_vector else matrix(names)
+
+        return filled(weights, array)
+
+    network = network_parameters(config)
+    embedding = make(network.embedding)
+    return NetworkWeights(
+        embedding=embedding if position is None else embedding._replace(position=position),
+        blocks=[make(block, f"blocks.{i}.") for i, block in enumerate(network.blocks)],
+        final_norm=make(network.final_norm),
+        head=make(network.head),
+        output=make(network.output),
+    )
 
 
 def stacked_views(store, config):
@@ -139,16 +110,14 @@ def stacked_views(store, config):
 
 
 def initialise(store, config, seed, deviation=0.02):
-    """Norms 1; biases 0; matrices normal, their deviation divided by sqrt(2 L) where they write to the residual stream
+    """Vectors as declared: norms 1, biases 0; matrices normal, with this deviation divided by what is declared
 
-    The 2 L layers each add to the stream; the smaller deviation keeps its variance from growing with depth.
     Source: Radford et al. 2019 (GPT-2), section 2.3, with 0.02 for widths from 768.
     """
-    rng = np.random.default_rng(seed)
+    rng, parameters = np.random.default_rng(seed), parameters_of(config)
     for name, array in store.items():
-        if array.ndim == 1:
-            array[:] = 1 if name.endswith("_norm") else 0
+        declared = parameters[name].declared
+        if declared.is_vector:
+            array[:] = declared.start
         else:
-            residual = name.endswith(("w_o", "w_down"))
-            scale = deviation / np.sqrt(2 * config.layers) if residual else deviation
-            array[:] = rng.standard_normal(array.shape, np.float32) * np.float32(scale)
+            array[:] = rng.standard_normal(array.shape, np.float32) * np.float32(deviation / declared.divisor)

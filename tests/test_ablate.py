@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minillama import Config, Model, __main__
-from minillama.catalogue.sizes import match_parameters, parameters, training_flops_per_token
+from minillama.catalogue.sizes import match_parameters, parameter_count, training_flops_per_token
 from minillama.config import BIASES, SWITCHES
 from minillama.data.corpora import encode_corpus
 from minillama.experiments import jobs, scheduler
@@ -64,7 +64,7 @@ def made_up(changes=(), corpus="a", seed=0, loss=1.0, kind=RUN, lr=0.003, protoc
     result = {
         "kind": kind, "variant": name_of(changes), "corpus": corpus, "seed": seed, "lr": lr, "loss": loss,
         "curve": [[2, 2 * (loss or 1)], [4, loss]], "step_seconds": {"min": 0.01, "median": 0.02}, "steps": steps,
-        "parameters": parameters(config)["total"], "training_flops_per_token": training_flops_per_token(config),
+        "parameters": parameter_count(config)["total"], "training_flops_per_token": training_flops_per_token(config),
         "config": config.to_dict(), "unit": "token", "floor": None, "data": "0", "protocol": protocol.to_dict(),
         **fields,
     }  # fmt: skip
@@ -87,7 +87,7 @@ def test_every_row_is_a_valid_causal_model_that_differs_in_what_it_says(study):
             assert getattr(config, field) == value != getattr(BASE, field)
         different = {name for name, value in config.to_dict().items() if value != getattr(BASE, name)}
         assert different - {"ffn"} == set(row.changes)
-        assert parameters(match_parameters(config, parameters(BASE)["total"]))["total"] > 0
+        assert parameter_count(match_parameters(config, parameter_count(BASE)["total"]))["total"] > 0
 
 
 def test_every_choice_of_every_switch_is_compared_or_has_a_reason_not_to_be():
@@ -122,10 +122,10 @@ def test_variants_of_several_studies_are_trained_once():
 
 @pytest.mark.parametrize("changes", variants(STUDIES, BASE), ids=name_of)
 def test_parameters_are_as_equal_as_a_column_of_the_feed_forward_allows(changes):
-    count = parameters(BASE)["total"]
+    count = parameter_count(BASE)["total"]
     config, steps = Protocol().plan(changes, 512)
-    one_more = parameters(replace(config, ffn=config.ffn + 1))["total"] - parameters(config)["total"]
-    assert abs(parameters(config)["total"] - count) <= one_more / 2 and steps == 400
+    one_more = parameter_count(replace(config, ffn=config.ffn + 1))["total"] - parameter_count(config)["total"]
+    assert abs(parameter_count(config)["total"] - count) <= one_more / 2 and steps == 400
     assert replace(config, ffn=1) == replace(config_of(changes, BASE), ffn=1)
 
 
@@ -384,6 +384,23 @@ def test_files_merge_and_the_first_of_two_results_counts(tmp_path):
 def test_results_that_cannot_be_compared_are_refused_with_a_reason(tmp_path, other, words):
     (tmp_path / "a.jsonl").write_text(json.dumps(made_up()) + "\n" + json.dumps(other) + "\n")
     with pytest.raises(ValueError, match=words):
+        read([tmp_path])
+
+
+def test_settings_that_older_results_lack_have_their_defaults(tmp_path):
+    new = ("optimizer", "schedule", "momentum", "decay_share")
+    older = made_up(seed=1)
+    older["protocol"] = {
+        **older["protocol"],
+        "settings": {name: value for name, value in older["protocol"]["settings"].items() if name not in new},
+    }
+    assert set(made_up()["protocol"]["settings"]) - set(older["protocol"]["settings"]) == set(new)
+    for lines in ([older, made_up()], [made_up(), older]):
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert len(read([tmp_path])) == 2
+    other = made_up(protocol=replace(TINY, settings=replace(TINY.settings, schedule="wsd")))
+    (tmp_path / "a.jsonl").write_text(json.dumps(older) + "\n" + json.dumps(other) + "\n")
+    with pytest.raises(ValueError, match="line 2 of .* was made with schedule wsd, not cosine"):
         read([tmp_path])
 
 

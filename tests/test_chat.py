@@ -12,10 +12,11 @@ import time
 import numpy as np
 import pytest
 
-from minillama import Config, Model
+from minillama import Config, Model, save
 from minillama.__main__ import main
+from minillama.checkpoint.generation_config import Generation
 from minillama.generation.chat import Conversation, converse
-from minillama.generation.chat_templates import TEMPLATES, encode_chat, recognise, stop_tokens
+from minillama.generation.chat_templates import TEMPLATES, encode_chat, published_template, recognise, stop_tokens
 from minillama.interrupts import interruptible
 from minillama.tokenizers import BPETokenizer, CharTokenizer, load_tokenizer
 
@@ -180,31 +181,35 @@ JINJA = {
 }
 
 
+def recognised(path, tokenizer):
+    return recognise(path, tokenizer, published_template(path))
+
+
 @each_template
 def test_a_template_is_known_by_what_a_folder_says(template, tmp_path):
     tokenizer, other = make_tokenizer("llama2"), {"name": "tool_use", "template": "?"}
     for value in (JINJA[template], [other, {"name": "default", "template": JINJA[template]}]):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": value}))
-        assert recognise(tmp_path, tokenizer) == template
+        assert recognised(tmp_path, tokenizer) == template
     (tmp_path / "tokenizer_config.json").write_text("{}")
     (tmp_path / "chat_template.jinja").write_text(JINJA[template])
-    assert recognise(tmp_path, tokenizer) == template
+    assert recognised(tmp_path, tokenizer) == template
 
 
 def test_a_template_is_known_by_special_tokens_or_asked_for(tmp_path):
     for template in ("llama3", "chatml"):
-        assert recognise(tmp_path / "model.bin", make_tokenizer(template)) == template
+        assert recognised(tmp_path / "model.bin", make_tokenizer(template)) == template
     with pytest.raises(ValueError, match="without a chat template. Choose with --template one of llama2, llama3, vicu"):
-        recognise(tmp_path, make_tokenizer("llama2"))
+        recognised(tmp_path, make_tokenizer("llama2"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "[INST] {{ user }} [/INST]"}))
     with pytest.raises(ValueError, match="its chat template is none that is known here.*--template"):
-        recognise(tmp_path, make_tokenizer("llama3"))
+        recognised(tmp_path, make_tokenizer("llama3"))
     (tmp_path / "tokenizer_config.json").write_text('{"chat_templ')
     with pytest.raises(ValueError, match="not complete JSON"):
-        recognise(tmp_path, make_tokenizer("llama3"))
+        recognised(tmp_path, make_tokenizer("llama3"))
     for odd in ("[]", '{"chat_template": 3}', '{"chat_template": [3, {"name": "default"}]}'):
         (tmp_path / "tokenizer_config.json").write_text(odd)
-        assert recognise(tmp_path, make_tokenizer("llama3")) == "llama3"
+        assert recognised(tmp_path, make_tokenizer("llama3")) == "llama3"
 
 
 # Conversations
@@ -393,7 +398,7 @@ def test_settings_that_make_no_sense_are_refused_at_once(settings, words):
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("chat")
     tokenizer = make_tokenizer("llama3")
-    make_model(tokenizer, 256).save(path, tokenizer)
+    save(make_model(tokenizer, 256), path, tokenizer)
     return path
 
 
@@ -523,6 +528,7 @@ def test_a_sample_begins_as_texts_do_and_ends_where_they_end_or_another_begins(l
     model = make_model(tokenizer)
     only(model, tokenizer.special_tokens[last])
     monkeypatch.setattr("minillama.cli.inputs.load", lambda path, threads: (model, tokenizer))
+    monkeypatch.setattr("minillama.checkpoint.open.read_generation", lambda path, vocab_size: Generation())
     monkeypatch.setattr(Model, "next_logits", lambda self, ids, cache: read.append(ids[0]) or logits(self, ids, cache))
     assert main(["sample", "x", "--prompt", "A llama", "--top-k", "1"]) == 0
     assert capsys.readouterr().out == "A llama\n"
@@ -604,7 +610,7 @@ def test_ctrl_c_at_a_terminal_does_what_the_banner_says(folder):
 
 def test_a_model_whose_format_is_not_known_asks_for_it(tmp_path, capsys, monkeypatch):
     tokenizer = make_tokenizer("llama2")
-    make_model(tokenizer).save(tmp_path, tokenizer)
+    save(make_model(tokenizer), tmp_path, tokenizer)
     assert main(["chat", str(tmp_path)]) == 1
     assert "Choose with --template one of llama2, llama3, vicuna" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))

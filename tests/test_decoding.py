@@ -173,7 +173,7 @@ def test_a_token_is_not_ready_while_a_helper_is_inside(rng):
     cache = model.new_cache()
     model.next_logits(np.array([[1]]), cache)
     control = decoding._sessions[cache].control
-    count = numba.njit(lambda control, number: decoding._add(control, decoding.DOOR, number))
+    count = numba.njit(lambda control, number: decoding.add(control, decoding.DOOR, number))
     count(control, 1)  # somebody comes in
     caller = threading.Thread(target=model.next_logits, args=(np.array([[2]]), cache))
     caller.start()

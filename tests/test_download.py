@@ -14,7 +14,9 @@ import pytest
 
 from minillama.__main__ import main
 from minillama.data import downloads as module
-from minillama.data.downloads import DOWNLOADS, Download, File, download, fetch
+from minillama.data import fetch as receiving
+from minillama.data.downloads import DOWNLOADS, Download, download
+from minillama.data.fetch import File, fetch
 
 CONTENT = np.random.default_rng(0).bytes(700_000)  # a few reads
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -412,12 +414,12 @@ def test_the_digests_are_those_of_the_files(name, path, assets):
 )
 def test_the_sizes_follow_from_the_shapes(name, shape):
     from minillama import Config
-    from minillama.catalogue.sizes import parameters
+    from minillama.catalogue.sizes import parameter_count
 
     dim, ffn, layers, heads, context = shape
     config = Config(32000, dim=dim, ffn=ffn, layers=layers, heads=heads, context=context, tied=True)
     rotation = context * config.head_dim  # cos and sin of each pair: llama2.c's first format holds them too
-    assert DOWNLOADS[name].files[0].size == 4 * (7 + parameters(config)["total"] + rotation)
+    assert DOWNLOADS[name].files[0].size == 4 * (7 + parameter_count(config)["total"] + rotation)
 
 
 # Repositories on Hugging Face
@@ -496,14 +498,14 @@ def test_a_record_of_ones_own_is_what_the_file_is_held_against(known, server, tm
 
 def test_two_processes_do_not_write_one_part(file, server, tmp_path, monkeypatch):
     """Another process received the file between this one's look at the part and its own writing."""
-    ask = module._ask
+    ask = receiving.ask
 
     def late(*arguments):
         response = ask(*arguments)
         (tmp_path / "model.bin.part").write_bytes(CONTENT[:100])
         return response
 
-    monkeypatch.setattr(module, "_ask", late)
+    monkeypatch.setattr(receiving, "ask", late)
     with pytest.raises(OSError, match="was written by another process in the meantime"):
         get(file, tmp_path)
     assert (tmp_path / "model.bin.part").read_bytes() == CONTENT[:100]

@@ -18,8 +18,11 @@ from safetensors.numpy import load_file, save_file
 import minillama
 from minillama import PRESETS, Config, Model, __main__
 from minillama.checkpoint import foreign, llama2c
+from minillama.checkpoint.contents import Content
+from minillama.checkpoint.convert import convert
+from minillama.checkpoint.formats import WRITERS
 from minillama.checkpoint.meta import config_from_params
-from minillama.checkpoint.open import convert, format_at, read_config
+from minillama.checkpoint.open import find, read_config
 from minillama.checkpoint.tensors import write_tensors
 from minillama.config import ffn_width
 from minillama.generation.chat_templates import published_template
@@ -162,8 +165,8 @@ def test_int8_weights_are_found_again(tmp_path):
     model = random_model(dim=128, ffn=192, rope_layout="interleaved")
     llama2c.save(tmp_path / "a.bin", model, int8=True)
     loaded, direct = llama2c.load(tmp_path / "a.bin"), quantize(model)
-    for name in model.matrices:
-        np.testing.assert_allclose(quantize(loaded).matrices[name][:], direct.matrices[name][:], rtol=1e-6)
+    for name in model.weights.matrices:
+        np.testing.assert_allclose(quantize(loaded).parameters[name], direct.parameters[name], rtol=1e-6)
 
 
 def test_float64_weights_are_read_and_rounded(tmp_path):
@@ -194,6 +197,9 @@ def test_what_llama2c_does_not_compute_is_not_written(tmp_path, change, words):
     assert not (tmp_path / "a.bin").exists()
 
 
+PICKLE = b"PK\x03\x04" + bytes(22) + b"\x10\0\0\0archive/data.pkl"
+
+
 def header(**changes):
     values = dict(dim=32, ffn=24, layers=3, heads=4, kv_heads=4, vocab_size=50, context=12)
     return struct.pack("<7i", *{**values, **changes}.values())
@@ -202,8 +208,8 @@ def header(**changes):
 @pytest.mark.parametrize(
     "damage, words",
     [
-        (lambda data: b"", "ends within its header, after 0 bytes"),
-        (lambda data: data[:27], "ends within its header, after 27 bytes"),
+        (lambda data: b"", "no model that minillama opens: it is empty"),
+        (lambda data: data[:27], "its 27 bytes begin with 20 00 00 00 18 00 00 00 03 .*copy it again"),
         (lambda data: data[:-1], "has .* bytes, but its header, .*'dim': 32.*, asks for"),
         (lambda data: data + b"\0", "bytes, but its header"),
         (lambda data: header(layers=2**31 - 1) + data[28:], "'layers': 2147483647.*layers must be at most 10,000"),
@@ -213,8 +219,9 @@ def header(**changes):
         (lambda data: header(layers=0) + data[28:], "layers must be a whole number of at least 1"),
         (lambda data: header(kv_heads=-4) + data[28:], "kv_heads must be a whole number"),
         (lambda data: header(context=-12) + data[28:], "context must be a whole number"),
-        (lambda data: b"PK\x03\x04" + data[4:], "a pickle of PyTorch, which can run any code.*model.safetensors"),
+        (lambda data: PICKLE + data[len(PICKLE) :], "a pickle of PyTorch, which can run any code.*model.safetensors"),
         (lambda data: b"\x80\x02\x8a\x0a" + data[4:], "a pickle of PyTorch"),
+        (lambda data: b"PK\x03\x04" + data[4:], "a packed archive"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, damage, words):
@@ -283,13 +290,13 @@ def meta_tensors(model):
     return tensors
 
 
-def write_meta(folder, model, shards=1, embedding_axis=1, params=(), kind=None):
+def write_meta(folder, model, pieces=1, embedding_axis=1, params=(), kind=None):
     """The model as Meta would write it for so many processors."""
     folder.mkdir(exist_ok=True)
     config = model.config
     values = PARAMS | ({"n_kv_heads": config.kv_heads} if config.kv_heads != config.heads else {}) | dict(params)
     (folder / "params.json").write_text(json.dumps(values))
-    for k in range(shards):
+    for k in range(pieces):
         part = {}
         for name, array in meta_tensors(model).items():
             role = name.split(".")[-2]
@@ -297,7 +304,7 @@ def write_meta(folder, model, shards=1, embedding_axis=1, params=(), kind=None):
                 part[name] = array
             else:
                 axis = embedding_axis if role == "tok_embeddings" else 0 if role in ROWS else 1
-                part[name] = np.ascontiguousarray(np.split(array, shards, axis)[k])
+                part[name] = np.ascontiguousarray(np.split(array, pieces, axis)[k])
         part["rope.freqs"] = np.ones(4, np.float32)
         path = folder / f"consolidated.{k:02d}.safetensors"
         if kind == "BF16":
@@ -306,12 +313,12 @@ def write_meta(folder, model, shards=1, embedding_axis=1, params=(), kind=None):
             save_file(part, path)
 
 
-@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("embedding_axis", [0, 1])
 @pytest.mark.parametrize("heads", [{}, {"kv_heads": 2}], ids=["multi-head", "grouped"])
-def test_metas_layout_in_pieces(tmp_path, shards, embedding_axis, heads):
+def test_metas_layout_in_pieces(tmp_path, pieces, embedding_axis, heads):
     model = meta_model(**heads)
-    write_meta(tmp_path, model, shards, embedding_axis)
+    write_meta(tmp_path, model, pieces, embedding_axis)
     loaded, tokenizer = minillama.load(tmp_path)
     assert loaded.config == model.config and tokenizer is None
     np.testing.assert_array_equal(loaded.parameters.flat, model.parameters.flat)
@@ -328,17 +335,17 @@ def test_a_matrix_that_is_held_twice_is_tied(tmp_path):
     assert minillama.load(tmp_path)[0].config == loaded.config
 
 
-@pytest.mark.parametrize("shards", [1, 2])
-def test_metas_bfloat16_is_kept(tmp_path, shards):
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_metas_bfloat16_is_kept(tmp_path, pieces):
     model = meta_model(kv_heads=2)
     model.parameters.flat.view(np.uint32)[:] &= 0xFFFF0000
-    write_meta(tmp_path, model, shards, kind="BF16")
+    write_meta(tmp_path, model, pieces, kind="BF16")
     loaded = minillama.load(tmp_path)[0]
-    assert loaded.kind == "BF16"
+    assert loaded.weights.kind == "bfloat16"
     assert same(model, loaded)
     convert(tmp_path, tmp_path / "folder")
     convert(tmp_path / "folder", tmp_path / "a.bin")
-    assert minillama.load(tmp_path / "folder")[0].kind == "BF16"
+    assert minillama.load(tmp_path / "folder")[0].weights.kind == "bfloat16"
     np.testing.assert_array_equal(minillama.load(tmp_path / "a.bin")[0].parameters.flat, model.parameters.flat)
     wide = minillama.load(tmp_path, dtype="float32")[0]
     np.testing.assert_array_equal(wide.parameters.flat, model.parameters.flat)
@@ -426,8 +433,8 @@ def test_a_folder_without_weights_says_so(tmp_path):
     (tmp_path / "params.json").write_text(json.dumps(PARAMS))
     with pytest.raises(FileNotFoundError, match="no consolidated"):
         minillama.load(tmp_path)
-    (tmp_path / "consolidated.00.pth").write_bytes(b"PK")
-    with pytest.raises(ValueError, match="(?s)is a pickle, which can run any code.*weights_only=True"):
+    (tmp_path / "consolidated.00.pth").write_bytes(PICKLE)
+    with pytest.raises(ValueError, match="(?s)is a pickle of PyTorch, which can run any code.*weights_only=True"):
         minillama.load(tmp_path)
 
 
@@ -437,13 +444,13 @@ def test_a_folder_without_weights_says_so(tmp_path):
 def test_the_format_is_what_lies_there(tmp_path):
     model = meta_model()
     write_meta(tmp_path / "meta", model)
-    model.save(tmp_path / "folder")
+    minillama.save(model, tmp_path / "folder")
     llama2c.save(tmp_path / "a.bin", model)
-    found = [format_at(tmp_path / name)[0] for name in ("folder", "meta", "a.bin")]
+    found = [find(tmp_path / name).name for name in ("folder", "meta", "a.bin")]
     assert found == ["huggingface", "meta", "llama2c"]
     for name in ("folder", "meta", "a.bin"):
         assert read_config(tmp_path / name).vocab_size == 50 and same(model, minillama.load(tmp_path / name)[0])
-    for nothing in (tmp_path / "nothing", tmp_path, tmp_path / "folder" / "model.safetensors"):
+    for nothing in (tmp_path / "nothing", tmp_path / "folder" / "model.safetensors", tmp_path / "meta" / "params.json"):
         with pytest.raises(FileNotFoundError, match="no model at .*config.json; .*params.json; a file of llama2.c"):
             minillama.load(nothing)
 
@@ -457,7 +464,7 @@ def test_convert_between_any_two(tmp_path, capsys, source, target):
     for name, array in model.parameters.items():
         heads = {"w_q": 4, "w_k": 2}.get(name.split(".")[-1])
         swapped.parameters[name][:] = swap_rope_layout(array, heads, "interleaved") if heads else array
-    swapped.save(tmp_path / "folder")
+    minillama.save(swapped, tmp_path / "folder")
     llama2c.save(tmp_path / "a.bin", swapped)
     assert __main__.main(["convert", str(tmp_path / source), str(tmp_path / target)]) == 0
     format = "huggingface" if target == "folder2" else "llama2c"
@@ -470,29 +477,29 @@ def test_convert_between_any_two(tmp_path, capsys, source, target):
 
 def test_convert_says_what_it_cannot_do(tmp_path, capsys):
     model = random_model(rope_theta=5e5)
-    model.save(tmp_path / "folder")
+    minillama.save(model, tmp_path / "folder")
 
     def error(*options):
         assert __main__.main(["convert", str(tmp_path / "folder"), *map(str, options)]) == 1
         return capsys.readouterr().err
 
     assert "fixed rope_theta" in error(tmp_path / "a.bin")
-    assert "int8 weights are written to files of llama2.c" in error(tmp_path / "b", "--int8")
+    assert "int8 is an option of llama2c only" in error(tmp_path / "b", "--int8")
     assert "no file" in error(tmp_path / "b", "--tokenizer", tmp_path / "none.json")
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"} == {"folder"}
 
 
 def test_convert_int8(tmp_path):
     model = random_model()
-    model.save(tmp_path / "folder")
-    assert "(llama2c)" in convert(tmp_path / "folder", tmp_path / "model", format="llama2c", int8=True)
+    minillama.save(model, tmp_path / "folder")
+    assert "(llama2c)" in convert(tmp_path / "folder", tmp_path / "model", to="llama2c", int8=True)
     assert llama2c.read_header(tmp_path / "model").group == 8
     assert relative_error(logits(model), logits(minillama.load(tmp_path / "model")[0])) < 0.1
 
 
 def test_a_tokenizer_that_llama2c_does_not_have_is_left_out(tmp_path):
     model = random_model(vocab_size=9)
-    model.save(tmp_path / "folder", CharTokenizer.train("abcdefghi"))
+    minillama.save(model, tmp_path / "folder", CharTokenizer.train("abcdefghi"))
     note = convert(tmp_path / "folder", tmp_path / "a.bin")
     assert note.endswith(
         "without its tokenizer: llama2.c has SentencePiece's kind of tokenizer only, and this is a CharTokenizer. "
@@ -505,14 +512,14 @@ def test_a_tokenizer_that_llama2c_does_not_have_is_left_out(tmp_path):
 def test_llama2s_tokenizer_goes_along(assets, tmp_path):
     """From a tokenizer.model through tokenizer.json to llama2.c's file, which gives the ids of the published one."""
     model, texts = random_model(vocab_size=32000), ["  a  red ball\n\n   x", "naïve ☕ 日本", " " * 37 + "}", ""]
-    model.save(tmp_path / "folder")
+    minillama.save(model, tmp_path / "folder")
     convert(tmp_path / "folder", tmp_path / "with", tokenizer=assets / "models" / "llama2-tokenizer.model")
     assert convert(tmp_path / "with", tmp_path / "a.bin").endswith("with its tokenizer")
     expected = load_tokenizer(assets / "models" / "llama2-tokenizer.bin")
     for place in ("with", "a.bin"):
         tokenizer = minillama.load(tmp_path / place)[1]
         assert all(tokenizer.encode(text).tolist() == expected.encode(text).tolist() for text in texts)
-    Model(Config(**SHAPE), threads=1).save(tmp_path / "small")
+    minillama.save(Model(Config(**SHAPE), threads=1), tmp_path / "small")
     convert(tmp_path / "small", tmp_path / "b.bin")
     assert minillama.load(tmp_path / "b.bin")[1] is None  # tokenizer.bin lies beside it, and has more tokens
 
@@ -538,7 +545,7 @@ def test_what_a_tokenizer_of_llama2c_cannot_say(assets):
 
 def test_a_tokenizer_of_another_model_is_refused(stories, tmp_path):
     model = random_model(vocab_size=9)
-    model.save(tmp_path / "folder")
+    minillama.save(model, tmp_path / "folder")
     other = stories.with_name("tok512.bin")
     with pytest.raises(ValueError, match="the tokenizer has 512 tokens and the model 9"):
         convert(tmp_path / "folder", tmp_path / "new", tokenizer=other)
@@ -552,7 +559,7 @@ def test_a_tokenizer_of_another_model_is_refused(stories, tmp_path):
 
 
 def test_the_chat_template_goes_along(tmp_path):
-    random_model(vocab_size=9).save(tmp_path / "folder", CharTokenizer.train("abcdefghi"))
+    minillama.save(random_model(vocab_size=9), tmp_path / "folder", CharTokenizer.train("abcdefghi"))
     path = tmp_path / "folder" / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": "{{ messages }}"}))
     convert(tmp_path / "folder", tmp_path / "new")
@@ -562,16 +569,19 @@ def test_the_chat_template_goes_along(tmp_path):
 def test_what_was_meant_is_said(stories, tmp_path):
     shutil.copy(stories, tmp_path / "stories260K.bin")
     shutil.copy(stories.with_name("tok512.bin"), tmp_path / "tok512.bin")
-    with pytest.raises(FileNotFoundError, match=r"Did you mean .*stories260K\.bin\?"):
+    assert minillama.load(tmp_path)[1].vocab_size == 512
+    shutil.copy(stories, tmp_path / "again.bin")
+    with pytest.raises(FileNotFoundError, match=r"there are again.bin \(llama2c\), stories260K.bin \(llama2c\)\. Give"):
         minillama.load(tmp_path)
-    random_model(vocab_size=9).save(tmp_path / "folder")
+    minillama.save(random_model(vocab_size=9), tmp_path / "folder")
     with pytest.raises(FileNotFoundError, match="Give the folder of this file, .*folder"):
         minillama.load(tmp_path / "folder" / "model.safetensors")
-    (tmp_path / "folder" / "model.safetensors").rename(tmp_path / "folder" / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"pytorch_model\.bin is a pickle.*copy that into"):
+    (tmp_path / "folder" / "model.safetensors").unlink()
+    (tmp_path / "folder" / "pytorch_model.bin").write_bytes(PICKLE)
+    with pytest.raises(ValueError, match=r"(?s)pytorch_model\.bin is a pickle.*copy that into .*pytorch_model.bin'$"):
         minillama.load(tmp_path / "folder")
     (tmp_path / "meta").mkdir()
-    (tmp_path / "meta" / "consolidated.00.pth").write_bytes(b"PK")
+    (tmp_path / "meta" / "consolidated.00.pth").write_bytes(PICKLE)
     for path in (tmp_path / "meta", tmp_path / "meta" / "consolidated.00.pth"):
         with pytest.raises(ValueError, match="makes safetensors of it"):
             minillama.load(path)
@@ -609,7 +619,9 @@ FOREIGN_FILES = {  # usual name: content, what it is called
     "model.zip": (packed("zip"), "a packed archive"),
     "model.tar": (packed("w"), "a packed archive"),
     "model.tgz": (packed("w:gz"), "a packed archive"),
-    "model.pt": (b"PK\x03\x04" + bytes(22) + b"\x10\0\0\0archive/data.pkl" + bytes(200), "a pickle of PyTorch"),
+    "model.pt": (PICKLE + bytes(200), "a pickle of PyTorch"),
+    "flax_model.msgpack": (b"\x82\xabtransformer\x81" + bytes(200), "a file of MessagePack"),
+    "saved_model.pb": (b"\x08\x01\x12\x7f\x0a" + bytes(200), "a SavedModel of TensorFlow"),
     "last.ckpt": (b"\x80\x02\x8a\x0a" + bytes(200), "a pickle of PyTorch"),
 }
 WITHOUT_A_NAME = {
@@ -628,10 +640,9 @@ def test_another_format_is_named(name, command, cli, tmp_path):
     rest = {"convert": [tmp_path / "new"], "perplexity": [named]}.get(command, [])
     code, _, err = cli(command, named, *rest)
     assert code == 1 and f"{named} is {what}" in err and "which minillama does not open. " in err
-    if name != "model.onnx":  # whatever its name, but for one that has no mark
-        other = tmp_path / "other.bin"
-        named.rename(other)
-        assert f"{other} is {what}" in cli(command, other, *rest)[2]
+    for other in ("other.bin", "other", "other.safetensors", "config.json"):  # whatever its name
+        named = named.rename(tmp_path / other)
+        assert f"{named} is {what}" in cli(command, named, *rest)[2]
     assert not (tmp_path / "new").exists()
 
 
@@ -639,7 +650,7 @@ def test_another_format_is_named(name, command, cli, tmp_path):
 @pytest.mark.parametrize("beside", [None, "config.json"])
 def test_a_folder_of_another_format_is_named(name, beside, cli, tmp_path):
     if beside:
-        random_model().save(tmp_path)
+        minillama.save(random_model(), tmp_path)
         (tmp_path / "model.safetensors").unlink()
     (tmp_path / name).write_bytes(FOREIGN_FILES[name][0])
     (tmp_path / "README.md").write_text("a model")
@@ -649,7 +660,7 @@ def test_a_folder_of_another_format_is_named(name, beside, cli, tmp_path):
 
 
 def test_a_pointer_in_the_place_of_weights(tmp_path):
-    random_model().save(tmp_path)
+    minillama.save(random_model(), tmp_path)
     (tmp_path / "model.safetensors").write_bytes(WITHOUT_A_NAME["model.bin"][0])
     with pytest.raises(ValueError, match=r"model\.safetensors is a pointer of Git LFS .* Type git lfs pull"):
         minillama.load(tmp_path)
@@ -657,19 +668,19 @@ def test_a_pointer_in_the_place_of_weights(tmp_path):
 
 def test_no_model_that_is_opened_is_taken_for_another_format(tmp_path):
     model = random_model(tied=True)
-    model.save(tmp_path / "folder")
+    minillama.save(model, tmp_path / "folder")
     write_meta(tmp_path / "meta", meta_model())
     for version, options in enumerate(({}, {"int8": True})):
         llama2c.save(tmp_path / f"{version}.anything", model, **options)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) > 5 and not any(map(foreign.recognise, files))
+    assert len(files) > 5 and not any(foreign.recognise(Content(path)) for path in files)
     for dim in [*range(2, 3000, 2), 4096, 8192, 16384]:  # the first bytes of a file of version 0
         head = struct.pack("<7i", dim, 4 * dim, 32, 32, 32, 32000, 2048)
         assert not any(row.begins(head + bytes(300)) for row in foreign.FOREIGN), dim
 
 
 def test_weights_alone_ask_for_their_config(cli, tmp_path):
-    random_model().save(tmp_path / "a")
+    minillama.save(random_model(), tmp_path / "a")
     (tmp_path / "a" / "config.json").unlink()
     for path in (tmp_path / "a", tmp_path / "a" / "model.safetensors"):
         code, _, err = cli("info", path)
@@ -678,7 +689,7 @@ def test_weights_alone_ask_for_their_config(cli, tmp_path):
 
 def test_a_folder_with_models_in_it_names_them(tmp_path):
     for name in ("runs/one", "cache/snapshots/abc"):
-        random_model().save(tmp_path / name)
+        minillama.save(random_model(), tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"Did you mean .*one\?"):
         minillama.load(tmp_path / "runs")
     with pytest.raises(FileNotFoundError, match=r"Did you mean .*abc\?"):
@@ -687,17 +698,19 @@ def test_a_folder_with_models_in_it_names_them(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.gguf", "a.GGUF", "a.safetensors", "a.pt", "a.pth", "a.onnx", "a.npz", "a.zip"])
 def test_what_is_not_written_is_refused_by_its_name(name, cli, tmp_path):
-    random_model().save(tmp_path / "model")
+    minillama.save(random_model(), tmp_path / "model")
     code, _, err = cli("convert", tmp_path / "model", tmp_path / name)
     assert (
-        code == 1 and f"the name of {tmp_path / name} is that of a" in err and "end in .bin; give one of these" in err
+        code == 1 and f"the name of {tmp_path / name} is that of a" in err and "ends in .bin); give one of these" in err
     )
+    for to in WRITERS:  # whatever is asked for
+        assert f"the name of {tmp_path / name}" in cli("convert", tmp_path / "model", tmp_path / name, "--to", to)[2]
     assert not (tmp_path / name).exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 def test_what_is_read_more_than_once_is_no_pipe(cli, tmp_path):
-    random_model().save(tmp_path / "model")
+    minillama.save(random_model(), tmp_path / "model")
     pipe = tmp_path / "tokenizer.json"
     os.mkfifo(pipe)
     text = "tokenizer.json is a pipe or a device, which can be read once, and a text is read again when a run goes on"

@@ -38,10 +38,10 @@ VALUES = [*NUMBERS, -(2**31), *FLOATS, *TEXTS, *ROPES, None, True, False, [], {}
 
 
 def folder(path, **changes):
-    Model(Config(**{**SHAPE, **changes}), seed=1, threads=1).save(path)
+    minillama.save(Model(Config(**{**SHAPE, **changes}), seed=1, threads=1), path)
 
 
-def sharded(path):
+def in_parts(path):
     folder(path)
     os.rename(path / "model.safetensors", path / "a.safetensors")
     places = {name: "a.safetensors" for name in TensorFiles([path / "a.safetensors"])}
@@ -67,7 +67,7 @@ CONFIGS = {**FAMILIES, "dynamic": DYNAMIC, "native": {"position": "sinusoidal"}}
 TARGETS = {
     "safetensors": (folder, "model.safetensors", "."),
     "yarn": (yarn, "config.json", "."),
-    "index": (sharded, "model.safetensors.index.json", "."),
+    "index": (in_parts, "model.safetensors.index.json", "."),
     "llama2c": (binary, "model.bin", "model.bin"),
     "llama2c int8": (lambda path: binary(path, int8=True), "model.bin", "model.bin"),
     "meta": (lambda path: write_meta(path, meta_model(), 2), "params.json", "."),

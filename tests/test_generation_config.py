@@ -9,8 +9,8 @@ import pytest
 import minillama
 from minillama import Config, Model
 from minillama.checkpoint import generation_config, huggingface
-from minillama.checkpoint.generation_config import IGNORED, NEUTRAL, SETTINGS, TOKENS, Generation
-from minillama.checkpoint.open import convert
+from minillama.checkpoint.convert import convert
+from minillama.checkpoint.generation_config import IGNORED_SETTINGS, NEUTRAL, SETTINGS, TOKENS, Generation
 from minillama.generation.chat import Conversation
 from minillama.generation.chat_templates import encode_chat, stop_tokens
 from minillama.generation.generate import check_sampling, generate
@@ -91,7 +91,7 @@ def folder(tmp_path, rng):
     """A model of 9 tokens, of which the files say nothing."""
     model = Model(Config(9, dim=16, layers=2, heads=2, context=64), threads=1)
     model.parameters.flat[:] = rng.standard_normal(model.parameters.flat.size).astype(np.float32) * 0.4
-    model.save(tmp_path / "model", CharTokenizer.train("abcdefghi"))
+    minillama.save(model, tmp_path / "model", CharTokenizer.train("abcdefghi"))
     return tmp_path / "model"
 
 
@@ -168,9 +168,9 @@ def test_what_would_draw_otherwise_is_said(key, tmp_path):
 
 
 def test_every_key_has_one_place(tmp_path):
-    tables = [set(TOKENS), set(SETTINGS), set(NEUTRAL), *IGNORED.values()]
+    tables = [set(TOKENS), set(SETTINGS), set(NEUTRAL), *IGNORED_SETTINGS.values()]
     assert sum(map(len, tables)) == len(set().union(*tables))
-    ignored = set().union(*IGNORED.values())
+    ignored = set().union(*IGNORED_SETTINGS.values())
     assert generation_config.read(write(tmp_path, dict.fromkeys(ignored, 3)), 9) == Generation()
     assert generation_config.read(write(tmp_path, {"chat_format": "chatml"}), 9).notes == (
         "generation_config.json has the unknown key 'chat_format', which is not heeded",

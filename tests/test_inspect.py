@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minillama import Config, Model
+from minillama import Config, Model, save
 from minillama.analysis.plots import _drawable
 from minillama.analysis.trace import (
     draw,
@@ -19,7 +19,6 @@ from minillama.analysis.trace import (
 )
 from minillama.gradcheck import relative_error
 from minillama.layers.attention import attention_maps
-from minillama.layers.blocks import PLACEMENTS
 from minillama.ops.positions.rope import rope_tables
 from minillama.tokenizers import END_OF_TEXT, MASK, BPETokenizer, CharTokenizer
 from minillama.weights.quantize import quantize
@@ -48,10 +47,9 @@ def test_maps_times_values_are_what_attention_gave(choice, each_backend, rng):
     def see(op, shard, i, x, saved):
         if saved is None:
             return
-        saved_attention, _ = PLACEMENTS[model.config.placement].block_inside(saved)
-        attended = saved_attention[2]
-        for (job, p), (q, _, v, o, *_) in zip(attention_maps(op, shard, saved_attention), attended, strict=True):
-            assert p.shape == (3, model.config.heads, 8, 8) and job.sequences == slice(0, 3)
+        attended = saved.attention.attended
+        for (task, p), (q, _, v, o, *_) in zip(attention_maps(op, shard, saved.attention), attended, strict=True):
+            assert p.shape == (3, model.config.heads, 8, 8) and task.sequences == slice(0, 3)
             v = np.repeat(v, q.shape[2] // v.shape[2], axis=2)
             assert relative_error(np.einsum("bhts,bshd->bthd", p, v), o) < 1e-12
             assert np.abs(p.sum(axis=-1) - 1).max() < 1e-12
@@ -218,7 +216,7 @@ def test_an_int8_model(rng):
     assert 0 < relative_error(seen.streams, trace(model, ids).streams) < 0.1
 
 
-@pytest.mark.parametrize("kind", ["BF16", "F16"])
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
 def test_a_model_of_halves(kind, each_backend, rng):
     half, wide = halved(Model(Config(32, dim=64, layers=2, heads=2, context=8), init_std=0.3), kind)
     ids = rng.integers(0, 32, 8)
@@ -273,7 +271,7 @@ def test_figures(choice, rng, tmp_path):
 def test_the_command(mask, cli, tmp_path):
     tokenizer = BPETokenizer.train(TEXT, 290, (END_OF_TEXT, MASK))
     model = Model(Config(tokenizer.vocab_size, dim=16, layers=2, heads=2, context=16, mask=mask))
-    model.save(tmp_path / "model", tokenizer)
+    save(model, tmp_path / "model", tokenizer)
     prompt = "the cat" if mask == "causal" else f"the{MASK} sat"
     code, out, _ = cli("inspect", tmp_path / "model", "--prompt", prompt, "--out", tmp_path / "figures", "--top", 3)
     lines = out.split("\n")

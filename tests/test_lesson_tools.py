@@ -321,7 +321,7 @@ def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch, capsys
         notebooks.paths(["07"])
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path / "elsewhere")
     assert main(["lint"]) == 1
-    assert "needs a clone" in capsys.readouterr().err
+    assert "Run this in a clone of the repository" in capsys.readouterr().err
 
 
 ASKS = (
@@ -372,6 +372,7 @@ def test_grades_of_what_students_hand_in(tmp_path, hand_in, capsys):
     assert "is there an" not in str(rows)
 
 
+@pytest.mark.slow
 def test_a_notebook_that_does_not_end_or_dies_gets_a_line(hand_in, monkeypatch):
     forever = "def doubled(x):\n    while True:\n        pass"
     (row,) = grade(hand_in("endless", forever), timeout=2)

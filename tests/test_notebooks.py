@@ -10,6 +10,7 @@ from minillama.lessons import notebooks
 from minillama.lessons.frames import frame_of
 
 LESSONS = notebooks.paths()
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,7 @@ def test_a_lesson_has_the_frame_of_all(path):
     assert notebooks.faults(notebooks.read(path)) == []
 
 
+@pytest.mark.alone  # it is timed, and so are things in it
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_runs_and_says_what_it_said(path, seconds):
     kept = notebooks.read(path)

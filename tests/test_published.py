@@ -5,10 +5,10 @@ import json
 import pytest
 
 from minillama import PRESETS
-from minillama.catalogue.sizes import parameters
-from minillama.checkpoint import FORMATS
+from minillama.catalogue.sizes import parameter_count
+from minillama.checkpoint import ARCHITECTURES
 from minillama.checkpoint.huggingface import config_from_json
-from minillama.checkpoint.keys import IGNORED, REFUSED, REQUIRED, decide, known_keys
+from minillama.checkpoint.keys import IGNORED_KEYS, REFUSED, REQUIRED, decide, known_keys
 
 # {name on huggingface.co: its config.json}, as copies in public GitHub repositories have them; of those, the ones whose
 # place is known are named. Shapes stand in PRESETS or are checked by the published number of parameters.
@@ -213,7 +213,7 @@ PARAMETERS = {
     "openlm-research/open_llama_3b": 3426473600,
     "01-ai/Yi-6B": 6061035520,
 }
-LLAMAS = FORMATS["llama"]
+LLAMAS = ARCHITECTURES["llama"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -230,7 +230,7 @@ def test_every_published_config_opens(name):
     if name in SAME_AS:
         assert config == PRESETS[SAME_AS[name]]
     if name in PARAMETERS:
-        assert parameters(config)["total"] == PARAMETERS[name]
+        assert parameter_count(config)["total"] == PARAMETERS[name]
 
 
 def test_there_are_twenty_models_of_known_size():
@@ -255,10 +255,10 @@ def test_every_published_key_has_a_decision_with_a_reason(key):
     assert decision.kind in ("read", "ignored", "required") and decision.reason
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_key_has_one_place(name):
-    row = FORMATS[name]
-    tables = [set(REQUIRED), set(REFUSED), *IGNORED.values()]
+    row = ARCHITECTURES[name]
+    tables = [set(REQUIRED), set(REFUSED), *IGNORED_KEYS.values()]
     assert sum(map(len, tables)) == len(set().union(*tables))
     assert all(decide(key, row) for key in known_keys(row)) and decide("n_heads", row) is None
     of_row = [{*row.fields.values()}, {*row.translated}, {*row.required}, {*row.ignored}]

@@ -1,11 +1,16 @@
 """Batches that do not divide by the workers: cut inside of sequences, the result stays the same."""
 
+import re
+import threading
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
 from minillama import IGNORED, Config, Model
 from minillama.gradcheck import relative_error
-from minillama.runtime.shards import attention_jobs, cut
+from minillama.runtime.shards import Meeting, Reading, Shard, attention_tasks, cut
+from minillama.runtime.workers import Workers
 
 
 @pytest.fixture(autouse=True)
@@ -36,15 +41,15 @@ def test_cut_sequences_equal_the_whole_batch(heads, kv_heads, batch, T, threads,
 
 
 @pytest.mark.parametrize("H, K", [(4, 4), (8, 2), (6, 3), (5, 1)])
-def test_jobs_cover_every_head_of_every_sequence_once_and_read_the_right_keys(H, K):
+def test_tasks_cover_every_head_of_every_sequence_once_and_read_the_right_keys(H, K):
     for count in range(1, 8):
         pairs = []
         for i in range(count):
-            for job in attention_jobs(3 * H * i // count, 3 * H * (i + 1) // count, H, K):
-                heads, kv_heads = range(H)[job.heads], range(K)[job.kv_heads]
+            for task in attention_tasks(3 * H * i // count, 3 * H * (i + 1) // count, H, K):
+                heads, kv_heads = range(H)[task.heads], range(K)[task.kv_heads]
                 for place, head in enumerate(heads):
                     assert kv_heads[place // (len(heads) // len(kv_heads))] == head // (H // K)
-                pairs += [(job.sequences.start, head) for head in heads]
+                pairs += [(task.sequences.start, head) for head in heads]
         assert pairs == [(sequence, head) for sequence in range(3) for head in range(H)]
 
 
@@ -57,8 +62,6 @@ def test_a_worker_that_fails_takes_the_others_along(rng, monkeypatch):
         if shard.rows.start > 0:
             raise MemoryError("no more memory")
         original(shard)
-
-    from minillama.runtime.shards import Shard
 
     original = Shard.begin
     with monkeypatch.context() as patch:
@@ -81,3 +84,98 @@ def test_an_interrupt_before_the_first_worker_begins_leaves_nobody_waiting(rng, 
         with pytest.raises(KeyboardInterrupt):
             model.loss_and_gradients(ids, ids)
     assert model.loss(ids, ids) == before
+
+
+@pytest.fixture
+def nobody_waits_for_ever(monkeypatch):
+    """Who still waits after a minute is sent home with another error than the tests expect."""
+    timers, make = [], Meeting.__init__
+
+    def make_and_watch(meeting, count):
+        make(meeting, count)
+        timers.append(threading.Timer(60, meeting.abort))
+        timers[-1].start()
+
+    monkeypatch.setattr(Meeting, "__init__", make_and_watch)
+    yield
+    for timer in timers:
+        timer.cancel()
+
+
+SHARED = ["output", "embedding", *(f"blocks.{i}.w_{name}" for i in range(2) for name in ("q", "o", "gate", "down"))]
+
+
+@pytest.mark.parametrize("breach", ["skips", "adds twice", "has another order"])
+@pytest.mark.parametrize("culprit", [0, 1, 2])
+@pytest.mark.parametrize("name", SHARED)
+def test_workers_that_add_differently_get_an_error_that_names_the_parameter(
+    name, culprit, breach, rng, monkeypatch, nobody_waits_for_ever
+):
+    model = Model(Config(11, dim=8, layers=2, heads=2, context=200), threads=3)
+    ids = rng.integers(0, 11, (1, 200))
+    assert len(cut(model.config, 1, 200, Reading(model.dtype), 3)) == 3
+    before, turn = model.loss_and_gradients(ids, ids)[1].flat.copy(), Shard.turn
+    late = []  # a turn that is taken after the next one
+
+    @contextmanager
+    def broken_turn(shard, names):
+        if shard._index != culprit or (name not in names and not late):
+            with turn(shard, names):
+                yield
+        elif breach == "skips":
+            yield
+        elif breach == "adds twice":
+            with turn(shard, names):
+                yield
+            with turn(shard, names):
+                pass
+        elif late:
+            for each in (names, late.pop()):
+                with turn(shard, each):
+                    pass
+            yield
+        else:
+            late.append(names)
+            yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "turn", broken_turn)
+        with pytest.raises(RuntimeError, match=rf"(?s)worker \d.*{re.escape(name)}.*add zeros") as raised:
+            model.loss_and_gradients(ids, ids)
+    assert not isinstance(raised.value, threading.BrokenBarrierError)
+    np.testing.assert_array_equal(model.loss_and_gradients(ids, ids)[1].flat, before)  # the next call is as any
+
+
+@pytest.mark.parametrize("culprit", [0, 1])
+@pytest.mark.parametrize("meeting", ["to_heads", "to_rows"])
+def test_a_worker_that_stays_away_from_attention_is_an_error(meeting, culprit, rng, monkeypatch, nobody_waits_for_ever):
+    model = Model(Config(11, dim=8, layers=1, heads=2, context=200), threads=2)
+    ids = rng.integers(0, 11, (1, 200))
+    original = getattr(Shard, meeting)
+
+    def comes_twice(shard, *arguments):
+        if shard._index == culprit:
+            original(shard, *arguments)
+        return original(shard, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, meeting, comes_twice)
+        with pytest.raises(Exception) as raised:  # arrays of another meeting may not fit, before the error can come
+            model.loss_and_gradients(ids, ids)
+    assert not isinstance(raised.value, threading.BrokenBarrierError)
+
+
+def test_a_worker_that_ends_while_another_waits_for_it(nobody_waits_for_ever):
+    meeting = Meeting(2)
+    meeting.shards = [None, None]
+    workers = Workers(2)
+
+    def task(i, _):
+        if i == 1:
+            with meeting.turn(1, ["blocks.3.w_down"]):
+                pass
+        meeting.leave(i)
+
+    words = "worker 0 has come to its end, but worker 1 adds to the gradient of blocks.3.w_down"
+    with pytest.raises(RuntimeError, match=words):
+        workers.run(task, range(2), meeting.abort)

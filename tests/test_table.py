@@ -14,7 +14,7 @@ from minillama.catalogue.sizes import (
     cache_bytes_per_token,
     encoder_parameters,
     flops_per_token,
-    parameters,
+    parameter_count,
     training_flops_per_token,
 )
 from minillama.catalogue.stated import CORRECTIONS, PEAK_FLOPS, REMARKS, STATED
@@ -143,7 +143,7 @@ def test_deviation_from_the_size_in_the_name(rows):
 
 @pytest.mark.parametrize("vocab_size, context", [(65, 64), (256, 128), (1024, 256), (4096, 64), (65, 1024)])
 def test_tiny_models_are_of_equal_size(vocab_size, context):
-    counts = [parameters(tiny(family, vocab_size, context))["total"] for family in ("llama", "gpt2", "bert")]
+    counts = [parameter_count(tiny(family, vocab_size, context))["total"] for family in ("llama", "gpt2", "bert")]
     assert all(abs(count / counts[0] - 1) < 0.0007 for count in counts)
     assert counts[0] == pytest.approx(0.79e6 + 128 * vocab_size, rel=0.01)
 

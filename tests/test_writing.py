@@ -9,6 +9,7 @@ import pytest
 from minillama import __main__
 from minillama.checkpoint.places import MODEL_FILES
 from minillama.data import downloads
+from minillama.data.fetch import File
 from minillama.files import alone, require_free
 
 from .conftest import needs_kernels, whole_parser
@@ -83,8 +84,8 @@ def two_variants(monkeypatch):
 @pytest.fixture(autouse=True)
 def a_download(monkeypatch):
     files = (
-        downloads.File("tiny.bin", "https://example.org/tiny.bin", 7, "0" * 64),
-        downloads.File("words.bin", "https://example.org/words.bin"),
+        File("tiny.bin", "https://example.org/tiny.bin", 7, "0" * 64),
+        File("words.bin", "https://example.org/words.bin"),
     )
     monkeypatch.setitem(downloads.DOWNLOADS, "tiny", downloads.Download(files, "minillama info {folder}"))
 
@@ -171,6 +172,7 @@ OVERWRITE = {
 
 
 @pytest.mark.parametrize("command, i", [(command, i) for command, places in OVERWRITE.items() for i in places])
+@pytest.mark.slow
 def test_overwrite_replaces_what_the_command_made_before(command, i, given, cli, tmp_path, two_variants):
     arguments = [*command.split(), *filled_in(WRITES[command][i][0], tmp_path, given)]
     if command == "convert" and i:  # llama2.c has no tokenizer of characters; the text says so
@@ -221,7 +223,7 @@ def test_a_link_that_leads_nowhere_is_in_the_way(tmp_path):
 
 @pytest.mark.parametrize("target", ["model", "model.bin"])
 def test_a_model_stays_whole_where_the_new_one_cannot_be_written(target, given, cli, tmp_path, monkeypatch):
-    """With --overwrite too: the last file fails, be it the template or the tokenizer."""
+    """With --overwrite too: the last file fails, here the tokenizer."""
     assert cli("convert", given["run"], tmp_path / target)[0] == 0
     assert cli("train", "--data", given["text"], "--out", tmp_path / "other", *TINY, "--seed", 1)[0] == 0
     before = snapshot(tmp_path)
@@ -229,7 +231,7 @@ def test_a_model_stays_whole_where_the_new_one_cannot_be_written(target, given, 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("minillama.checkpoint.open.published_template", fail)
+    monkeypatch.setattr("minillama.tokenizers.CharTokenizer.save", fail)
     monkeypatch.setattr("minillama.checkpoint.llama2c.tokenizer_name", fail)
     monkeypatch.setattr("minillama.checkpoint.llama2c.check_tokenizer_place", lambda *_: None)
     monkeypatch.setattr("minillama.checkpoint.llama2c.tokenizer_bytes", lambda *_: b"words")
@@ -281,7 +283,7 @@ def test_two_processes_do_not_convert_to_one_place(target, lock, given, cli, tmp
         path = tmp_path / target / "config.json" if target == "model" else tmp_path / target
         path.write_text("of another")
 
-    monkeypatch.setattr("minillama.checkpoint.open.load_tokenizer", meanwhile)
+    monkeypatch.setattr("minillama.checkpoint.convert.load_tokenizer", meanwhile)
     code, _, err = cli("convert", given["run"], tmp_path / target)
     assert code == 1 and "is there already" in err
     assert [content for content in snapshot(tmp_path).values() if content is not None] == [b"of another"]

@@ -4,14 +4,17 @@ from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from ..files import replacing
+from ..messages import needs
 from ..training.run import LOG_EVERY, read_metrics, read_state
+
+with needs("plots", "drawing a figure"):
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import findfont, get_font
+    from matplotlib.patches import Rectangle
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 COLOURS = {"blue": "#0072B2", "orange": "#E69F00", "green": "#009E73", "red": "#D55E00", "grey": "#666666"}
 

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..layers.attention import attention_maps
-from ..layers.blocks import PLACEMENTS
 from ..tokenizers.vocabulary import check_ids
 
 
@@ -66,11 +65,10 @@ def trace(model, ids, types=None, layers=None):
         streams[2 * i + 2, shard.rows] = x
         if saved is None:
             return
-        saved_attention, between = PLACEMENTS[config.placement].block_inside(saved)
-        streams[2 * i + 1, shard.rows] = between
+        streams[2 * i + 1, shard.rows] = saved.between
         if i in layers:
-            for job, p in attention_maps(op, shard, saved_attention):
-                maps[layers.index(i), job.heads] = p[0]
+            for task, p in attention_maps(op, shard, saved.attention):
+                maps[layers.index(i), task.heads] = p[0]
 
     model.observe(see, ids[None], None if types is None else np.asarray(types)[None])
     return Trace(ids, streams, maps, layers)

@@ -11,7 +11,8 @@ from ..model import Model
 from ..ops.positions.rope import rope_angles
 from ..runtime.shards import Reading, cut
 from ..runtime.workers import Workers
-from ..training.optim import AdamW
+from ..training.clipping import clip_scale, gradient_norm
+from ..training.optimizers import AdamW
 from ..weights.quantize import quantize
 from .shapes import ELEMENTS, WIDTH, Shape
 
@@ -38,7 +39,8 @@ def training(shape, threads):
 
     def step():
         loss, gradients = model.loss_and_gradients(ids, targets)
-        optimizer.step(gradients, optimizer.gradient_norm(gradients, model.workers), 1e-3, model.workers)
+        scale = clip_scale(gradient_norm(gradients, model.workers), 1.0)
+        optimizer.step(gradients, 1e-3, scale, model.workers)
         return loss
 
     return {"step": step}
@@ -59,8 +61,8 @@ def prefill(shape, threads):
 def decoding(shape, threads, weights="float32"):
     """Sample from a prompt of one token, a token at a time, as `minillama sample` does."""
     model = Model(shape.config, threads=threads)
-    if weights == "int8":
-        model = quantize(model)
+    if weights != model.weights.kind:
+        model = quantize(model, weights)
     return {"step": lambda: list(generate(model, [1], shape.decoded))}
 
 
@@ -72,8 +74,8 @@ def checkpoint(folder, shape, threads, weights):
         nonlocal model
         model = None  # so that there is never memory for two
         model, _ = load(folder, threads)
-        if weights == "int8":
-            model = quantize(model)
+        if weights != model.weights.kind:
+            model = quantize(model, weights)
 
     prompt = batch(shape)[0][:1, : shape.prompt]
     return {
@@ -90,8 +92,8 @@ def attention(config, batch_size, T, threads):
     shares = []
     for shard in cut(config, batch_size, T, Reading(np.dtype(np.float32), tables), threads):
         shares.append([])
-        for job in shard.jobs:
-            B, H, K = (part.stop - part.start for part in job)
+        for task in shard.tasks:
+            B, H, K = (part.stop - part.start for part in task)
             qkv = rng.standard_normal((B, T, H + 2 * K, config.head_dim), np.float32)
             q, k, v = qkv[:, :, :H], qkv[:, :, H : H + K], qkv[:, :, H + K :]
             shares[-1].append((rng.standard_normal(q.shape, np.float32), q, k, v, *op.attention(q, k, v)))

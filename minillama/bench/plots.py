@@ -4,14 +4,16 @@ from math import atan2, degrees
 from pathlib import Path
 from statistics import median
 
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
-
 from ..analysis.plots import COLOURS
 from ..files import replacing
+from ..messages import needs
 from .shapes import SHAPES
+
+with needs("plots", "drawing a figure"):
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 CONTESTANTS = {  # colour and hatching: told apart in grey print too
     "minillama": (COLOURS["blue"], ""),

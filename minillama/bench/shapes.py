@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from ..catalogue.presets import PRESETS
-from ..catalogue.sizes import flops_per_token, parameters
+from ..catalogue.sizes import flops_per_token, parameter_count
 from ..config import Config
 
 
@@ -40,7 +40,7 @@ class Shape:
 
         With tied matrices the embedding is read as a whole, because it is the output matrix.
         """
-        counts, config = parameters(self.config), self.config
+        counts, config = parameter_count(self.config), self.config
         return counts["total"] - (0 if config.tied else (config.vocab_size - 1) * config.dim)
 
     @property
@@ -53,7 +53,7 @@ class Shape:
         """
         config = self.config
         kept = 5 * config.dim + (config.heads + 2 * config.kv_heads) * config.head_dim + 3 * config.ffn
-        return 4 * (10 * parameters(config)["total"] + 2 * self.tokens * config.layers * kept)
+        return 4 * (10 * parameter_count(config)["total"] + 2 * self.tokens * config.layers * kept)
 
     @property
     def prefill_bytes(self):

@@ -1,7 +1,7 @@
 """The models by name: LLaMA and its relatives as they were published, and small ones that train on a laptop."""
 
 from ..config import BIASES, Config, ffn_width
-from .sizes import match_parameters, parameters
+from .sizes import match_parameters, parameter_count
 
 # What GPT-2 and BERT choose where LLaMA chooses otherwise. Dropout belongs to a training, and is left at 0.
 # Sources: Radford et al. 2019 (GPT-2) and github.com/openai/gpt-2; Devlin et al. 2018 (BERT, arXiv 1810.04805) and
@@ -62,7 +62,7 @@ def tiny(family, vocab_size=1024, context=256, **rest):
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}; received {family!r}")
     size = {"vocab_size": vocab_size, "dim": 128, "layers": 4, "heads": 4, "context": context, "tied": True}
-    return match_parameters(Config(**{**size, **FAMILIES[family], **rest}), parameters(Config(**size))["total"])
+    return match_parameters(Config(**{**size, **FAMILIES[family], **rest}), parameter_count(Config(**size))["total"])
 
 
 # Sources of the shapes: the papers and model cards that minillama.catalogue.stated names, and for GPT-2 and BERT the

@@ -3,43 +3,36 @@
 from dataclasses import replace
 from math import prod
 
-from ..ops.narrow import GROUP
-from ..parameters import parameter_shapes
-
-BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a weight of a matrix
-_PARTS = {  # the last part of a matrix's name, without the w_, and what it belongs to
-    **dict.fromkeys(("embedding", "position_embedding", "type_embedding"), "embedding"),
-    **dict.fromkeys(("q", "k", "v", "o"), "attention"),
-    **dict.fromkeys(("gate", "up", "down"), "feed-forward"),
-    **dict.fromkeys(("head", "output"), "head"),
-}
+from ..layers.declare import PARTS, leaves
+from ..parameters import network_parameters, parameter_shapes, parameters_of
+from ..weights import WEIGHT_KINDS
 
 
-def parameters(config):
+def parameter_count(config):
     """The number of parameters in each part of the model: {part: count}, with their sum under "total"
 
     embedding: of tokens, positions and types; head: the output matrix, where it is not the embedding matrix, and the
-    matrix of a masked-LM head. Every vector is under "norms and biases".
+    matrix of a masked-LM head. Every vector is under "norms and biases". What belongs where its layer declares.
     """
-    parts = {"embedding": 0, "attention": 0, "feed-forward": 0, "norms and biases": 0, "head": 0}
-    for name, shape in parameter_shapes(config).items():
-        matrix = name.rsplit(".", 1)[-1].removeprefix("w_")
-        parts["norms and biases" if len(shape) == 1 else _PARTS[matrix]] += prod(shape)
+    parts = dict.fromkeys(PARTS, 0)
+    for shape, declared in parameters_of(config).values():
+        parts[declared.part] += prod(shape)
     return {**parts, "total": sum(parts.values())}
 
 
 def weight_bytes(config):
-    """{kind of BYTES: bytes that the weights of a model take in memory, when its matrices are of this kind}
+    """{kind: bytes that the weights of a model take in memory, when its matrices are of this kind}
 
-    Norms and biases are float32 in all of them (minillama.weights.narrow), and int8 comes with a float32 scale for each
-    GROUP weights of a row (minillama.weights.quantize), the last of which may be fewer. Half precision takes what
-    bfloat16 takes.
+    The kinds are those of WEIGHT_KINDS that are `told`; half precision takes what bfloat16 takes. Norms and biases are
+    float32 in all of them. int8 comes with a float32 scale for each group of a row (minillama.ops.weights.int8).
     """
     shapes = parameter_shapes(config).values()
-    matrices, vectors = (sum(prod(shape) for shape in shapes if (len(shape) > 1) == wide) for wide in (True, False))
-    scales = sum(rows * -(-columns // GROUP) for rows, columns in (shape for shape in shapes if len(shape) > 1))
-    further = {"int8": 4 * scales}
-    return {kind: size * matrices + 4 * vectors + further.get(kind, 0) for kind, size in BYTES.items()}
+    matrices, vectors = [s for s in shapes if len(s) > 1], sum(prod(s) for s in shapes if len(s) == 1)
+    return {
+        kind: sum(rows * row.row_bytes(columns) for rows, columns in matrices) + 4 * vectors
+        for kind, row in WEIGHT_KINDS.items()
+        if row.told
+    }
 
 
 def training_bytes(config):
@@ -48,13 +41,13 @@ def training_bytes(config):
 
 
 def encoder_parameters(config):
-    """As `parameters`, of BERT the way its size is usually stated: without the head of its pre-training, with a pooler
+    """As `parameter_count`, of BERT the way its size is usually stated: without the pre-training's head, with a pooler
 
     The pooler, tanh(w x + b) on the first position, is what a classifier is put on: C^2 + C parameters.
     Source: Devlin et al. 2018 (arXiv 1810.04805), section 3; its code, modeling.py.
     """
     bias = tuple(kind for kind in config.bias if kind != "head")
-    counts = parameters(replace(config, head="linear", tied=True, bias=bias))
+    counts = parameter_count(replace(config, head="linear", tied=True, bias=bias))
     counts["head"] += config.dim**2
     counts["norms and biases"] += config.dim
     return {**counts, "total": counts["total"] + config.dim**2 + config.dim}
@@ -63,15 +56,16 @@ def encoder_parameters(config):
 def flops_per_token(config, context=None):
     """Floating-point operations of one forward pass a token that reads `context` positions (default: config.context)
 
-    2 for each weight of a matrix product (a multiplication and an addition; looking up an embedding is none), and
-    4 S H D a layer for the scores and the weighted sum over S positions. Training takes three times as much: the
-    backward forms two products for each one of the forward. After Kaplan et al. 2020 (arXiv 2001.08361), table 1, which
-    counts half of the attention term, because a causal query reads half of the positions on average.
+    2 for each weight that a token is multiplied by (and an addition; looking up an embedding is none), and 4 S H D a
+    layer for the scores and the weighted sum over S positions. Training takes three times as much: the backward forms
+    two products for each one of the forward. After Kaplan et al. 2020 (arXiv 2001.08361), table 1, which counts half of
+    the attention term, because a causal query reads half of the positions on average.
     """
-    counts, context = parameters(config), config.context if context is None else context
-    tied_output = config.vocab_size * config.dim if config.tied else 0
-    weights = counts["attention"] + counts["feed-forward"] + counts["head"] + tied_output
-    return 2 * weights + 4 * context * config.dim * config.layers
+    context = config.context if context is None else context
+    network = network_parameters(config)
+    in_block = sum(declared.multiplications for declared in leaves(network.blocks[0]))
+    outside = sum(declared.multiplications for declared in leaves((network.embedding, network.head, network.output)))
+    return 2 * (config.layers * in_block + outside) + 4 * context * config.dim * config.layers
 
 
 def training_flops_per_token(config, sequence=None):
@@ -96,7 +90,7 @@ def match_parameters(config, count):
     """
 
     def total(width):
-        return parameters(replace(config, ffn=width))["total"]
+        return parameter_count(replace(config, ffn=width))["total"]
 
     per_column = total(2) - total(1)
     width = 1 + round((count - total(1)) / per_column)

@@ -12,11 +12,10 @@ from ..layers.heads import HEADS
 from ..messages import unknown
 from .presets import PRESETS
 from .sizes import (
-    BYTES,
     cache_bytes_per_token,
     encoder_parameters,
     flops_per_token,
-    parameters,
+    parameter_count,
     training_flops_per_token,
     weight_bytes,
 )
@@ -72,16 +71,16 @@ def model_rows(names=()):
     rows = []
     for name in dict.fromkeys(names) or STATED:
         rows.append(_row(name))
-        matrices_of_head, _ = HEADS[PRESETS[name].head].parameters(PRESETS[name])
-        if name in STATED and matrices_of_head:
+        head = HEADS[PRESETS[name].head].parameters(PRESETS[name])
+        if name in STATED and head is not None:  # that of a pre-training
             rows.append(_encoder_row(name))
     return rows
 
 
 def _row(name):
     config, stated = PRESETS[name], STATED.get(name)
-    counts = parameters(config)
-    total = counts.pop("total")
+    counts = parameter_count(config)
+    total, weights = counts.pop("total"), weight_bytes(config)
     row = Row(
         name,
         stated.label if stated else name,
@@ -89,11 +88,11 @@ def _row(name):
         total,
         *counts.values(),
         context=config.context,
-        cache_bytes_per_token=cache_bytes_per_token(config, BYTES["bfloat16"]),
+        cache_bytes_per_token=cache_bytes_per_token(config, 2),
         cache_saving=config.heads / config.kv_heads if config.causal else None,
         forward_flops_weights=flops_per_token(config, 0),
         forward_flops=flops_per_token(config),
-        **{f"bytes_{kind}": size for kind, size in weight_bytes(config).items()},
+        **{f"bytes_{kind}": weights[kind] for kind in ("float32", "bfloat16", "int8")},
     )
     if stated is None:
         return row
@@ -285,4 +284,4 @@ def as_csv(rows):
     return out.getvalue().rstrip("\n")
 
 
-FORMATS = {"text": as_text, "markdown": as_markdown, "csv": as_csv}
+STYLES = {"text": as_text, "markdown": as_markdown, "csv": as_csv}

@@ -1,19 +1,16 @@
-"""Models on disk. minillama.checkpoint.open tells Hugging Face directories, Meta's layout and llama2.c's files apart.
+"""Models on disk. The formats of files are the rows of minillama.checkpoint.formats; .open tells which lies at a path.
 
-What follows is about Hugging Face directories, which `Model.save` writes. A directory's model_type says which
+What follows is about Hugging Face directories, which `minillama.save` writes. A directory's model_type says which
 architecture it holds. Each has a file here, with the names of its tensors and the keys of its config.json, and a row in
 the table; reading and writing, which they share, is in minillama.checkpoint.huggingface. A model is saved as the first
 row that can express its Config; the last can express every Config.
 """
 
-from .bert import BERT
-from .gpt2 import GPT2
-from .llama import LLAMA
-from .native import NATIVE
+from . import bert, gpt2, llama, native
 
-FORMATS = {
-    "llama": LLAMA,
-    "gpt2": GPT2,
-    "bert": BERT,
-    "minillama": NATIVE,
+ARCHITECTURES = {
+    "llama": llama.ARCHITECTURE,
+    "gpt2": gpt2.ARCHITECTURE,
+    "bert": bert.ARCHITECTURE,
+    "minillama": native.ARCHITECTURE,
 }

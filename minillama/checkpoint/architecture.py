@@ -1,4 +1,4 @@
-"""What the file of an architecture says: a row of minillama.checkpoint.FORMATS."""
+"""What the file of an architecture says: a row of minillama.checkpoint.ARCHITECTURES."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,11 +11,11 @@ ROPE_FIELDS = {
 }  # fmt: skip
 
 
-class Format(NamedTuple):
+class Architecture(NamedTuple):
     """How the models of one model_type are written. Fields are those of Config, keys those of config.json.
 
     Every field of Config has to be in `fields`, `fixed` or `free`; in a model to be saved any other has its default, so
-    that a choice that a format does not know is never lost in it.
+    that a choice that an architecture does not have is never lost in it.
     """
 
     architecture: str | None  # the class of transformers that opens it
@@ -48,7 +48,7 @@ class Format(NamedTuple):
 
 
 def named(outer, blocks, inside):
-    """`names` of a Format from tables {tensor: our parameters, with blanks between them}
+    """`names` of an Architecture from tables {tensor: our parameters, with blanks between them}
 
     outer: of what stands outside of the blocks; inside: the same for a block, whose tensors have names that begin with
     `blocks` and the block's number. Tensors whose parameters the model does not have, such as biases, are left out.

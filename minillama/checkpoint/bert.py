@@ -7,10 +7,10 @@ Source: Devlin et al. 2018 (arXiv 1810.04805).
 """
 
 from ..config import BIASES
-from .architecture import ROPE_FIELDS, Format, named
+from .architecture import ROPE_FIELDS, Architecture, named
 
 # {key of config.json: why it says nothing about the logits}
-IGNORED = {
+_IGNORED = {
     "directionality": "of Google's older code, which has one value only",
     **dict.fromkeys(
         (
@@ -21,7 +21,7 @@ IGNORED = {
     ),
 }  # fmt: skip
 
-OUTER = {
+_OUTER = {
     "bert.embeddings.word_embeddings.weight": "embedding",
     "bert.embeddings.position_embeddings.weight": "position_embedding",
     "bert.embeddings.token_type_embeddings.weight": "type_embedding",
@@ -33,7 +33,7 @@ OUTER = {
     "cls.predictions.transform.LayerNorm.bias": "head_norm_bias",
     "cls.predictions.bias": "output_bias",
 }
-BLOCK = {
+_BLOCK = {
     "attention.self.query.weight": "w_q",
     "attention.self.query.bias": "b_q",
     "attention.self.key.weight": "w_k",
@@ -58,9 +58,9 @@ def to_json(config):
     return {"attention_probs_dropout_prob": 0.0, "pad_token_id": None}
 
 
-BERT = Format(
+ARCHITECTURE = Architecture(
     architecture="BertForMaskedLM",
-    names=named(OUTER, "bert.encoder.layer.", BLOCK),
+    names=named(_OUTER, "bert.encoder.layer.", _BLOCK),
     fields={
         "vocab_size": "vocab_size",
         "dim": "hidden_size",
@@ -93,7 +93,7 @@ BERT = Format(
         "is_decoder": (False,),
         "add_cross_attention": (False,),
     },
-    ignored=IGNORED,
+    ignored=_IGNORED,
     allows=lambda config: config.kv_heads == config.heads and config.token_types > 0,
     to_json=to_json,
     prefix="bert.",

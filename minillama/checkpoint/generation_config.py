@@ -47,7 +47,7 @@ NEUTRAL = {
     "watermarking_config": (None,),
 }
 # {why they do not change which tokens are likely: keys}
-IGNORED = {
+IGNORED_SETTINGS = {
     "of the file itself": {"_from_model_config", "generation_kwargs", "transformers_version"},
     "how much is written is for the user to say": {"max_length", "max_new_tokens", "max_time", "num_return_sequences"},
     "counts for nothing without beams": {"diversity_penalty", "early_stopping", "length_penalty", "renormalize_logits"},
@@ -64,7 +64,7 @@ IGNORED = {
         "output_attentions", "output_hidden_states", "output_logits", "output_scores", "return_dict_in_generate",
     },
 }  # fmt: skip
-_KEYS = {*TOKENS, *SETTINGS, *NEUTRAL, *set().union(*IGNORED.values())}
+_KEYS = {*TOKENS, *SETTINGS, *NEUTRAL, *set().union(*IGNORED_SETTINGS.values())}
 
 
 class Generation(NamedTuple):
@@ -101,10 +101,10 @@ class Source(NamedTuple):
     text: str | None  # of generation_config.json
 
 
-def read(folder, vocab_size):
+def read(folder, vocab_size, config=CONFIG):
     """The Generation of a folder, or of what is none, which says nothing; ValueError where its files are damaged
 
-    vocab_size: of the model, in which the tokens must be.
+    vocab_size: of the model, in which the tokens must be. config: what its config.json is called.
     """
     folder = Path(folder)
     path = folder / FILE
@@ -112,8 +112,8 @@ def read(folder, vocab_size):
         values = read_json(path)
         if not isinstance(values, dict):
             raise ValueError(f"{path} must hold an object with settings; received {values!r:.60}. Copy it again")
-    elif (folder / CONFIG).is_file():
-        path = folder / CONFIG
+    elif (folder / config).is_file():
+        path = folder / config
         values = {key: value for key, value in _generation_keys(path).items() if value != SETTINGS.get(key, ())}
     else:
         return Generation()
@@ -123,13 +123,13 @@ def read(folder, vocab_size):
         raise ValueError(f"{path}: {error}; mend the file") from error
 
 
-def source(folder, vocab_size):
+def source(folder, vocab_size, config=CONFIG):
     """The Source of a folder, after it was read as `read` does."""
     folder = Path(folder)
-    read(folder, vocab_size)
+    read(folder, vocab_size, config)
     path = folder / FILE
-    keys = _generation_keys(folder / CONFIG)
-    _tokens(keys, vocab_size, CONFIG)
+    keys = _generation_keys(folder / config)
+    _tokens(keys, vocab_size, config)
     return Source(keys, path.read_bytes().decode("utf-8") if path.is_file() else None)
 
 

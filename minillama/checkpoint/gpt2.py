@@ -4,13 +4,13 @@ Its linear layers ("Conv1D") hold matrices as (in, out), ours are (out, in); que
 Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
 """
 
-from .architecture import ROPE_FIELDS, Format, named
+from .architecture import ROPE_FIELDS, Architecture, named
 
 # Choices of feed_forward, and the names of transformers; of several for one function the first is written.
 ACTIVATIONS = {"gelu_tanh": ("gelu_new", "gelu_pytorch_tanh"), "gelu": ("gelu",), "relu": ("relu",), "silu": ("silu",)}
 
 # {key of config.json: why it says nothing about the logits}
-IGNORED = {
+_IGNORED = {
     "n_ctx": "the older name of n_positions, which is read",
     "reorder_and_upcast_attn": "how transformers computes the same",
     **dict.fromkeys(
@@ -21,14 +21,14 @@ IGNORED = {
     ),
 }  # fmt: skip
 
-OUTER = {
+_OUTER = {
     "transformer.wte.weight": "embedding",
     "transformer.wpe.weight": "position_embedding",
     "transformer.ln_f.weight": "final_norm",
     "transformer.ln_f.bias": "final_norm_bias",
     "lm_head.weight": "output",
 }
-BLOCK = {
+_BLOCK = {
     "ln_1.weight": "attention_norm",
     "ln_1.bias": "attention_norm_bias",
     "attn.c_attn.weight": "w_q w_k w_v",
@@ -61,9 +61,9 @@ def from_json(values):
     raise ValueError(f"config.json says activation_function = {name!r}; of a GPT-2 minillama computes {known}")
 
 
-GPT2 = Format(
+ARCHITECTURE = Architecture(
     architecture="GPT2LMHeadModel",
-    names=named(OUTER, "transformer.h.", BLOCK),
+    names=named(_OUTER, "transformer.h.", _BLOCK),
     fields={
         "vocab_size": "vocab_size",
         "dim": "n_embd",
@@ -94,7 +94,7 @@ GPT2 = Format(
         "add_cross_attention": (False,),
     },
     translated={"activation_function"},
-    ignored=IGNORED,
+    ignored=_IGNORED,
     allows=lambda config: config.kv_heads == config.heads and config.feed_forward in ACTIVATIONS,
     to_json=to_json,
     from_json=from_json,

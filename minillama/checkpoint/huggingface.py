@@ -2,13 +2,13 @@
 
 Where transformers has the architecture, `transformers.AutoModelForCausalLM.from_pretrained(folder)` (BERT:
 AutoModelForMaskedLM) opens the directory and computes the same logits. The architectures are the rows of
-minillama.checkpoint.FORMATS; a model that none of them has is written as minillama's own.
+minillama.checkpoint.ARCHITECTURES; a model that none of them has is written as minillama's own.
 """
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,37 +17,27 @@ from ..files import replacing, write_text
 from ..messages import closest
 from ..model import Model
 from ..parameters import parameter_shapes
-from ..weights.narrow import HALVES, HalfModel
-from . import FORMATS, foreign
+from ..weights import OF_TENSORS, PACKED, WEIGHT_KINDS
+from ..weights.packed import PackedWeights
+from . import ARCHITECTURES, foreign
 from .bounds import check_context
+from .contents import is_safetensors, look
 from .keys import decide, known_keys
 from .tensors import TensorFiles, narrowed, write_tensors
 
-
-class Kind(NamedTuple):
-    kind: str
-    name: str
-
-
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
-# {type of an array: what it is called in safetensors and in config.json}; of halves the arrays hold the bits
-_KINDS = {
-    np.dtype(np.float64): Kind("F64", "float64"),
-    np.dtype(np.float32): Kind("F32", "float32"),
-    np.dtype(np.uint16): Kind("BF16", "bfloat16"),
-    np.dtype(np.int16): Kind("F16", "float16"),
-}
+_SEARCHED_LAYERS = 1000  # whose tensors are looked for where files have other names; config.json may say a billion
 
 
 def model_type(config):
     """The model_type that a model of this Config is saved as: the first that can express it."""
-    return next(name for name, row in FORMATS.items() if row.expresses(config))
+    return next(name for name, row in ARCHITECTURES.items() if row.expresses(config))
 
 
 def config_to_json(config, dtype="float32", end_of_text=None, begin_of_text=None):
     """The dictionary of config.json, for transformers 4 and 5; dtype is the name of the number type of the weights."""
     name = model_type(config)
-    row = FORMATS[name]
+    row = ARCHITECTURES[name]
     return {
         "architectures": [row.architecture] if row.architecture else None,
         "model_type": name,
@@ -62,7 +52,7 @@ def config_to_json(config, dtype="float32", end_of_text=None, begin_of_text=None
 
 def config_from_json(values):
     """The Config of a config.json; ValueError for a key that is unknown, missing or asks for something else."""
-    row, name = _format(values)
+    row, name = _architecture(values)
     values = {**{key: values[old] for key, old in row.renamed.items() if old in values}, **values}
     for key, value in values.items():
         _heed(key, value, row)
@@ -92,17 +82,17 @@ def _heed(key, value, row):
         )
 
 
-def _format(values):
+def _architecture(values):
     """The row of a config.json's model_type, and its name; LLaMA where it says none."""
     if not isinstance(values, dict):
         raise ValueError(f"config.json must hold an object with the keys of a model's config; received {values!r:.60}")
     name = values.get("model_type", "llama")
-    if not isinstance(name, str) or name not in FORMATS:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ValueError(
-            f"config.json says model_type = {name!r}; minillama opens {', '.join(FORMATS)}, as any other architecture "
-            f"would give wrong logits"
+            f"config.json says model_type = {name!r}; minillama opens {', '.join(ARCHITECTURES)}, as any other "
+            f"architecture would give wrong logits"
         )
-    return FORMATS[name], name
+    return ARCHITECTURES[name], name
 
 
 def save(path, model, tokenizer=None, generation=None):
@@ -118,19 +108,21 @@ def save(path, model, tokenizer=None, generation=None):
             f"{path / _INDEX} belongs to a model in several files, and would be read in place of a new {_WEIGHTS}; "
             f"choose another folder"
         )
-    row = FORMATS[model_type(config)]
-    parameters = {name: model.kept([name]) for name in parameter_shapes(config)}
-    kind, dtype = _KINDS[parameters["embedding"].dtype]
+    row = ARCHITECTURES[model_type(config)]
+    parameters = {name: model.weights.kept([name]) for name in parameter_shapes(config)}
+    kind = WEIGHT_KINDS[model.weights.kind].tensor
     parameters, tensors = row.arrange(config, parameters), {}
     for name, parts in row.names(config).items():
         array = np.concatenate([parameters[part] for part in parts]) if len(parts) > 1 else parameters[parts[0]]
-        if kind in HALVES and array.ndim == 1:  # such a model keeps its vectors in float32
-            array = narrowed(array, kind)
-        tensors[name] = _KINDS[array.dtype].kind, array.T if name.endswith(row.transposed) else array
+        own = kind
+        if array.ndim == 1 and model.weights.kind in PACKED:  # such a model keeps its vectors in float32
+            bits = narrowed(array, kind)
+            array, own = (array, "F32") if bits is None else (bits, kind)
+        tensors[name] = own, array.T if name.endswith(row.transposed) else array
     with replacing(path / _WEIGHTS) as new:
         write_tensors(new, tensors)
     ends = [getattr(tokenizer, name, None) for name in ("end_of_text", "begin_of_text")]
-    values = config_to_json(config, dtype, *ends)
+    values = config_to_json(config, model.weights.kind, *ends)
     if generation is not None:
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):  # a key less lets transformers take its default
             values.pop(key, None)
@@ -142,19 +134,29 @@ def save(path, model, tokenizer=None, generation=None):
         tokenizer.save(path)
 
 
+def recognises(content):
+    """Whether a file is a config.json, by its keys: model_type, or, in the oldest ones of LLaMA, those of its shape."""
+    return "model_type" in content.keys or {"hidden_size", "num_hidden_layers"} <= content.keys
+
+
+def read_config(path):
+    """The Config of a config.json."""
+    return config_from_json(read_json(path))
+
+
 def load(path, threads=None, dtype=None):
-    """The Model of a Hugging Face directory; its weights may be in one file or in several
+    """The Model of a config.json and the weights beside it, which may be in one file or in several
 
     dtype: "float32" or "float64", what the model is to compute with and to train in. None: that of the file, where a
-    checkpoint of bfloat16 or half precision stays in its own bytes (minillama.weights.narrow) and does not train.
+    checkpoint of bfloat16 or half precision stays in its own bytes (minillama.weights) and does not train.
     """
     path = Path(path)
-    values = read_json(path / "config.json")
-    config, (row, _) = config_from_json(values), _format(values)
-    tensors, weights = _open(path)
+    values = read_json(path)
+    config, (row, _) = config_from_json(values), _architecture(values)
+    tensors, weights = _open(path.parent, row, config)
     if config.layers > max(1000, len(tensors)):  # before names are made for a billion
         raise ValueError(f"{weights} holds {len(tensors)} tensors, and config.json asks for {config.layers:,} layers")
-    check_context(config, tensors.nbytes, f"{path / 'config.json'}")
+    check_context(config, tensors.nbytes, f"{path}")
     names = row.names(config)
     in_file = _names_in_file(row, names, tensors)
     copies = {name: in_file.pop(name) for name in row.copies if name in in_file and name not in names}
@@ -165,24 +167,19 @@ def load(path, threads=None, dtype=None):
         weights, config, [(tensors.kind(key), tensors[key]) for key in in_file.values()], dtype, threads
     )
     for name, parts in names.items():
-        tensors.read_into(model.kept(parts), in_file[name], transposed=name.endswith(row.transposed))
+        tensors.read_into(model.weights.kept(parts), in_file[name], transposed=name.endswith(row.transposed))
     return model
 
 
-def _open(path):
-    """The tensors of a folder, and the file that names them all."""
+def _open(path, row, config):
+    """The tensors of a folder, and the file that names them all, or the first that holds some."""
     index = path / _INDEX
     if not index.is_file():
-        if not (path / _WEIGHTS).is_file():
-            pickles = [file.name for file in sorted(path.iterdir()) if file.suffix in (".bin", ".pth", ".pt")]
-            if pickles:
-                raise ValueError(
-                    f"{path / pickles[0]} is a pickle of PyTorch, which can run any code when it is opened, so "
-                    f"minillama does not open it. Most models also come as {_WEIGHTS}: copy that into {path}"
-                )
+        files = _weight_files(path, row, config)
+        if not files:
             foreign.refuse_folder(path)
             raise FileNotFoundError(f"{path} has a config.json but no {_WEIGHTS}; is the copy complete?")
-        return TensorFiles([path / _WEIGHTS]), path / _WEIGHTS
+        return TensorFiles(files), files[0]
     values = read_json(index)
     places = values.get("weight_map") if isinstance(values, dict) else None
     files = places.values() if isinstance(places, dict) else [None]
@@ -197,17 +194,26 @@ def _open(path):
     return tensors, index
 
 
+def _weight_files(path, row, config):
+    """The file of tensors under its usual name, or those under other names that hold tensors of the architecture."""
+    if (path / _WEIGHTS).is_file():
+        return [path / _WEIGHTS]
+    names = row.names(replace(config, layers=min(config.layers, _SEARCHED_LAYERS)))
+    files = [content.path for content in look(path) if is_safetensors(content)]
+    return [file for file in files if names.keys() & _names_in_file(row, names, TensorFiles([file])).keys()]
+
+
 def empty_model(path, config, tensors, dtype, threads):
     """A model whose weights may have any values, for tensors of these kinds and shapes."""
     kinds = {kind for kind, _ in tensors}
-    unknown = sorted(kinds - {"F32", "F64", *HALVES})
+    unknown = sorted(kinds - OF_TENSORS.keys())
     if unknown or ("F64" in kinds and len(kinds) > 1):
         raise ValueError(
             f"{path} holds {', '.join(sorted(kinds))}; supported are float32, float16 and bfloat16, or float64 alone"
         )
-    of_matrices = {kind for kind, shape in tensors if len(shape) > 1}
-    if dtype is None and len(of_matrices) == 1 and of_matrices <= HALVES.keys():
-        return HalfModel(config, *of_matrices, threads=threads)
+    of_matrices = {OF_TENSORS[kind] for kind, shape in tensors if len(shape) > 1}
+    if dtype is None and len(of_matrices) == 1 and of_matrices <= set(PACKED):
+        return Model(config, threads=threads, weights=PackedWeights(config, *of_matrices))
     dtype = dtype or (np.float64 if kinds == {"F64"} else np.float32)
     return Model(config, dtype=dtype, threads=threads, init_std=None)
 

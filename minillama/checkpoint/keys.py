@@ -1,8 +1,8 @@
 """What is done with each key of a config.json: read, ignored, required to have one value, or refused.
 
 Published files have keys of many programs. Those that shape the model are read; the architecture's row of
-minillama.checkpoint.FORMATS says which. The tables here decide for the others, with the reason. What stands in none of
-them is unknown, and refused, since it may change the model.
+minillama.checkpoint.ARCHITECTURES says which. The tables here decide for the others, with the reason. What stands in
+none of them is unknown, and refused, since it may change the model.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Decision(NamedTuple):
 
 
 # {why they cannot change the logits: keys}
-IGNORED = {
+IGNORED_KEYS = {
     "names and versions": {
         "_commit_hash", "_name_or_path", "architectures", "finetuning_task", "internal_version", "is_llama_config",
         "tokenizer_class", "transformers_version",
@@ -89,10 +89,10 @@ def decide(key, row):
         return Decision("required", *REQUIRED[key][::-1])
     if key in REFUSED:
         return Decision("refused", REFUSED[key])
-    return next((Decision("ignored", reason) for reason, keys in IGNORED.items() if key in keys), None)
+    return next((Decision("ignored", reason) for reason, keys in IGNORED_KEYS.items() if key in keys), None)
 
 
 def known_keys(row):
     """All keys about which there is a Decision for the row's architecture."""
     of_row = {"model_type", *row.fields.values(), *row.translated, *row.required, *row.ignored}
-    return of_row | REQUIRED.keys() | REFUSED.keys() | set().union(*IGNORED.values())
+    return of_row | REQUIRED.keys() | REFUSED.keys() | set().union(*IGNORED_KEYS.values())

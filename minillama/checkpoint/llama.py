@@ -12,17 +12,18 @@ from typing import NamedTuple
 
 from ..ops.positions.rope import rope_frequencies, swap_rope_layout
 from ..ops.rope_scaling import ROPE_SCALINGS, scale_frequencies
-from .architecture import ROPE_FIELDS, Format, named
+from .architecture import ROPE_FIELDS, Architecture, named
 
 ACTIVATIONS = {"swiglu": "silu", "geglu": "gelu"}  # choices of feed_forward, and the names of transformers
-BIASES = {"attention_bias": ("qkv", "o"), "mlp_bias": ("ffn",)}  # keys, and the choices of bias that they make together
+# {key: the choices of bias that it makes}
+_BIAS_KEYS = {"attention_bias": ("qkv", "o"), "mlp_bias": ("ffn",)}
 
-OUTER = {
+_OUTER = {
     "model.embed_tokens.weight": "embedding",
     "model.norm.weight": "final_norm",
     "lm_head.weight": "output",
 }
-BLOCK = {
+_BLOCK = {
     "input_layernorm.weight": "attention_norm",
     "self_attn.q_proj.weight": "w_q",
     "self_attn.q_proj.bias": "b_q",
@@ -83,8 +84,8 @@ _DICTIONARIES = ("rope_scaling", "rope_parameters")  # of transformers 4 and 5; 
 
 
 def _bias(whole):
-    """The choice of bias that has the places of those keys of BIASES for which whole(key, places) is true."""
-    return tuple(place for key, places in BIASES.items() if whole(key, places) for place in places)
+    """The choice of bias that has the places of those keys of _BIAS_KEYS for which whole(key, places) is true."""
+    return tuple(place for key, places in _BIAS_KEYS.items() if whole(key, places) for place in places)
 
 
 def allows(config):
@@ -118,7 +119,7 @@ def to_json(config):
     values = {
         "head_dim": config.head_dim,
         "hidden_act": ACTIVATIONS[config.feed_forward],
-        **{key: set(places) <= set(config.bias) for key, places in BIASES.items()},
+        **{key: set(places) <= set(config.bias) for key, places in _BIAS_KEYS.items()},
         "rope_theta": theta,
         "rope_scaling": rope if row.keys else None,
         "rope_parameters": {"rope_theta": theta, **rope},
@@ -135,7 +136,7 @@ def from_json(values):
             f"config.json says hidden_act = {values['hidden_act']!r}; of a LLaMA minillama computes "
             f"{', '.join(ACTIVATIONS.values())}"
         )
-    for key in BIASES:
+    for key in _BIAS_KEYS:
         if not isinstance(values.get(key, False), bool):
             raise ValueError(f"config.json says {key} = {values[key]!r}; it must be true or false")
     dictionaries = [_rope_fields(key, values) for key in _DICTIONARIES if values.get(key) is not None]
@@ -233,9 +234,9 @@ def check(values, config):
                 )
 
 
-LLAMA = Format(
+ARCHITECTURE = Architecture(
     architecture="LlamaForCausalLM",
-    names=named(OUTER, "model.layers.", BLOCK),
+    names=named(_OUTER, "model.layers.", _BLOCK),
     fields={
         "vocab_size": "vocab_size",
         "dim": "hidden_size",
@@ -259,7 +260,7 @@ LLAMA = Format(
         "token_types": 0,
     },
     free={"dropout", "feed_forward", "bias"} | ROPE_FIELDS,
-    translated={"hidden_act", *BIASES, *_DICTIONARIES, "rope_theta", "head_dim", "max_sequence_length"},
+    translated={"hidden_act", *_BIAS_KEYS, *_DICTIONARIES, "rope_theta", "head_dim", "max_sequence_length"},
     renamed={"max_position_embeddings": "max_sequence_length"},
     allows=allows,
     to_json=to_json,

@@ -24,18 +24,21 @@ from ..config import Config
 from ..files import replacing, require_free
 from ..model import Model
 from ..ops.positions.rope import rope_frequencies, swap_rope_layout
+from ..ops.weights.int8 import GROUP, pack_int8
 from ..parameters import parameter_shapes
+from ..tokenizers import load_tokenizer as read_tokenizer
 from ..tokenizers.llama2c import write_llama2c
-from ..weights.quantize import GROUP, quantize_rows
+from . import foreign
 from .bounds import check_context
-from .foreign import refuse_file
 from .llama2c_tables import rotation_tables
+from .tensors import write_array
 
 _FLOAT = np.dtype("<f4")
 _LAYOUT = "interleaved"
 _MAGIC = b"24ka"  # 0x616b3432, little-endian
 _HEADER, _LATER_HEADER = struct.Struct("<7i"), struct.Struct("<4si7iBi")
 _LATER_START = 256  # bytes
+_LARGEST = 2**24  # above any number of a header; four letters of a text are more
 _FIELDS = ("dim", "ffn", "layers", "heads", "kv_heads", "vocab_size", "context")
 # What a file can say besides; every other field of Config has its default in a model that llama2.c computes.
 _FREE = {*_FIELDS, "tied", "dropout", "rope_layout"}
@@ -63,10 +66,29 @@ class Header(NamedTuple):
     group: int | None  # weights that share a scale; None: the weights are float32
 
 
+def recognises(content):
+    """Whether a file begins with such a header: the mark of the later versions, or the seven numbers of version 0
+
+    One of the seven may be damaged, which `read_header` then says. Version 0 has no mark of its own, so that a file
+    with that of another format is none.
+    """
+    if content.head.startswith(_MAGIC):
+        return True
+    if len(content.head) < _HEADER.size or foreign.recognise(content):
+        return False
+    numbers = _HEADER.unpack_from(content.head)
+    signed = _FIELDS.index("vocab_size")
+    return sum(0 < (abs(n) if i == signed else n) < _LARGEST for i, n in enumerate(numbers)) >= len(numbers) - 1
+
+
+def read_config(path):
+    """The Config of a file."""
+    return read_header(path).config
+
+
 def read_header(path):
     """The Header of a file; ValueError where the file does not have the size that follows from it."""
     path = Path(path)
-    refuse_file(path)
     with open(path, "rb") as file:
         head = file.read(_LATER_START)
     later = head[: len(_MAGIC)] == _MAGIC
@@ -193,13 +215,23 @@ def save(path, model, tokenizer=None, int8=False):
             for name, shape in _in_order(config, version):
                 array = tables[name] if name in tables else _arranged(config, name, model.parameters[name])
                 if int8 and len(shape) > 1:
-                    q, scales = quantize_rows(array.reshape(-1, group))
-                    q.tofile(file)
+                    q, scales = pack_int8(array.reshape(-1, group))
+                    write_array(file, q)
                     array = scales
-                np.ascontiguousarray(array, _FLOAT).tofile(file)
+                write_array(file, array.astype(_FLOAT, copy=False))
         if words is not None:  # here, as the model takes its place when both could be written
             with replacing(path.with_name(tokenizer_name(config))) as beside:
                 beside.write_bytes(words)
+
+
+def load_tokenizer(path, vocab_size):
+    """The tokenizer beside a file, of whatever kind, that has as many tokens as the model; None where there is none."""
+    for name in (f"tok{vocab_size}.bin", "tokenizer.bin", "tokenizer.model", "tokenizer.json"):
+        if path.with_name(name).is_file() and name != path.name:
+            tokenizer = read_tokenizer(path.with_name(name))
+            if tokenizer.vocab_size == vocab_size:  # else it is that of another model in the same folder
+                return tokenizer
+    return None
 
 
 def tokenizer_name(config):

@@ -21,8 +21,10 @@ from ..catalogue.presets import PRESETS
 from ..config import Config, ffn_width
 from ..messages import closest
 from ..parameters import parameter_shapes
+from . import foreign
 from .architecture import named
 from .bounds import check_context
+from .contents import is_safetensors, look
 from .huggingface import empty_model, read_json
 from .tensors import TensorFiles
 
@@ -50,12 +52,12 @@ _FACTOR, _STRETCHED_CONTEXT, _CONTEXT = 8.0, 131072, 2048
 # What params.json leaves open, so that it has no part in the comparison with published models.
 _OPEN = {"vocab_size", "context", "rope_factor", "tied", "rope_layout"}
 
-OUTER = {
+_OUTER = {
     "tok_embeddings.weight": "embedding",
     "norm.weight": "final_norm",
     "output.weight": "output",
 }
-BLOCK = {
+_BLOCK = {
     "attention_norm.weight": "attention_norm",
     "attention.wq.weight": "w_q",
     "attention.wk.weight": "w_k",
@@ -68,65 +70,50 @@ BLOCK = {
 }
 _EMBEDDING, _OUTPUT = "tok_embeddings.weight", "output.weight"
 
-_TO_SAFETENSORS = """python -c "
-import sys, torch
-from safetensors.torch import save_file
-for path in sys.argv[1:]:
-    tensors = torch.load(path, map_location='cpu', weights_only=True)
-    save_file({{name: tensor.clone() for name, tensor in tensors.items()}}, path[:-3] + 'safetensors')
-" {files}"""
+
+def recognises(content):
+    """Whether a file is a params.json, by two of the keys that it cannot do without; DistilBERT has them too."""
+    return len(content.keys & set(_REQUIRED)) >= 2 and "model_type" not in content.keys
 
 
 def read_config(path):
-    """The Config of a folder."""
+    """The Config of a folder's params.json."""
     return _open(Path(path))[0]
 
 
 def load(path, threads=None, dtype=None):
-    """The Model of a folder; dtype as for minillama.checkpoint.huggingface.load."""
+    """The Model of a params.json and the weights beside it; dtype as for minillama.checkpoint.huggingface.load."""
     path = Path(path)
     config, pieces = _open(path)
-    names, shapes = named(OUTER, "layers.", BLOCK)(config), parameter_shapes(config)
+    names, shapes = named(_OUTER, "layers.", _BLOCK)(config), parameter_shapes(config)
     tensors = {name: shapes[parameter] for name, (parameter,) in names.items()}
     axes = pieces.axes(tensors)
     kinds = [(pieces.kind(name), shape) for name, shape in tensors.items()]
-    model = empty_model(path / PARAMS, config, kinds, dtype, threads)
+    model = empty_model(path, config, kinds, dtype, threads)
     for name, parameters in names.items():
-        pieces.read_into(model.kept(parameters), name, axes[name])
+        pieces.read_into(model.weights.kept(parameters), name, axes[name])
     return model
 
 
 def _open(path):
-    """The Config of a folder, and its weights."""
-    values = read_json(path / PARAMS)
-    pieces = Pieces(_weight_files(path))
+    """The Config of a params.json, and the weights beside it."""
+    values = read_json(path)
+    pieces = Pieces(_weight_files(path.parent))
     try:
         config = config_from_params(values, pieces)
     except ValueError as error:
-        raise ValueError(f"{path / PARAMS}: {error}") from error
-    check_context(config, pieces.nbytes, f"{path / PARAMS}, or the published model of this shape,")
+        raise ValueError(f"{path}: {error}") from error
+    check_context(config, pieces.nbytes, f"{path}, or the published model of this shape,")
     return config, pieces
 
 
-def _weight_files(path):
-    files = sorted(path.glob(_WEIGHTS))
-    if files:
-        return files
-    refuse_pickles(path)
-    raise FileNotFoundError(f"{path} has a {PARAMS} but no {_WEIGHTS}; is the copy complete?")
-
-
-def refuse_pickles(path):
-    """ValueError with the way round where a folder has the pieces of a model as pickles, or the path is one."""
-    pickles = sorted(path.glob("consolidated*.pth")) if path.is_dir() else [path] if path.suffix == ".pth" else []
-    if not pickles:
-        return
-    command = _TO_SAFETENSORS.format(files=" ".join(f"'{file}'" for file in pickles))
-    raise ValueError(
-        f"{pickles[0]} is a pickle, which can run any code when it is opened, so minillama does not open it. Where "
-        f"PyTorch and safetensors are installed, this makes safetensors of it, once and without running its code:\n\n"
-        f"{command}"
-    )
+def _weight_files(folder):
+    """The files of tensors, under their usual names or, where there are none of these, under any."""
+    files = sorted(folder.glob(_WEIGHTS)) or [content.path for content in look(folder) if is_safetensors(content)]
+    if not files:
+        foreign.refuse_folder(folder)
+        raise FileNotFoundError(f"{folder} has a {PARAMS} but no {_WEIGHTS}; is the copy complete?")
+    return files
 
 
 def config_from_params(values, pieces):

@@ -10,14 +10,14 @@ from dataclasses import MISSING, fields
 
 from ..config import Config
 from ..parameters import parameter_shapes
-from .architecture import Format
+from .architecture import Architecture
 
 
 def own_names(config):
     return {name: [name] for name in parameter_shapes(config)}
 
 
-NATIVE = Format(
+ARCHITECTURE = Architecture(
     architecture=None,
     names=own_names,
     fields={field.name: field.name for field in fields(Config)},

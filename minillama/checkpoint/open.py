@@ -1,103 +1,119 @@
-"""Opening whatever lies at a path, and writing it in another format.
+"""Opening whatever lies at a path: which row of FORMATS has its files, told by what is in them."""
 
-A format is a row of FILE_FORMATS; what lies at a path says which: a folder with config.json is Hugging Face's, one with
-params.json Meta's, a file llama2.c's. Formats that can be written are told apart by the name too: what ends in .bin is
-a file of llama2.c, anything else a folder.
-"""
-
-from collections.abc import Callable
+from codecs import getincrementaldecoder
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from ..files import alone, replacing_all, require_free, write_text
-from ..generation.chat_templates import published_template
-from ..tokenizers import load_tokenizer as read_tokenizer
-from ..tokenizers.vocabulary import check_tokenizer
-from . import foreign, generation_config, huggingface, llama2c, meta
-from .places import MODEL_FILES, require_no_other_model
+from . import foreign
+from .contents import Content, is_safetensors, look
+from .formats import FORMATS, Found
 
-_ELSEWHERE = "choose another place to write to"
+_USUAL = {row.usual for row in FORMATS.values()} - {None}
+_SHOWN = 24  # bytes of an unknown file, in a message
 
 
-class FileFormat(NamedTuple):
-    """A row of FILE_FORMATS."""
+def find(path):
+    """What lies at a path, as Found
 
-    describes: str  # what lies at a path of this format
-    found: Callable  # found(path) -> whether it does
-    config: Callable  # config(path) -> Config
-    load: Callable  # load(path, threads, dtype) -> Model
-    save: Callable | None = None  # save(path, model, tokenizer)
-    suffix: str | None = None  # of the names of files in this format; None: a folder
-
-
-def _huggingface_config(path):
-    return huggingface.config_from_json(huggingface.read_json(path / "config.json"))
-
-
-FILE_FORMATS = {
-    "huggingface": FileFormat(
-        "the folder of a run, or another with config.json",
-        lambda path: (path / "config.json").is_file(),
-        _huggingface_config,
-        huggingface.load,
-        huggingface.save,
-    ),
-    "meta": FileFormat(
-        f"a folder with {meta.PARAMS}", lambda path: (path / meta.PARAMS).is_file(), meta.read_config, meta.load
-    ),
-    "llama2c": FileFormat(
-        "a file of llama2.c (.bin)",
-        lambda path: path.is_file() and path.suffix not in (".safetensors", ".json"),  # which lie in a folder
-        lambda path: llama2c.read_header(path).config,
-        llama2c.load,
-        llama2c.save,
-        ".bin",
-    ),
-}
-WRITTEN = [name for name, row in FILE_FORMATS.items() if row.save]
-
-
-def format_at(path):
-    """The name of the format of what lies at a path, and its row; FileNotFoundError where that is no model."""
+    A folder stands for the model that it describes, if it has tensors or nothing else that is a model, or for the one
+    file in it that is a model by itself. FileNotFoundError where there is no model or more than one, ValueError for a
+    file in a format that is not opened here; each says what to do.
+    """
     path = Path(path)
-    if path.is_file():
-        meta.refuse_pickles(path)
-        foreign.refuse_file(path)
-    for name, row in FILE_FORMATS.items():
-        if row.found(path):
-            return name, row
-    meta.refuse_pickles(path)
     if path.is_dir():
-        foreign.refuse_folder(path)
-    known = "; ".join(row.describes for row in FILE_FORMATS.values())
-    raise FileNotFoundError(f"there is no model at {path}; expected {known}{_hint(path)}")
+        return _find_in_folder(path)
+    if not path.is_file():
+        kind = "This is a pipe or a device; save what comes out of it to a file" if path.exists() else ""
+        raise _no_model(path, kind)
+    content = Content(path)
+    found = _recognised([content])
+    if found and found[0].format.usual is None:
+        return found[0]
+    foreign.refuse(content)
+    if found or content.keys or is_safetensors(content):
+        raise _no_model(path, _whole(path.parent))
+    raise ValueError(
+        f"{path} is no model that minillama opens: {_beginning(content)}. Expected {_known()}. If it should be one of "
+        f"these, copy it again"
+    )
 
 
-def _hint(path):
-    """What may have been meant: the file of llama2.c or the folder in a folder, or the folder of a file."""
-    if path.is_file() and not any(row.found(path.parent) for row in FILE_FORMATS.values()):
-        return (
-            f". This file is a part of a model, and {path.parent} lacks the config.json that belongs to it: put it "
-            f"there, with tokenizer.json, and give the folder"
-        )
-    if path.is_file():
-        return f". Give the folder of this file, {path.parent}"
-    if path.exists() and not path.is_dir():
-        return ". This is a pipe or a device; save what comes out of it to a file"
-    files = [file for file in sorted(path.glob("*.bin")) if not file.name.startswith("tok")]
+def _find_in_folder(path):
+    contents = look(path)
+    named = [content for content in contents if content.path.name in _USUAL]
+    described = _recognised(named, folders=True)[:1]
+    if not described:
+        described = _one(path, _recognised(contents, folders=True))
+    has_tensors = any(map(is_safetensors, contents))
+    if not has_tensors or not (described or named):
+        described = _one(path, _recognised(contents, folders=False)) or described
+    if described:
+        return described[0]
+    for row in FORMATS.values():  # it has the name of a description, and is none: its reader says why
+        if row.usual and (path / row.usual).is_file():
+            row.read_config(path / row.usual)
+    foreign.refuse_folder(path)
+    if has_tensors:
+        raise _no_model(path, f"{path} has weights, and lacks the config.json that belongs to them: put it there")
     inside = [file.parent for pattern in ("*", "snapshots/*") for file in sorted(path.glob(f"{pattern}/config.json"))]
-    if len(files) == 1 or inside:
-        return f". Did you mean {', or '.join(map(str, files[:1] or inside[:3]))}?"
-    if any(path.glob("*.safetensors")):
-        return f". {path} has weights, and lacks the config.json that belongs to them: put it there"
-    return ""
+    raise _no_model(path, f"Did you mean {', or '.join(map(str, inside[:3]))}?" if inside else "")
+
+
+def _recognised(contents, folders=None):
+    """[Found], in the order of FORMATS; folders: of the formats alone that are folders, or that are files."""
+    rows = [(name, row) for name, row in FORMATS.items() if folders is None or folders == (row.usual is not None)]
+    return [Found(name, row, each.path) for name, row in rows for each in contents if row.recognises(each)]
+
+
+def _one(path, found):
+    """The found, if there are not several."""
+    if len(found) > 1:
+        names = ", ".join(f"{each.file.name} ({each.name})" for each in found[:5])
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise FileNotFoundError(
+            f"which model of {path} is meant cannot be told: there are {names}{more}. Give the path of one of these "
+            f"files, or move the others away"
+        )
+    return found
+
+
+def _whole(folder):
+    """What to do with a file that is a part of the model in a folder."""
+    if _recognised(look(folder), folders=True):
+        return f"Give the folder of this file, {folder}"
+    return (
+        f"This file is a part of a model, and {folder} lacks the config.json that belongs to it: put it there, with "
+        f"tokenizer.json, and give the folder"
+    )
+
+
+def _beginning(content):
+    """What can be said of a file in an unknown format."""
+    if not content.size:
+        return "it is empty"
+    begin = content.head[:_SHOWN]
+    try:  # a letter may be cut off at the end
+        text = getincrementaldecoder("utf-8")().decode(begin, final=content.size <= _SHOWN)
+    except UnicodeDecodeError:
+        text = "\0"
+    if text.replace("\n", "").replace("\r", "").isprintable():
+        return f"it is text, {text!r}{' ...' if content.size > _SHOWN else ''}"
+    return f"its {content.size:,} bytes begin with {begin.hex(' ')}, which says nothing known"
+
+
+def _known():
+    return "; ".join(row.describes for row in FORMATS.values())
+
+
+def _no_model(path, hint):
+    return FileNotFoundError(f"there is no model at {path}; expected {_known()}{'. ' if hint else ''}{hint}")
 
 
 def read_config(path):
     """The Config of the model at a path."""
-    return format_at(path)[1].config(Path(path))
+    found = find(path)
+    return found.format.read_config(found.file)
 
 
 def load(path, threads=None, dtype=None):
@@ -107,78 +123,26 @@ def load(path, threads=None, dtype=None):
             f"dtype must be 'float32', 'float64', or None, which keeps a checkpoint of half precision as it is; "
             f"received {dtype!r}"
         )
-    return format_at(path)[1].load(Path(path), threads, dtype)
+    found = find(path)
+    return found.format.load(found.file, threads, dtype)
 
 
 def load_tokenizer(path, vocab_size):
-    """The tokenizer in the folder of a model, or beside its file; None where there is none."""
-    path = Path(path)
-    if path.is_dir():
-        try:
-            return read_tokenizer(path)
-        except FileNotFoundError:
-            return None
-    for name in (f"tok{vocab_size}.bin", "tokenizer.bin", "tokenizer.model", "tokenizer.json"):
-        if path.with_name(name).is_file():
-            tokenizer = read_tokenizer(path.with_name(name))
-            if tokenizer.vocab_size == vocab_size:  # else it is that of another model in the same folder
-                return tokenizer
-    return None
+    """The tokenizer that belongs to the model at a path, which has so many tokens; None where there is none."""
+    found = find(path)
+    return found.format.load_tokenizer(found.file, vocab_size)
 
 
-def convert(source, target, format=None, tokenizer=None, int8=False, overwrite=False):
-    """Write the model at source, and its tokenizer, to target: a text that says what was done
+def read_generation(path, vocab_size):
+    """How text is drawn from the model at a path, as its files say: a minillama.checkpoint.generation_config.Generation
 
-    format: one of WRITTEN; None: llama2c where target ends in .bin, else huggingface. tokenizer: where the tokenizer
-    lies, if not with the model. int8: round the weights to 8 bits, in a file of llama2.c. The model's own tokenizer is
-    left out where llama2.c does not have its kind, and the text says why. A chat template goes from folder to folder,
-    and so does what is said of drawing text: generation_config.json, and the tokens that end one.
-    FileExistsError, before the model is read, where something lies at target; overwrite: a model that convert could
-    have written there is replaced.
+    vocab_size: of the model, in which the tokens must be.
     """
-    if not str(target):
-        raise ValueError("the path to write to is empty; give the name of a file or folder")
-    target = Path(target)
-    foreign.refuse_target(target)
-    if format is None:
-        format = next((name for name in WRITTEN if FILE_FORMATS[name].suffix == target.suffix), "huggingface")
-    if format not in WRITTEN:
-        raise ValueError(f"minillama writes the formats {', '.join(WRITTEN)}; received {format!r}")
-    if int8 and format != "llama2c":
-        raise ValueError(f"int8 weights are written to files of llama2.c (.bin) only; {target} would be {format}")
-    found, row = format_at(source)
-    if target.exists() and target.samefile(source):
-        raise ValueError(f"the model in {source} would be written over itself; give another place to write to")
-    if format == "huggingface":
-        require_no_other_model(target, MODEL_FILES, _ELSEWHERE)
-    places = [target / name for name in MODEL_FILES] if format == "huggingface" else [target]
-    require_free(places, overwrite, _ELSEWHERE)
-    words = None if tokenizer is None else read_tokenizer(tokenizer)
-    model = row.load(Path(source))
-    if words is None:
-        words = load_tokenizer(source, model.config.vocab_size)
-    if words is not None:
-        check_tokenizer(words, model.config.vocab_size)
-    note = "with its tokenizer" if words is not None else "without a tokenizer, as there is none"
-    if words is not None and format == "llama2c":
-        try:
-            llama2c.check_tokenizer_place(target, words, model.config, overwrite)
-        except ValueError as error:
-            if tokenizer is not None:
-                raise
-            words, note = None, f"without its tokenizer: {error}. To open it here, put tokenizer.json beside it"
-    options = {"int8": True} if int8 else {}
-    if found == format == "huggingface":
-        options["generation"] = generation_config.source(source, model.config.vocab_size)
-    lock = target / ".convert.lock" if format == "huggingface" else target.with_name(f".{target.name}.lock")
-    with alone(lock, f"writing a model to {target}"):
-        require_free(places, overwrite, _ELSEWHERE)  # again, as another process may have written one in the meantime
-        if format == "huggingface":
-            with replacing_all(target, MODEL_FILES) as folder:  # the old model stays until the new one is whole
-                huggingface.save(folder, model, words, **options)
-                template = published_template(Path(source))
-                if template is not None:
-                    write_text(folder / "chat_template.jinja", template)
-        else:
-            FILE_FORMATS[format].save(target, model, words, **options)
-    return f"{source} ({found}) is now in {target} ({format}), {note}"
+    found = find(path)
+    return found.format.generation(found.file, vocab_size)
+
+
+def read_template(path):
+    """The Jinja text of the chat template that comes with the model at a path, or None."""
+    found = find(path)
+    return found.format.template(found.file)

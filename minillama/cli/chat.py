@@ -22,6 +22,7 @@ def add_arguments(parser):
 
 
 def run(options):
+    from ..checkpoint.open import read_template
     from ..generation.chat import Conversation, converse
     from ..generation.chat_templates import recognise
 
@@ -29,7 +30,7 @@ def run(options):
         raise ValueError(f"--context must be at least 1; received {options.context}")
     streams.standard_input()
     model, tokenizer = load_writer(options)
-    template = options.template or recognise(options.model, tokenizer)
+    template = options.template or recognise(options.model, tokenizer, read_template(options.model))
     settings, ends = published_settings(options, model)
     conversation = Conversation(
         model, tokenizer, template, options.system, options.max_tokens, **settings, seed=options.seed,

@@ -16,7 +16,7 @@ import numpy as np
 import threadpoolctl
 
 from ..catalogue.presets import tiny
-from ..catalogue.sizes import parameters
+from ..catalogue.sizes import parameter_count
 from ..catalogue.stated import CORRECTIONS, STATED
 from ..config import Config
 from ..data.corpora import encode_corpus
@@ -25,7 +25,7 @@ from ..model import Model
 from ..ops.loss import IGNORED
 from ..ops.masks import MASKS
 from ..ops.positions import POSITIONS
-from ..training.objectives import MASKED_SHARE
+from ..training.objectives.masked import MASKED_SHARE
 from ..training.trainer import NotFinite, Settings, Trainer
 from . import abilities, jobs
 from .results import Results
@@ -132,7 +132,7 @@ def compute(terms, source, job):
         "lr": job.rate,
         **measured,
         "steps": steps,
-        "parameters": parameters(config)["total"],
+        "parameters": parameter_count(config)["total"],
         "config": config.to_dict(),
         "floor_per_character": None if corpus.floor is None else corpus.per_character(corpus.floor),
         "data": corpus.fingerprint,

@@ -18,7 +18,7 @@ from zlib import crc32
 import numpy as np
 import threadpoolctl
 
-from ..catalogue.sizes import match_parameters, parameters, training_flops_per_token
+from ..catalogue.sizes import match_parameters, parameter_count, training_flops_per_token
 from ..config import Config, option
 from ..data.corpora import encode_corpus
 from ..model import Model
@@ -37,7 +37,7 @@ CURVE_POINTS, CURVE_TOKENS = 16, 4096  # the curve: losses on the first tokens o
 
 
 def equal_parameters(config, base, steps):
-    return match_parameters(config, parameters(base)["total"]), steps
+    return match_parameters(config, parameter_count(base)["total"]), steps
 
 
 def equal_compute(config, base, steps):
@@ -82,7 +82,7 @@ class Protocol:
 
     def to_dict(self):
         """All of it, for JSON."""
-        unused = ("seed", "eval_every", "micro_batches")
+        unused = ("seed", "eval_every", "micro_batches", "window")
         settings = {name: value for name, value in asdict(self.settings).items() if name not in unused}
         values = {**asdict(self), "settings": settings}
         if values.pop("tune"):
@@ -163,7 +163,7 @@ def compute(protocol, source, job):
         **_head(protocol, corpus, job),
         **measured,
         "steps": steps,
-        "parameters": parameters(config)["total"],
+        "parameters": parameter_count(config)["total"],
         "training_flops_per_token": training_flops_per_token(config),
         "config": config.to_dict(),
         "seconds": round(time.perf_counter() - began, 2),

@@ -14,7 +14,6 @@ the last one by the user; the ids end where the answer begins.
 import json
 from collections.abc import Callable
 from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -190,12 +189,12 @@ def stop_tokens(template, tokenizer, others=()):
     return stop - {None}
 
 
-def recognise(path, tokenizer):
+def recognise(path, tokenizer, published):
     """The name of the template that a model's files speak of, or ValueError with the names there are
 
-    path is its folder, whose chat_template is looked at, or a file; the tokenizer's special tokens may tell as well.
+    path: where the model is, for the message; published: the Jinja text that comes with it, or None, where the
+    tokenizer's special tokens may tell.
     """
-    published = published_template(Path(path))
     if published is not None:
         names = [name for name, row in TEMPLATES.items() if all(mark in published for mark in row.marks)]
     else:

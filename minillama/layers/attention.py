@@ -1,9 +1,58 @@
 """The attention layer: projections, positions, heads, and the projection back."""
 
+from typing import NamedTuple
+
+import numpy as np
+
 from ..runtime.memory import empty
+from . import declare
+from .declare import Affine
 
 
-def attention_layer(op, config, p, x, shard, cache=None):
+class AttentionWeights(NamedTuple):
+    """The parameters of an attention layer."""
+
+    qkv: Affine  # weight ((H + 2 K) D, C): w_q, w_k and w_v, one below the other
+    q_norm: Affine | None  # weight (D,), and of k_norm; None without config.qk_norm
+    k_norm: Affine | None
+    o: Affine  # weight (C, H D)
+
+
+class Attended(NamedTuple):
+    """Attention of some heads of some sequences, as op.attention_backward takes it: B of them, and T positions"""
+
+    q: np.ndarray  # (B, T, H, D)
+    k: np.ndarray  # (B, S, K, D), and v
+    v: np.ndarray
+    o: np.ndarray  # (B, T, H, D)
+    log_denominator: np.ndarray  # (B, H, T)
+    causal: bool
+    slopes: np.ndarray | None  # (H,)
+    lengths: np.ndarray | None  # (B,)
+
+
+class AttentionSaved(NamedTuple):
+    """What the attention layer keeps for its backward."""
+
+    x: np.ndarray  # (N, C)
+    norms: list | None  # of queries and of keys: heads before their norm, and what the norm saved
+    attended: list[Attended]  # for each of the shard's tasks
+    mixed: np.ndarray  # (N, H D)
+
+
+def attention_parameters(config):
+    """The AttentionWeights of such a model, declared."""
+    C, H, K, D = config.dim, config.heads, config.kv_heads, config.head_dim
+    projections = {"q": (H * D, C), "k": (K * D, C), "v": (K * D, C)}
+    return AttentionWeights(
+        qkv=declare.linear(projections, "attention", "qkv" in config.bias),
+        q_norm=declare.norm(config, "q_norm", D) if config.qk_norm else None,
+        k_norm=declare.norm(config, "k_norm", D) if config.qk_norm else None,
+        o=declare.linear({"o": (C, H * D)}, "attention", "o" in config.bias, declare.to_stream(config)),
+    )
+
+
+def attention_layer(op, config, p: AttentionWeights, x, shard, cache=None):
     """Project to queries, keys and values; turn queries and keys by their positions; attend; project back. (N, C)
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.2; the turn: Su et al. 2021 (arXiv 2104.09864).
@@ -14,17 +63,17 @@ def attention_layer(op, config, p, x, shard, cache=None):
     if shard.rotation is not None:
         op.rope(shard.by_position(qkv), *shard.rotation, config.rope_layout, H + K)  # not the values behind them
     attended = []
-    for job, part in zip(shard.jobs, shard.to_heads(qkv), strict=True):
-        q, k, v = split_heads(part, job)
+    for task, part in zip(shard.tasks, shard.to_heads(qkv), strict=True):
+        q, k, v = split_heads(part, task)
         if cache is not None:
-            k, v = cache.append(k, v, job.sequences, job.kv_heads)
-        rules = shard.rules(job)
-        attended.append((q, k, v, *op.attention(q, k, v, *rules), *rules))
-    mixed = shard.to_rows([o for _, _, _, o, *_ in attended], H)  # (N, C)
-    return op.linear(mixed, *p.o), (x, saved_norms, attended, mixed)
+            k, v = cache.append(k, v, task.sequences, task.kv_heads)
+        rules = shard.rules(task)
+        attended.append(Attended(q, k, v, *op.attention(q, k, v, *rules), *rules))
+    mixed = shard.to_rows([part.o for part in attended], H)  # (N, C)
+    return op.linear(mixed, *p.o), AttentionSaved(x, saved_norms, attended, mixed)
 
 
-def attention_layer_backward(op, config, p, grad, dy, shard, saved):
+def attention_layer_backward(op, config, p: AttentionWeights, grad: AttentionWeights, dy, shard, saved: AttentionSaved):
     x, saved_norms, attended, mixed = saved
     H, K = config.heads, config.kv_heads
     dmixed = op.linear_backward(dy, mixed, p.o.weight, *grad.o)
@@ -37,11 +86,10 @@ def attention_layer_backward(op, config, p, grad, dy, shard, saved):
     return op.linear_backward(dqkv, x, p.qkv.weight, *grad.qkv)
 
 
-def attention_maps(op, shard, saved):
-    """Of what the forward saved: yield each job of the shard and its probabilities (sequences, heads, T, S)."""
-    _, _, attended, _ = saved
-    for job, (q, k, _, _, log_denominator, *rules) in zip(shard.jobs, attended, strict=True):
-        yield job, op.attention_map(q, k, log_denominator, *rules)
+def attention_maps(op, shard, saved: AttentionSaved):
+    """Of what the forward saved: yield each task of the shard and its probabilities (sequences, heads, T, S)."""
+    for task, part in zip(shard.tasks, saved.attended, strict=True):
+        yield task, op.attention_map(part.q, part.k, part.log_denominator, part.causal, part.slopes, part.lengths)
 
 
 def _normalise_heads(op, config, p, qkv):
@@ -74,7 +122,7 @@ def _query_and_key_columns(config, qkv):
     return qkv[:, : H * D], qkv[:, H * D : (H + K) * D]
 
 
-def split_heads(qkv, job):
-    """Views of q (B, T, H, D), k and v (B, T, K, D) of a job, whose heads lie side by side: (B, T, H + 2 K, D)."""
-    H, K = (heads.stop - heads.start for heads in (job.heads, job.kv_heads))
+def split_heads(qkv, task):
+    """Views of q (B, T, H, D), k and v (B, T, K, D) of a task, whose heads lie side by side: (B, T, H + 2 K, D)."""
+    H, K = (heads.stop - heads.start for heads in (task.heads, task.kv_heads))
     return qkv[:, :, :H], qkv[:, :, H : H + K], qkv[:, :, H + K :]

@@ -10,17 +10,18 @@ import tempfile
 import time
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import DeadKernelError
-
 from ..files import replacing
+from ..messages import needs
 from .checks import EXERCISES
 from .frames import TOUR, lesson_of_title
 from .notebooks import FOLDER, read
-from .reporting import MARK
+from .reporting import MARK, SECONDS
 
-SECONDS = 60  # that a cell, or the check of an exercise, may take
+with needs("lessons", "running a notebook"):
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import DeadKernelError
+
 _ENDLESS_CELLS = 3  # interrupted cells, after which a notebook is given up
 
 

@@ -19,14 +19,16 @@ import re
 import time
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellControlSignal, DeadKernelError
-
 from ..files import replacing, require_free
+from ..messages import needs
 from .checks import EXERCISES
 from .claims import OUTSIDE
 from .frames import HEADER, TOUR, frame_of, lesson_of, name_of
+
+with needs("lessons", "reading a notebook"):
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 CODE_LINES = 25  # of a cell, at most
@@ -48,7 +50,10 @@ def paths(lessons=()):
     """The notebooks in order, the tour first; of these ("tour", "03", "04") if any are named."""
     found = [*FOLDER.glob(f"{TOUR}.ipynb"), *sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))]
     if not found:
-        raise ValueError(f"there are no lessons in {FOLDER}: the course needs a clone of the repository")
+        raise ValueError(
+            f"there are no lessons in {FOLDER}: an installed minillama comes without them. Run this in a clone of the "
+            f"repository or its unpacked source archive, after: pip install --editable .[lessons]"
+        )
     missing = set(lessons) - {name_of(path) for path in found}
     if missing:
         raise ValueError(f"there is no lesson {', '.join(sorted(missing))} in {FOLDER}")

@@ -23,15 +23,30 @@ import threadpoolctl
 from .memory import Arena
 
 
+@cache
+def can_start_threads():
+    """Whether this Python can; compiled to WebAssembly it cannot, and then BLAS has no threads of its own either."""
+    thread = threading.Thread(target=int)
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    thread.join()
+    return True
+
+
 def available_threads():
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of processors that this process may use; 1 where it cannot start threads."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return count if count == 1 or can_start_threads() else 1
 
 
 def check_threads(threads, name="threads"):
-    """threads, or ValueError if it is not a whole number of at least 1; name: what the user calls it."""
+    """threads, or ValueError if it is no whole number from 1 to what can be; name: what the user calls it."""
     if not isinstance(threads, Integral) or threads < 1:
         raise ValueError(f"{name} must be a whole number of at least 1; received {threads!r}")
+    if threads > 1 and not can_start_threads():
+        raise ValueError(f"{name} must be 1 here, as Python cannot start threads (on WebAssembly); received {threads}")
     return int(threads)
 
 
@@ -140,6 +155,10 @@ class Workers:
 
         The limit holds for the whole process.
         """
+        if not can_start_threads():
+            with self.alone():
+                yield
+            return
         with self.alone(), _controller().limit(limits=max(1, self.threads // shards), user_api="blas") as limit:
             _limits.append((threading.get_ident(), limit))
             try:

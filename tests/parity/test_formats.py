@@ -9,8 +9,8 @@ import pytest
 
 from minillama import load
 from minillama.checkpoint import llama2c
+from minillama.checkpoint.convert import convert
 from minillama.checkpoint.llama2c_tables import rotation_tables
-from minillama.checkpoint.open import convert
 from minillama.gradcheck import relative_error
 from tests.test_formats import meta_model, meta_tensors, write_meta
 
@@ -109,6 +109,6 @@ def test_the_way_round_a_pickle(tmp_path, rng):
     assert command.startswith("python -c ")
     subprocess.run(command.replace("python", f'"{sys.executable}"', 1), shell=True, check=True)
     loaded = load(tmp_path)[0]
-    assert loaded.kind == "BF16"
+    assert loaded.weights.kind == "bfloat16"
     expected = tensors["layers.1.attention.wq.weight"].float().numpy()
     np.testing.assert_array_equal(loaded.parameters["blocks.1.w_q"], expected)

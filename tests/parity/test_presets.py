@@ -3,7 +3,7 @@
 import pytest
 
 from minillama import PRESETS
-from minillama.catalogue.sizes import encoder_parameters, parameters
+from minillama.catalogue.sizes import encoder_parameters, parameter_count
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -26,7 +26,7 @@ def test_llama(name):
         intermediate_size=config.ffn,
         tie_word_embeddings=config.tied,
     )
-    assert parameters(config)["total"] == count(transformers.LlamaForCausalLM, theirs)
+    assert parameter_count(config)["total"] == count(transformers.LlamaForCausalLM, theirs)
 
 
 @pytest.mark.parametrize("name", ["gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl", "gpt3-175b", "tiny-gpt2"])
@@ -40,7 +40,7 @@ def test_gpt2(name):
         n_head=config.heads,
         n_inner=config.ffn,
     )
-    assert parameters(config)["total"] == count(transformers.GPT2LMHeadModel, theirs)
+    assert parameter_count(config)["total"] == count(transformers.GPT2LMHeadModel, theirs)
 
 
 @pytest.mark.parametrize("name", ["bert-base", "bert-large", "tiny-bert"])
@@ -55,5 +55,5 @@ def test_bert_with_its_head_and_with_its_pooler(name):
         max_position_embeddings=config.context,
         type_vocab_size=config.token_types,
     )
-    assert parameters(config)["total"] == count(transformers.BertForMaskedLM, theirs)
+    assert parameter_count(config)["total"] == count(transformers.BertForMaskedLM, theirs)
     assert encoder_parameters(config)["total"] == count(transformers.BertModel, theirs)

@@ -13,8 +13,9 @@ from minillama.lessons import EXERCISES
 from minillama.lessons.frames import TOUR
 from minillama.lessons.notebooks import FOLDER, name_of, paths, read, tags
 
-pytest.importorskip("myst_nb", reason="requirements-site.txt is not installed")
-sync_api = pytest.importorskip("playwright.sync_api", reason="requirements-site.txt is not installed")
+pytest.importorskip("myst_nb", reason='the extra "site" is not installed')
+sync_api = pytest.importorskip("playwright.sync_api", reason='the extra "site" is not installed')
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]  # built once
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 LESSONS = [path.stem for path in paths()]
 REFERENCE = [f"api/{path.stem}" for path in sorted((FOLDER / "api").glob("*.rst"))]

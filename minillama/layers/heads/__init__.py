@@ -2,9 +2,9 @@
 
 logits = transform(x) output^T + output_bias
 
+parameters(config) -> the named tuple of what the transform has besides the output matrix, declared
+                      (minillama.layers.declare): p, and grad; None for nothing
 transform(op, config, p, x) -> y (N, C), saved;   transform_backward(op, config, p, grad, dy, saved) -> dx (N, C)
-parameters(config) -> {matrix: shape}, {norm: width} of what the transform uses besides the output matrix; it may have
-                      the matrix "head", which is p.head with its bias, and the norm "head_norm"
 """
 
 from collections.abc import Callable
