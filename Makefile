@@ -15,9 +15,9 @@ test: install
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
-# The course in JupyterLab.
+# The course in JupyterLab, which opens the tour first.
 notebooks: install
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks/tour.ipynb
 
 # The course without solutions and outputs, for students. It refuses to replace notebooks that they have worked in.
 notebooks-student: install
