@@ -22,6 +22,7 @@ from .layers.heads import HEADS
 from .layers.inputs import check_inputs, check_target_weights, check_targets, require_causal
 from .layers.noise import Noise
 from .layers.positions import PositionTables
+from .ops.interface import Operations
 from .ops.loss import IGNORED
 from .parameters import NetworkWeights, initialise, views
 from .runtime.memory import KVCache, empty, frame
@@ -34,7 +35,7 @@ LOGITS_AT_A_TIME = 2**24  # floats: the head works on as many rows as give this 
 
 
 def network_loss_and_gradients(
-    op, config, p: NetworkWeights, grad: NetworkWeights, ids, types, targets, weights, shard, noise
+    op: Operations, config, p: NetworkWeights, grad: NetworkWeights, ids, types, targets, weights, shard, noise
 ):
     """The sum of weight_n loss_n over the shard's rows; its gradients are added to grad
 
@@ -73,7 +74,9 @@ def auxiliary_weights(weights, targets, dtype):
     return counts
 
 
-def head_loss_and_gradients(op, config, p: NetworkWeights, grad: NetworkWeights, h, targets, weights, shard):
+def head_loss_and_gradients(
+    op: Operations, config, p: NetworkWeights, grad: NetworkWeights, h, targets, weights, shard
+):
     """Head and loss, forward and backward, the output matrix a chunk of rows at a time.
 
     The logits are the one array whose size grows with the vocabulary; chunk by chunk their gradient takes their place,
@@ -93,7 +96,7 @@ def head_loss_and_gradients(op, config, p: NetworkWeights, grad: NetworkWeights,
     return loss, head.transform_backward(op, config, p.head, grad.head, y, saved)
 
 
-def network_hidden(op, config, p: NetworkWeights, ids, types, shard, cache=None, see=None):
+def network_hidden(op: Operations, config, p: NetworkWeights, ids, types, shard, cache=None, see=None):
     """The forward alone: what the output matrix multiplies (N, C). Nothing is kept but the residual stream; see, where
     given, is shown each block, as `Model.observe` says."""
     placement, still = PLACEMENTS[config.placement], Noise()
@@ -109,7 +112,7 @@ def network_hidden(op, config, p: NetworkWeights, ids, types, shard, cache=None,
     return head_input(op, config, p, x)
 
 
-def head_input(op, config, p: NetworkWeights, x):
+def head_input(op: Operations, config, p: NetworkWeights, x):
     """What the output matrix multiplies, from the residual stream x: normalised, and transformed by the head. (N, C)"""
     h = op.norm(x, *p.final_norm, config.norm_eps)[0] if PLACEMENTS[config.placement].final_norm else x
     return HEADS[config.head].transform(op, config, p.head, h)[0]
