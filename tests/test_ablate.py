@@ -440,20 +440,20 @@ def test_an_ablation_from_end_to_end_and_a_second_time(text, tmp_path, two_varia
     assert len(done) == count + 4  # a third seed of each
 
 
-def test_shards_share_the_jobs(text, tmp_path, two_variants):
+def test_parts_share_the_jobs(text, tmp_path, two_variants):
     sources = scheduler.sources([text, "stories"]) | {"again": scheduler.sources([text])["words"]}
     del sources["stories"]
     whole = scheduler.run(TINY, ["leave-one-out"], sources, 1, tmp_path / "whole", quiet=True).by_key
     parts = []
     for i in (1, 2, 3):
         folder = tmp_path / str(i)  # on a cluster they may share one
-        parts.append(scheduler.run(TINY, ["leave-one-out"], sources, 1, folder, shard=(i, 3), quiet=True).by_key)
+        parts.append(scheduler.run(TINY, ["leave-one-out"], sources, 1, folder, part=(i, 3), quiet=True).by_key)
         assert visible(folder) == {f"results-{i}-of-3.jsonl"}
     assert sum(map(len, parts)) == len(whole)
     merged = read([tmp_path / "1", tmp_path / "2", tmp_path / "3"])
     assert {key: r["loss"] for key, r in merged.items()} == {key: r["loss"] for key, r in whole.items()}
-    with pytest.raises(ValueError, match="a shard is i/n, i from 1 to n; received 4/3"):
-        scheduler.run(TINY, ["leave-one-out"], sources, 1, tmp_path, shard=(4, 3))
+    with pytest.raises(ValueError, match="a part is i/n, i from 1 to n; received 4/3"):
+        scheduler.run(TINY, ["leave-one-out"], sources, 1, tmp_path, part=(4, 3))
 
 
 def test_processes_bring_the_same_results(text, tmp_path, two_variants):
@@ -745,7 +745,7 @@ def test_the_command_runs_reports_and_draws(cli, text, tmp_path, two_variants):
     assert cli("leave-one-out", "--corpora", text, "--out", out, *options, "--overwrite")[1] == printed
     code, _, err = cli("leave-one-out", "--corpora", text, "--out", out, *options, "--lr", 0.5, "--overwrite")
     assert code == 1 and "was made with lr 0.008, not 0.5" in err
-    code, printed, _ = cli("leave-one-out", "--corpora", text, "--out", tmp_path / "s", *options, "--shard", "1/9")
+    code, printed, _ = cli("leave-one-out", "--corpora", text, "--out", tmp_path / "s", *options, "--part", "1/9")
     assert code == 0 and "report" in printed
 
 

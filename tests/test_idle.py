@@ -22,7 +22,7 @@ _FROM = {
     "head": "masked_lm", "bias": "norm", "qk_norm": None, "embedding_norm": None,
 }  # fmt: skip
 _ABLATE = {
-    "corpora": "stories", "tokenizer": "char", "equal": "compute", "shard": "1/2",
+    "corpora": "stories", "tokenizer": "char", "equal": "compute", "part": "1/2",
 }  # fmt: skip
 
 # (command, options behind it, the option that is refused, a part of the reason)
@@ -67,7 +67,7 @@ CASES = [
     ("ablate", "report x --out y", "--out", "the report is on the folders that are named"),
     ("ablate", "ladder --tokenizer char --vocab-size 300", "--vocab-size", "each different character"),
     ("ablate", "ladder --corpora a.txt a.txt --vocab-size 300", "--vocab-size", "single files are read by characters"),
-    ("ablate", "ladder --shard 1/2 --figures f", "--figures", "minillama ablate report when all parts are done"),
+    ("ablate", "ladder --part 1/2 --figures f", "--figures", "minillama ablate report when all parts are done"),
     ("bench", "length elementwise --shapes char", "--shapes", "no part in length, elementwise"),
     ("bench", "decoding --shapes char long", "--shapes", "decoding is measured at stories260K, stories15M, 110M only"),
     ("bench", "matmul --no-torch", "--no-torch", "PyTorch has no part in matmul"),
@@ -83,7 +83,7 @@ TAKEN = [
     "train --family bert --norm-eps 1e-6", "train --resume --family gpt2 --rope-theta 5", "sample x --top-k 2 --seed 3",
     "sample x --top-k 1", "chat x --top-k 1 --max-tokens 5", "ablate report", "ablate report --out x",
     "ablate --vocab-size 300", "ablate report x y --figures f", "ablate --corpora a.txt stories --vocab-size 300",
-    "ablate ladder --shard 1/1 --figures f",
+    "ablate ladder --part 1/1 --figures f",
     "ablate --corpora a.txt --tokenizer bpe --vocab-size 300", "bench length matmul --shapes char", "bench --no-torch",
     "bench decoding training --shapes char", "bench decoding --shapes char stories15M",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from ..training.trainer import Settings
 from .idle import by_characters
 from .inputs import say_what_is_read
 from .options import OTHER_FOLDER, add_fields, add_overwrite, changed, with_default
-from .values import shard
+from .values import part
 
 _SHAPE = ("dim", "layers", "heads", "context")
 _SETTINGS = ("steps", "batch_size", "lr", "warmup", "lr_floor", "weight_decay", "clip", "init_std")
@@ -39,7 +39,7 @@ def add_arguments(parser):
     text = f"processes, each on one processor (default: all, here {available_threads()})"
     group.add_argument("--jobs", type=int, metavar="N", help=text)
     text = "do part i of n only, for a cluster's job array (default: 1/1, all)"
-    group.add_argument("--shard", type=shard, default=(1, 1), metavar="i/n", help=text)
+    group.add_argument("--part", type=part, default=(1, 1), metavar="i/n", help=text)
     add_fields(parser.add_argument_group("model"), Config, _SHAPE, Protocol)
     text = "peak learning rate in the middle of the grid that is tried for each variant"
     add_fields(parser.add_argument_group("training"), Settings, _SETTINGS, Protocol.settings, lr=text)
@@ -55,7 +55,7 @@ def run(options):
     studies = studies or list(STUDIES)
     folders = (options.studies[1:] if reporting else []) or [options.out]
     out = Path(options.figures or (folders[0] if not reporting or Path(folders[0]).is_dir() else "."))
-    if options.shard[1] == 1:
+    if options.part[1] == 1:
         require_free(
             [out / "report.md", *drawn(out, studies)], options.overwrite, "choose another folder with --figures"
         )
@@ -73,10 +73,10 @@ def run(options):
         for data in options.corpora:
             say_what_is_read(data)
         corpora = scheduler.sources(options.corpora, options.tokenizer, options.vocab_size)
-        done = scheduler.run(protocol, studies, corpora, options.seeds, options.out, processes, options.shard).by_key
+        done = scheduler.run(protocol, studies, corpora, options.seeds, options.out, processes, options.part).by_key
         found = results.of(done, corpora, options.seeds)  # the folder may have more than was asked for
-        if options.shard[1] > 1:
-            print(f"shard done; when all are: {command_line('ablate', 'report', Path(options.out))}")
+        if options.part[1] > 1:
+            print(f"this part is done; when all are: {command_line('ablate', 'report', Path(options.out))}")
             return
     if not found:
         raise ValueError(f"there are no results in {', '.join(map(str, folders))}")
@@ -107,17 +107,17 @@ def _reporting_on_folders(options):
         return "the report is on the folders that are named"
 
 
-def _in_a_shard(options):
-    if options.shard[1] > 1:
+def _in_a_part(options):
+    if options.part[1] > 1:
         return "a part of the jobs has no figures; draw them with minillama ablate report when all parts are done"
 
 
-_OF_TRAINING = ("corpora", "tokenizer", "vocab_size", "seeds", "equal", "jobs", "shard", *_SHAPE, *_SETTINGS)
+_OF_TRAINING = ("corpora", "tokenizer", "vocab_size", "seeds", "equal", "jobs", "part", *_SHAPE, *_SETTINGS)
 IDLE = [
     (_OF_TRAINING, _reporting),
     (("out",), _reporting_on_folders),
     (("vocab_size",), _all_by_characters),
-    (("figures",), _in_a_shard),
+    (("figures",), _in_a_part),
 ]
 
 

@@ -47,9 +47,9 @@ def named(kind, known):
     return name
 
 
-def shard(text):
+def part(text):
     """(i, n) of "i/n"."""
-    part, _, parts = text.partition("/")
-    if not (part.isdecimal() and parts.isdecimal()):
-        raise argparse.ArgumentTypeError(f"a shard is i/n, such as 1/8; received {text!r}")
-    return int(part), int(parts)
+    which, _, parts = text.partition("/")
+    if not (which.isdecimal() and parts.isdecimal()):
+        raise argparse.ArgumentTypeError(f"a part is i/n, such as 1/8; received {text!r}")
+    return int(which), int(parts)

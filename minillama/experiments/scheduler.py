@@ -31,18 +31,18 @@ def sources(corpora, tokenizer=None, vocab_size=512):
     return found
 
 
-def run(protocol, studies, sources, seeds, folder, processes=1, shard=(1, 1), quiet=False):
-    """Do all jobs of these studies that are not in the folder yet, or shard i of n of them; returns the Results
+def run(protocol, studies, sources, seeds, folder, processes=1, part=(1, 1), quiet=False):
+    """Do all jobs of these studies that are not in the folder yet, or part (i, n) of them; returns the Results
 
-    seeds: how many; they are 0, 1, ... A shard has whole groups of a variant and a corpus, so that a learning rate is
+    seeds: how many; they are 0, 1, ... A part has whole groups of a variant and a corpus, so that a learning rate is
     chosen in one place, and writes a file of its own.
     """
-    part, parts = shard
-    if not 1 <= part <= parts:
-        raise ValueError(f"a shard is i/n, i from 1 to n; received {part}/{parts}")
+    which, parts = part
+    if not 1 <= which <= parts:
+        raise ValueError(f"a part is i/n, i from 1 to n; received {which}/{parts}")
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1; received {seeds}")
-    file = "results.jsonl" if parts == 1 else f"results-{part}-of-{parts}.jsonl"
+    file = "results.jsonl" if parts == 1 else f"results-{which}-of-{parts}.jsonl"
     results = Results(folder, file, protocol.to_dict())
     groups = []
     for name, source in sources.items():
@@ -53,9 +53,9 @@ def run(protocol, studies, sources, seeds, folder, processes=1, shard=(1, 1), qu
             groups.append((changes, name))
     with results.adding():
         with process_pool(processes) as pool:
-            mine = groups[part - 1 :: parts]
+            mine = groups[which - 1 :: parts]
             run_jobs(protocol, mine, sources, range(seeds), results, processes, pool, quiet, compute)
-        if part == 1:  # when the processors are free
+        if which == 1:  # when the processors are free
             _time(protocol, groups, sources, results)
     return results
 
