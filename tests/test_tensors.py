@@ -43,7 +43,14 @@ def test_what_the_library_wrote_is_read(tmp_path):
         target = np.full(array.shape or 1, np.nan, np.float64)
         read.read_into(target, name)
         np.testing.assert_array_equal(target.reshape(array.shape), array)
-    np.testing.assert_array_equal(read.read("ü"), TENSORS["ü"])
+        np.testing.assert_array_equal(read.read(name), array)
+
+
+def test_metadata_that_is_null_is_none_as_for_the_library(tmp_path):
+    (tmp_path / "a").write_bytes(file_of({"__metadata__": None, **HEADER}))
+    assert TensorFiles([tmp_path / "a"]).metadata == {}
+    with safe_open(tmp_path / "a", "np") as file:
+        assert not file.metadata() and set(file.keys()) == set(HEADER)
 
 
 HEADER = {

@@ -74,7 +74,8 @@ class TensorFiles(Mapping):
 
     def read(self, name, rows=slice(None)):
         """Some rows of the tensor, or all, as float32, or float64 where it is that."""
-        return widened(np.array(self.raw(name)[rows]), self.kind(name))
+        raw = self.raw(name)
+        return widened(np.array(raw[rows] if raw.ndim else raw), self.kind(name))  # a single number has no rows
 
     def same(self, name, other):
         """Whether two tensors of one shape hold the same numbers, a few rows at a time."""
@@ -145,7 +146,8 @@ def _read_header(path):
             header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_without_repetition)
         if not isinstance(header, dict):
             raise ValueError("the header is no object")
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", None)
+        metadata = {} if metadata is None else metadata  # null is none, for the library too
         if not (isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())):
             raise ValueError("__metadata__ holds something else than texts")
         _check_places(header, size - 8 - length)
