@@ -14,10 +14,13 @@ def examples(tokenizer, ids, targets, rng):
     """Of 15 % of the tokens, at random: 80 % become the mask token, 10 % any token, 10 % stay; these are the targets
 
     The tokens that stay or change keep the model from relying on the mask token, which no real text has. Special tokens
-    are neither predicted nor drawn. Source: Devlin et al. 2018 (BERT, arXiv 1810.04805), section 3.1.
+    are neither predicted nor drawn; ValueError for ids that are nothing else. Source: Devlin et al. 2018 (BERT, arXiv
+    1810.04805), section 3.1.
     """
     special = np.isin(ids, list(tokenizer.special_tokens.values()))
     predicted = (rng.random(ids.shape) < MASKED_SHARE) & ~special
+    if special.all():
+        raise ValueError(_nothing_to_hide("a batch"))
     if not predicted.any():  # of a tiny batch: there must be something to learn
         row, column = np.argwhere(~special)[rng.integers(np.count_nonzero(~special))]
         predicted[row, column] = True
@@ -30,13 +33,26 @@ def examples(tokenizer, ids, targets, rng):
 
 
 def evaluation(tokenizer, tokens, context, batch_size):
-    """Windows side by side, the last one shorter where they do not fit, with the same gaps every time."""
+    """Windows side by side, the last one shorter where they do not fit, with the same gaps every time
+
+    ValueError for a text of special tokens alone, of which none is hidden.
+    """
     whole = len(tokens) // context * context
     windows, rest = tokens[:whole].reshape(-1, context), tokens[None, whole:]
+    special = list(tokenizer.special_tokens.values())
+    if np.isin(tokens, special).all():
+        raise ValueError(_nothing_to_hide("the text to evaluate"))
     rng = np.random.default_rng(_EVALUATION_SEED)
     for part in [*(windows[i : i + batch_size] for i in range(0, len(windows), batch_size)), rest]:
-        if not np.isin(part, list(tokenizer.special_tokens.values())).all():  # nor is it empty
+        if not np.isin(part, special).all():  # nor is it empty
             yield examples(tokenizer, part, None, rng)
+
+
+def _nothing_to_hide(what):
+    return (
+        f"{what} has special tokens only, such as [UNK] for what a tokenizer does not know, and no word that could be "
+        f"hidden and predicted; use a text in the language and the letters of this tokenizer, or larger batches"
+    )
 
 
 def sample(model, corpus, characters, seed):
