@@ -1,5 +1,6 @@
 """`train --from MODEL`: what is kept of a model in any format, where its training begins, and how it resumes."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -14,10 +15,13 @@ from minillama import Config, Model
 from minillama.analysis.perplexity import perplexity
 from minillama.catalogue.presets import FAMILIES
 from minillama.checkpoint import llama2c
-from minillama.cli.continuing import Begun
+from minillama.checkpoint.open import read_generation
+from minillama.cli.continuing import Begun, corpus_of_run
 from minillama.config import ffn_width
 from minillama.data.corpora import encode_corpus, read_corpus
 from minillama.tokenizers import END_OF_TEXT, MASK, BPETokenizer, CharTokenizer, SentencePieceTokenizer, load_tokenizer
+from minillama.tokenizers.added import AddedToken
+from minillama.tokenizers.wordpiece import WordPieceTokenizer
 from minillama.training.objectives import objective_of
 from minillama.training.run import STATE_FILE, Run, read_metrics, read_state
 from minillama.training.trainer import Settings
@@ -223,6 +227,47 @@ def test_the_chat_template_and_the_way_to_draw_go_along(tokenizer, tmp_path, tex
     start(source, tmp_path / "run", text).train(quiet=True)
     for name in ("chat_template.jinja", "generation_config.json"):
         assert (tmp_path / "run" / name).read_bytes() == (source / name).read_bytes()
+
+
+def test_the_tokens_that_config_json_names_go_along(tokenizer, tmp_path, text):
+    """Of a model without generation_config.json, which may end a text with more tokens than its tokenizer knows of."""
+    source, _ = huggingface(tokenizer, tmp_path / "source")
+    start(source, tmp_path / "plain", text)
+    assert not (tmp_path / "plain" / "generation_config.json").exists()  # the tokenizer's own are said anyway
+    values = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    values |= {"bos_token_id": 7, "eos_token_id": [0, 5], "do_sample": False}
+    (source / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    start(source, tmp_path / "run", text).train(quiet=True)
+    said = read_generation(tmp_path / "run", tokenizer.vocab_size)
+    assert said == read_generation(source, tokenizer.vocab_size) and said.begin == 7 and said.end == (0, 5)
+
+
+def test_a_run_that_is_killed_as_it_begins_can_be_resumed(tokenizer, tmp_path, text, monkeypatch):
+    source, model = huggingface(tokenizer, tmp_path / "source")
+    (source / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("minillama.checkpoint.huggingface.save", killed)  # the first writing after that of the state
+        start(source, tmp_path / "run", text)
+    shutil.rmtree(source)
+    run = Run.resume(tmp_path / "run", corpus_of_run(tmp_path / "run", read_state(tmp_path / "run"), text))
+    np.testing.assert_array_equal(run.model.parameters.flat, model.parameters.flat)
+    assert (tmp_path / "run" / "chat_template.jinja").read_text(encoding="utf-8") == "{{ messages }}"
+
+
+@pytest.mark.parametrize("unknown", ["all", "training"])
+def test_a_text_that_the_tokenizer_does_not_know_has_nothing_to_hide(unknown, tmp_path):
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", MASK]
+    words = {word: 5 + i for i, word in enumerate("the cat sat on mat".split())}
+    tokenizer = WordPieceTokenizer(words, [AddedToken(name, i) for i, name in enumerate(names)])
+    source, _ = huggingface(tokenizer, tmp_path / "source", **FAMILIES["bert"])
+    (tmp_path / "text.txt").write_text("мир " * 1800 + ("мир " if unknown == "all" else "cat ") * 200, encoding="utf-8")
+    run = start(source, tmp_path / "run", tmp_path / "text.txt", batch_size=1)
+    with pytest.raises(ValueError, match="special tokens only.* use a text in the language"):
+        run.evaluate() if unknown == "all" else run.step()
 
 
 def refused(cli, *words):

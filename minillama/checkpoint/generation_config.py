@@ -5,6 +5,7 @@ config.json for the same keys, and so does this module. Each key has a place bel
 not done here is named in `Generation.notes`, as the model itself is not touched by it.
 """
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,7 +115,7 @@ def read(folder, vocab_size, config=CONFIG):
             raise ValueError(f"{path} must hold an object with settings; received {values!r:.60}. Copy it again")
     elif (folder / config).is_file():
         path = folder / config
-        values = {key: value for key, value in _generation_keys(path).items() if value != SETTINGS.get(key, ())}
+        values = _beyond_the_usual(_generation_keys(path))
     else:
         return Generation()
     try:
@@ -131,6 +132,17 @@ def source(folder, vocab_size, config=CONFIG):
     keys = _generation_keys(folder / config)
     _tokens(keys, vocab_size, config)
     return Source(keys, path.read_bytes().decode("utf-8") if path.is_file() else None)
+
+
+def text_of(source):
+    """The text of a generation_config.json that says what a Source does; None for one that says nothing."""
+    values = _beyond_the_usual(source.keys)
+    return source.text or (json.dumps(values, indent=2) + "\n" if values else None)
+
+
+def _beyond_the_usual(keys):
+    """The keys of a config.json without the settings that say nothing there."""
+    return {key: value for key, value in keys.items() if value != SETTINGS.get(key, ())}
 
 
 def _generation_keys(path):

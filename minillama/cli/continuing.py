@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint.open import load, load_tokenizer, read_config, read_template
+from ..checkpoint import generation_config
+from ..checkpoint.open import find, load, load_tokenizer, read_config, read_generation
 from ..data.corpora import encode_corpus
-from ..files import write_text
 from ..tokenizers import load_tokenizer as read_tokenizer
 from ..tokenizers.vocabulary import check_ids, check_tokenizer
 from ..training.objectives import objective_of
 from ..training.run import Run, check_folder
 
-_GENERATION, _TEMPLATE = "generation_config.json", "chat_template.jinja"
+_TEMPLATE = "chat_template.jinja"
 
 
 class Begun:
@@ -48,7 +48,23 @@ class Begun:
             self._check_special(tokenizer)
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error
-        self.tokenizer = tokenizer
+        self.tokenizer, self.texts = tokenizer, self._texts(tokenizer)
+
+    def _texts(self, tokenizer):
+        """{name: text} of the files of the new folder that say how text is written, so that it says what the model's do
+
+        Where those have no generation_config.json but name tokens in config.json, one is made of that: the config.json
+        of a run names the tokens of its tokenizer.
+        """
+        source, template = find(self.path).said(self.config.vocab_size)
+        texts, path = {_TEMPLATE: template}, self.path / generation_config.FILE
+        begin, end = tokenizer.begin_of_text, tokenizer.end_of_text
+        own = generation_config.Generation(end if begin is None else begin, () if end is None else (end,))
+        if path.is_file():
+            texts[path.name] = path.read_bytes().decode("utf-8")
+        elif source is not None and read_generation(self.path, self.config.vocab_size) != own:
+            texts[path.name] = generation_config.text_of(source)
+        return {name: said for name, said in texts.items() if said is not None}
 
     def _check_special(self, tokenizer):
         """ValueError where a special token that training puts into the text is missing in tokenizer or model."""
@@ -66,13 +82,8 @@ class Begun:
             check_ids(np.unique(tokens), self.tokenizer, self.config.vocab_size)
         model = load(self.path, threads, "float32")
         model.config = self.config
-        run = Run.start_from(self.folder, model, self.settings, corpus, origin_of(self.path), self.overwrite)
-        template = read_template(self.path)
-        if template is not None:
-            write_text(self.folder / _TEMPLATE, template)
-        if (self.path / _GENERATION).is_file():
-            write_text(self.folder / _GENERATION, (self.path / _GENERATION).read_text(encoding="utf-8"))
-        return run
+        origin = origin_of(self.path)
+        return Run.start_from(self.folder, model, self.settings, corpus, origin, self.overwrite, self.texts)
 
 
 def origin_of(path):

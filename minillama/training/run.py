@@ -101,16 +101,23 @@ class Run(Trainer):
         return cls.start_from(folder, model, settings, corpus, None, overwrite)
 
     @classmethod
-    def start_from(cls, folder, model, settings, corpus, origin, overwrite=False):
-        """A new run, as `start`, that goes on from the weights of a model: step 0, and a new state of the optimizer."""
+    def start_from(cls, folder, model, settings, corpus, origin, overwrite=False, texts=None):
+        """A new run, as `start`, that goes on from the weights of a model: step 0, and a new state of the optimizer
+
+        texts: {name: text} of the model's files that say how text is written with it, such as chat_template.jinja.
+        """
         folder = Path(folder)
         check_folder(folder, overwrite)
         run = cls(folder, model, settings, corpus, origin)
         with run._alone():
             check_folder(folder, overwrite)  # again, as another process may have begun a run there in the meantime
-            run._save_state()  # first: from here on the folder holds a run, which can be resumed
+            if origin is not None:  # then `resume` encodes the text with the tokenizer of the folder
+                corpus.tokenizer.save(folder)
+            run._save_state()  # before the model: from here on the folder holds a run, which can be resumed
             for name in (CURVE_FILE, "generation_config.json", "chat_template.jinja"):  # of what was there before
                 (folder / name).unlink(missing_ok=True)
+            for name, text in (texts or {}).items():
+                write_text(folder / name, text)
             huggingface.save(folder, run.model, corpus.tokenizer)
             write_text(folder / METRICS_FILE, "")
         return run
