@@ -258,12 +258,25 @@ def test_a_run_that_is_killed_as_it_begins_can_be_resumed(tokenizer, tmp_path, t
     assert (tmp_path / "run" / "chat_template.jinja").read_text(encoding="utf-8") == "{{ messages }}"
 
 
-@pytest.mark.parametrize("unknown", ["all", "training"])
-def test_a_text_that_the_tokenizer_does_not_know_has_nothing_to_hide(unknown, tmp_path):
+def of_whole_words():
+    """A tokenizer such as BERT's, of a few words."""
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", MASK]
     words = {word: 5 + i for i, word in enumerate("the cat sat on mat".split())}
-    tokenizer = WordPieceTokenizer(words, [AddedToken(name, i) for i, name in enumerate(names)])
-    source, _ = huggingface(tokenizer, tmp_path / "source", **FAMILIES["bert"])
+    return WordPieceTokenizer(words, [AddedToken(name, i) for i, name in enumerate(names)])
+
+
+def test_a_sample_with_gaps_keeps_its_words_apart(tmp_path):
+    source, _ = huggingface(of_whole_words(), tmp_path / "source", **FAMILIES["bert"])
+    (tmp_path / "text.txt").write_text("the cat sat on the mat " * 200, encoding="utf-8")
+    sample = start(source, tmp_path / "run", tmp_path / "text.txt").sample()
+    words = [word.strip("[]") for word in sample.split(" ")]
+    assert len(words) == 24 and set(words) <= {*"the cat sat on mat PAD UNK CLS SEP MASK".split()}, sample
+    assert 1 <= sum(word.startswith("[") for word in sample.split(" ")) < 12
+
+
+@pytest.mark.parametrize("unknown", ["all", "training"])
+def test_a_text_that_the_tokenizer_does_not_know_has_nothing_to_hide(unknown, tmp_path):
+    source, _ = huggingface(of_whole_words(), tmp_path / "source", **FAMILIES["bert"])
     (tmp_path / "text.txt").write_text("мир " * 1800 + ("мир " if unknown == "all" else "cat ") * 200, encoding="utf-8")
     run = start(source, tmp_path / "run", tmp_path / "text.txt", batch_size=1)
     with pytest.raises(ValueError, match="special tokens only.* use a text in the language"):

@@ -62,8 +62,9 @@ def sample(model, corpus, characters, seed):
     gaps = np.random.default_rng(seed).random(len(ids)) < MASKED_SHARE
     shown = np.where(gaps & ~np.isin(ids, list(tokenizer.special_tokens.values())), tokenizer.mask_token, ids)
     filled, _ = fill(model, shown, tokenizer.mask_token, tokenizer.vocab_size)
-    parts = [
-        f"[{tokenizer.decode([token])}]" if hidden else tokenizer.decode([token])
-        for token, hidden in zip(filled, shown == tokenizer.mask_token, strict=True)
-    ]
-    return "".join(parts)[:characters]
+    stream, parts = tokenizer.stream(), []  # as a whole text: a token alone would be spelled as one that begins it
+    for token, hidden in zip(filled, shown == tokenizer.mask_token, strict=True):
+        text = stream.feed(token)
+        word = text.lstrip(" ")
+        parts.append(f"{text.removesuffix(word)}[{word}]" if hidden else text)
+    return ("".join(parts) + stream.finish())[:characters]
