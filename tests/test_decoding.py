@@ -51,6 +51,18 @@ def test_a_token_in_one_call_equals_the_forward(
     np.testing.assert_allclose(logits, model.logits(ids)[0], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("other", [{"layers": 1}, {"layers": 3}, {"kv_heads": 2}, {"dim": 96}, {"heads": 2}])
+def test_the_cache_of_another_model_is_refused(other, each_backend, rng):
+    """A kernel would leave layers out, or read beyond the arrays."""
+    model, cache = random_model(rng), random_model(rng, **other).new_cache()
+    for ids in ([[3]], [[3, 4]]):
+        with pytest.raises(ValueError, match="ask the new_cache of this model"):
+            model.next_logits(np.array(ids), cache)
+    with pytest.raises(ValueError, match="the cache is for . layers"):
+        model.logits(np.array([[3]]), cache)
+    assert cache.length == 0
+
+
 @pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
 def test_a_context_of_several_blocks_and_units(dtype, tolerance, each_backend, sharing, rng):
     """150 positions are two blocks of the cache, and 3,000 rows of output more than one unit."""

@@ -29,8 +29,8 @@ def _check_ids(config, ids, cache):
     ids = np.asarray(ids)
     if ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
         raise ValueError(f"ids must be whole numbers of shape (B, T); received {ids.dtype} {ids.shape}")
-    if cache is not None and cache.keys.shape[1] != len(ids):
-        raise ValueError(f"the cache is for {cache.keys.shape[1]} sequences; received ids for {len(ids)}")
+    if cache is not None:
+        _check_cache(config, ids, cache.keys.shape)
     past = 0 if cache is None else cache.length
     if past + ids.shape[1] > config.context:
         raise ValueError(
@@ -56,6 +56,17 @@ def _check_ids(config, ids, cache):
             f"text encoded with another tokenizer?"
         )
     return ids
+
+
+def _check_cache(config, ids, shape):
+    layers, sequences, kv_heads, _, width, _ = shape
+    if (layers, kv_heads, width) != (config.layers, config.kv_heads, config.head_dim):  # a kernel would read beyond it
+        raise ValueError(
+            f"the cache is for {layers} layers of {kv_heads} key/value heads of width {width}, and the model has "
+            f"{config.layers} of {config.kv_heads} of {config.head_dim}; ask the new_cache of this model for one"
+        )
+    if sequences != len(ids):
+        raise ValueError(f"the cache is for {sequences} sequences; received ids for {len(ids)}")
 
 
 def check_targets(config, ids, targets, lengths=None):
