@@ -6,7 +6,7 @@ from pathlib import Path
 
 _HEAD = 512  # bytes
 _LONGEST_DESCRIPTION = 2**22  # bytes of JSON; a tokenizer may have more, what describes a model has a thousandth of it
-_LONGEST_HEADER = 100_000_000  # bytes, of a file of tensors: what the safetensors library allows
+LONGEST_HEADER = 100_000_000  # bytes, of a file of tensors: the format allows no more
 
 
 class Content:
@@ -39,4 +39,4 @@ def look(folder):
 def is_safetensors(content):
     """Whether a file begins as one of tensors does: the length of a header in eight bytes, and its JSON."""
     length = int.from_bytes(content.head[:8], "little")
-    return content.head[8:9] == b"{" and 2 <= length <= _LONGEST_HEADER
+    return content.head[8:9] == b"{" and 2 <= length <= LONGEST_HEADER

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..ops.weights.halves import widen_bfloat16
+from .contents import LONGEST_HEADER
 from .foreign import refuse_file
 
 # As they lie in the file; of bfloat16 the bits.
@@ -25,7 +26,6 @@ _BITS = {
     "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
     "U64": 64, "I64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
-_LONGEST_HEADER = 100_000_000  # bytes; the format allows no more
 _OF_A_MODEL = {"format": "pt"}  # without it transformers refuses a model's file
 _AT_A_TIME = 2**24  # bytes that are read from a file in one piece
 
@@ -141,7 +141,7 @@ def _read_header(path):
         size = path.stat().st_size
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+            if size < 8 or length > min(size - 8, LONGEST_HEADER):
                 raise ValueError(f"{size} bytes cannot hold a header of {length}")
             header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_without_repetition)
         if not isinstance(header, dict):
