@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
 
+from .messages import closest
 from .ops.feedforward import FEED_FORWARDS
 from .ops.norms import NORMS
 
@@ -125,3 +126,29 @@ def use(name):
         yield
     finally:
         _chosen = before
+
+
+@contextmanager
+def replaced(**functions):
+    """Inside this block every model computes with the NumPy backend, and with these functions for its own operations
+
+    For a function that is to be tried in a whole model: it has the arguments and results of the operation of its name
+    in minillama.ops, and is called by as many threads as the model has. ValueError for a name that is no operation.
+    """
+    operations = vars(load("numpy"))
+    for name in functions:
+        if name == "name" or name not in operations:
+            near = ", ".join(map(repr, closest(name, operations, most=3)))
+            raise ValueError(f"there is no operation {name!r}" + (f"; did you mean {near}?" if near else ""))
+    kept = {name: operations[name] for name in functions}
+    _put(operations, functions)
+    try:
+        with use("numpy"):
+            yield
+    finally:
+        _put(operations, kept)
+
+
+def _put(operations, functions):
+    operations.update(functions)
+    _bound.cache_clear()  # a config's norm and activation are made of operations

@@ -4,7 +4,16 @@ from matplotlib.patches import Circle, FancyBboxPatch
 
 from .figures import COLOURS, Diagram
 
-WRITTEN = ("00", "01", "02", "03", "04", "05", "06")  # lessons that exist; the numbers of the others are drawn pale
+WRITTEN = (
+    "00",
+    "01",
+    "02",
+    "03",
+    "04",
+    "05",
+    "06",
+    "07",
+)  # lessons that exist; the numbers of the others are drawn pale
 _STREAM = 19  # where the residual stream runs, from top to bottom
 
 
@@ -60,7 +69,7 @@ def _model(d, badge):
         norm = _box(d, badge, 34, top, "RMSNorm", "green", 14, 6, "03")
         d.arrow((s, top), norm, colour="green")
         if top > 60:
-            layer = _box(d, badge, 55, 62.5, "", "green", 20, 14, "05", "06")
+            layer = _box(d, badge, 55, 62.5, "", "green", 20, 14, "05", "06", "07")
             d.text(55, 66.5, "attention", size=9)
             d.text(55, 62.6, "heads, KV cache", size=8, colour=COLOURS["grey"])
             _box(d, badge, 55, 58.6, "RoPE", "green", 8.5, 3.8, size=8)
