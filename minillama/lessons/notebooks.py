@@ -7,6 +7,7 @@ A cell's tags say what it is:
     measured  code that prints times or rounding errors: its numbers differ from run to run
     exercise  code with a stub and its check; hint and solution follow it
     hint, solution: of the exercise above; the students' set has no solutions
+    put-in    code that puts the function of the exercise above into the model, or says that it does not pass yet
 """
 
 import ast
@@ -295,6 +296,7 @@ def _borrowed_from_solutions(cells):
             solved |= _defined(statements)
             continue
         own = _defined(statements) if "exercise" in tags(cell) else set()
+        own |= EXERCISES.keys() if "put-in" in tags(cell) else set()  # the stub defines it too, and is not put in
         for statement in statements:
             for name in sorted(solved & _read(statement) - own):
                 yield f"{_name(cell)}: reads {name}, which a solution above defines; students have no solutions"
