@@ -7,7 +7,7 @@ import pytest
 
 from minillama import backend
 from minillama.lessons import EXERCISES, check
-from minillama.lessons.put_in import PLACES, STEPS, put_in, train, train_with
+from minillama.lessons.put_in import PLACES, library, put_in, train, train_with
 
 FEW = 20  # steps
 
@@ -24,31 +24,23 @@ def right(name):
     return answer
 
 
-@pytest.fixture(scope="module")
-def library():
-    """{steps: what the library trains}"""
-    with backend.use("numpy"):
-        return {steps: train(steps) for steps in (FEW, STEPS)}
-
-
 @pytest.mark.parametrize("name", PLACES)
-def test_a_right_function_trains_as_the_library_does(name, library):
-    library = library[FEW]
+def test_a_right_function_trains_as_the_library_does(name):
     with put_in(name, right(name)):
         own = train(FEW)
-    np.testing.assert_allclose(own.losses, library.losses, rtol=1e-10)
-    assert own.validation == pytest.approx(library.validation, rel=1e-10)
-    assert own.story == library.story
+    np.testing.assert_allclose(own.losses, library(FEW).losses, rtol=1e-10)
+    assert own.validation == pytest.approx(library(FEW).validation, rel=1e-10)
+    assert own.story == library(FEW).story
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_a_wrong_function_does_visible_harm_and_does_not_pass(name, library):
+def test_a_wrong_function_does_visible_harm_and_does_not_pass(name):
     wrong = PLACES[name].mistaken(right(name))
     wrong.__name__ = name
     assert check(wrong).status == "wrong"
     with put_in(name, wrong):
         harmed = train()
-    assert harmed.validation > library[STEPS].validation + 0.15
+    assert harmed.validation > library().validation + 0.15
 
 
 @pytest.mark.parametrize("name", PLACES)

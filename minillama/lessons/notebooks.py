@@ -98,7 +98,7 @@ def run(path, machine):
         cell.metadata.pop("execution", None)
         if has_figure(cell) and len(cell.source.splitlines()) > DRAWING_LINES:
             cell.metadata["tags"] = sorted(tags(cell) | {"hide-input"})
-            cell.metadata.setdefault("mystnb", {})["code_prompt_show"] = "Show the code that draws this"
+            cell.metadata.setdefault("mystnb", {}).setdefault("code_prompt_show", "Show the code that draws this")
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

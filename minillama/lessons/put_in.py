@@ -181,6 +181,13 @@ def train(steps=STEPS, seed=0):
     return Trained(losses, validation, _story(model, corpus.tokenizer))
 
 
+@cache
+def library(steps=STEPS):
+    """What the library's own operations train, to compare with."""
+    with backend.use("numpy"):
+        return train(steps)
+
+
 def train_with(answer, steps=STEPS):
     """Put the answer to an exercise into the model, if it passes: train with it, with the library's, and with a mistake
 
@@ -193,16 +200,14 @@ def train_with(answer, steps=STEPS):
         return
     with put_in(name, answer):
         yours = train(steps)
-    with backend.use("numpy"):
-        library = train(steps)
     with put_in(name, place.mistaken(answer)):
         wrong = train(steps)
-    apart = max(abs(a - b) for a, b in zip(yours.losses, library.losses, strict=True))
+    apart = max(abs(a - b) for a, b in zip(yours.losses, library(steps).losses, strict=True))
     same = "the same" if apart < 1e-6 else f"ANOTHER ONE: up to {apart:.2g} apart in a step"
     print(f"{name} is in the model: {steps} steps on the stories, loss on others in nats a token")
     print(f"  knowing nothing, log {VOCABULARY}    {log(VOCABULARY):.3f}")
     print(f"  with your function         {yours.validation:.3f}")
-    print(f"  with the library's         {library.validation:.3f}   ({same})")
+    print(f"  with the library's         {library(steps).validation:.3f}   ({same})")
     print(f"  with a wrong one           {wrong.validation:.3f}   ({place.mistake})")
     print(f"  the true entropy           {_stories().floor:.3f}")
     print(textwrap.fill(f"Yours tells: {yours.story}", 100))
