@@ -61,7 +61,7 @@ def _model(d, badge):
         norm = _box(d, badge, 34, top, "RMSNorm", "green", 14, 6, "03")
         d.arrow((s, top), norm, colour="green")
         if top > 60:
-            layer = _box(d, badge, 55, 62.5, "", "green", 20, 14, "05", "06", "07")
+            layer = _box(d, badge, 55, 62.5, "", "green", 20, 14, "05", "06")
             d.text(55, 66.5, "attention", size=9)
             d.text(55, 62.6, "heads, KV cache", size=8, colour=COLOURS["grey"])
             _box(d, badge, 55, 58.6, "RoPE", "green", 8.5, 3.8, size=8)
