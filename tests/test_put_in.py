@@ -51,22 +51,22 @@ def test_the_function_is_called_in_every_layer_and_gone_afterwards(name):
         calls.append(name)
         return function(*arguments)
 
-    before = vars(backend.load("numpy")).copy()
     with put_in(name, counting):
         train(1)
-    assert len(calls) >= 2
-    assert vars(backend.load("numpy")) == before
-    calls.clear()
+        assert len(calls) >= 2
+        calls.clear()
+        with backend.use("numpy"):  # the library's own, inside of the block too
+            train(1)
     with backend.use("numpy"):
         train(1)
     assert calls == []
 
 
 def test_an_error_in_the_function_leaves_the_backend_as_it_was():
-    before = vars(backend.load("numpy")).copy()
+    before = backend.active()
     with pytest.raises(ZeroDivisionError), put_in("swiglu_backward", lambda dh, gate, up: 1 / 0):
         train(1)
-    assert vars(backend.load("numpy")) == before
+    assert backend.active() is before
 
 
 def test_what_does_not_pass_is_not_put_in(capsys):
