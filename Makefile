@@ -10,12 +10,14 @@ demo: install
 	$(BIN)/python -m minillama train --out runs/demo --overwrite
 	$(BIN)/python -m minillama sample runs/demo
 
+# On all processors; what times itself or other processes comes last, alone.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
-# The course in JupyterLab.
+# The course in JupyterLab, which opens the tour first.
 notebooks: install
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks/tour.ipynb
 
 # The course without solutions and outputs, for students. It refuses to replace notebooks that they have worked in.
 notebooks-student: install
@@ -23,14 +25,14 @@ notebooks-student: install
 
 # The course as a web site that needs no network: build/site/index.html.
 site: install
-	$(BIN)/python -m pip install --quiet --requirement requirements-site.txt
+	$(BIN)/python -m pip install --quiet --editable ".[site]"
 	$(BIN)/python -m sphinx -q -W --keep-going notebooks build/site
 
 install: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable . --requirement requirements.txt
 	touch $@
 
 # What make itself made and can make again: the environment, if it is make's, and the web site. Trained runs (runs) and

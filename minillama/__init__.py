@@ -5,16 +5,23 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .analysis.layer_alone import LayerAlone
     from .catalogue.presets import PRESETS
     from .config import Config
     from .model import Model
     from .ops.loss import IGNORED
 
-__all__ = ["IGNORED", "PRESETS", "Config", "Model", "load"]
-__version__ = "0.1.0"
+__all__ = ["IGNORED", "PRESETS", "Config", "LayerAlone", "Model", "load", "save"]
+__version__ = "0.2.0"
 
 # Where the names are that are imported when they are first asked for: `minillama --help` waits for none of them.
-_MODULES = {"IGNORED": ".ops.loss", "PRESETS": ".catalogue.presets", "Config": ".config", "Model": ".model"}
+_MODULES = {
+    "IGNORED": ".ops.loss",
+    "PRESETS": ".catalogue.presets",
+    "Config": ".config",
+    "LayerAlone": ".analysis.layer_alone",
+    "Model": ".model",
+}
 
 
 def __getattr__(name):
@@ -36,7 +43,7 @@ def __dir__():
 def load(path, threads=None, dtype=None):
     """The model and the tokenizer of what lies at a path: (Model, tokenizer)
 
-    path: a folder that `Model.save` or `minillama train` wrote, or another Hugging Face folder; a folder in Meta's
+    path: a folder that `save` or `minillama train` wrote, or another Hugging Face folder; a folder in Meta's
     layout; a file of llama2.c, or a folder with one. What is in the files says which, not their names. The tokenizer is
     None where there is none in the folder or beside the file. A checkpoint of bfloat16 or half precision keeps its
     bytes and does not train, unless dtype asks for "float32".
@@ -46,3 +53,14 @@ def load(path, threads=None, dtype=None):
 
     model = load_model(path, threads, dtype)
     return model, load_tokenizer(path, model.config.vocab_size)
+
+
+def save(model, path, tokenizer=None):
+    """Write a Hugging Face directory: config.json, model.safetensors and, with a tokenizer, tokenizer.json
+
+    transformers opens it where it has the architecture (minillama.checkpoint); `load` opens every one. TypeError for
+    weights that follow from others, as int8 ones do, and are not saved.
+    """
+    from .checkpoint.huggingface import save as write
+
+    write(path, model, tokenizer)

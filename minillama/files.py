@@ -5,13 +5,13 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _SUFFIX = ".new"
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, or what this user may have of it
-_FULL_AS_TEXT = re.compile(r"No space left|Disk quota|\d+ requested and \d+ written")
 
 
 @contextmanager
@@ -131,8 +131,11 @@ def alone(path, doing):
     """While the block runs, no other process is inside such a block of the same path, the lock file; else InUse
 
     doing: what the other process does then, for the message. The system gives the lock back when a process ends,
-    however it ends; the file itself stays, hidden and empty.
+    however it ends; the file itself stays, hidden and empty. On WebAssembly there is no other process.
     """
+    if sys.platform in ("emscripten", "wasi"):
+        yield
+        return
     from filelock import FileLock, Timeout
 
     path = Path(path)
@@ -199,11 +202,9 @@ def _rights_of_new_files(path):
 
 def _explained(error, path, there):
     """The error with what to do; there: whether path had content before."""
-    # safetensors reports the operating system's error as text only, and NumPy's tofile how much it could write
-    full = getattr(error, "errno", None) in _FULL or _FULL_AS_TEXT.search(str(error))
-    if full:
+    if getattr(error, "errno", None) in _FULL:
         state = "keeps its old content" if there else "was not written"
         return OSError(errno.ENOSPC, f"the disk is full; {path} {state}. Free some space")
-    if isinstance(error, OSError) or "ermission denied" in str(error):
-        return OSError(getattr(error, "errno", None) or errno.EACCES, f"cannot write {path}: {error}")
+    if isinstance(error, OSError):
+        return OSError(error.errno or errno.EACCES, f"cannot write {path}: {error}")
     return error

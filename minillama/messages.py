@@ -1,8 +1,9 @@
-"""What is said to a user: commands as text to paste into a shell, and what a name that is unknown may have meant."""
+"""What is said to a user: commands to paste into a shell, what an unknown name may mean, what must be installed."""
 
 import os
 import shlex
 import subprocess
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import PurePath
 
@@ -39,6 +40,26 @@ def quoted(word):
         return made
     backslashes = len(made) - len(made.rstrip("\\"))  # before a quote each counts twice
     return f'"{made}{made[len(made) - backslashes :]}"'
+
+
+class MissingExtra(ModuleNotFoundError):
+    """Packages are missing that one of minillama's extras installs; the message says which."""
+
+
+@contextmanager
+def needs(extra, doing):
+    """Around the imports of packages that are no dependencies: MissingExtra where one is not installed
+
+    extra: of pyproject.toml, which has it; doing: what it is needed for, as the beginning of a sentence.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", __package__):  # not what the extra brings
+            raise
+        how = f'pip install "minillama[{extra}]"'  # quotes that every shell takes
+        raise MissingExtra(f"{doing} needs {missing}, which is not installed; {how}", name=missing) from error
 
 
 def closest(name, known, most=1, cutoff=0.6):

@@ -9,6 +9,8 @@ and BERT are other choices of the same parts (minillama.config.SWITCHES).
 Source: Touvron et al. 2023 (arXiv 2302.13971), section 2.2.
 """
 
+from contextlib import contextmanager
+from copy import copy
 from itertools import pairwise
 
 import numpy as np
@@ -17,20 +19,23 @@ from . import backend
 from .layers.blocks import PLACEMENTS
 from .layers.embedding import embed, embed_backward
 from .layers.heads import HEADS
+from .layers.inputs import check_inputs, check_target_weights, check_targets, require_causal
 from .layers.noise import Noise
+from .layers.positions import PositionTables
+from .ops.interface import Operations
 from .ops.loss import IGNORED
-from .ops.positions import POSITIONS
-from .ops.rope_scaling import ROPE_SCALINGS
-from .parameters import NetworkWeights, initialise, parameter_shapes, stacked_views, views
-from .runtime.memory import KVCache, Store, empty, frame
-from .runtime.shards import Reading, cut, even_cuts
+from .parameters import NetworkWeights, initialise, views
+from .runtime.memory import KVCache, empty, frame
+from .runtime.shards import Shard, cut, even_cuts
 from .runtime.workers import Workers, available_threads
+from .weights.floats import FloatWeights
+from .weights.gradients import Gradients
 
 LOGITS_AT_A_TIME = 2**24  # floats: the head works on as many rows as give this many logits (64 MB in float32)
 
 
 def network_loss_and_gradients(
-    op, config, p: NetworkWeights, grad: NetworkWeights, ids, types, targets, weights, shard, noise
+    op: Operations, config, p: NetworkWeights, grad: NetworkWeights, ids, types, targets, weights, shard, noise
 ):
     """The sum of weight_n loss_n over the shard's rows; its gradients are added to grad
 
@@ -69,7 +74,9 @@ def auxiliary_weights(weights, targets, dtype):
     return counts
 
 
-def head_loss_and_gradients(op, config, p: NetworkWeights, grad: NetworkWeights, h, targets, weights, shard):
+def head_loss_and_gradients(
+    op: Operations, config, p: NetworkWeights, grad: NetworkWeights, h, targets, weights, shard
+):
     """Head and loss, forward and backward, the output matrix a chunk of rows at a time.
 
     The logits are the one array whose size grows with the vocabulary; chunk by chunk their gradient takes their place,
@@ -89,7 +96,7 @@ def head_loss_and_gradients(op, config, p: NetworkWeights, grad: NetworkWeights,
     return loss, head.transform_backward(op, config, p.head, grad.head, y, saved)
 
 
-def network_hidden(op, config, p: NetworkWeights, ids, types, shard, cache=None, see=None):
+def network_hidden(op: Operations, config, p: NetworkWeights, ids, types, shard, cache=None, see=None):
     """The forward alone: what the output matrix multiplies (N, C). Nothing is kept but the residual stream; see, where
     given, is shown each block, as `Model.observe` says."""
     placement, still = PLACEMENTS[config.placement], Noise()
@@ -105,7 +112,7 @@ def network_hidden(op, config, p: NetworkWeights, ids, types, shard, cache=None,
     return head_input(op, config, p, x)
 
 
-def head_input(op, config, p: NetworkWeights, x):
+def head_input(op: Operations, config, p: NetworkWeights, x):
     """What the output matrix multiplies, from the residual stream x: normalised, and transformed by the head. (N, C)"""
     h = op.norm(x, *p.final_norm, config.norm_eps)[0] if PLACEMENTS[config.placement].final_norm else x
     return HEADS[config.head].transform(op, config, p.head, h)[0]
@@ -122,52 +129,41 @@ class Model:
     (default 0) in a model that has token types; lengths (B,) say how many tokens of each sequence are text and not the
     padding behind it (default all). Work is split over `threads` threads (default: all processors), by rows of the
     batch. The initial weights follow from seed and init_std, their standard deviation (see `initialise`); None leaves
-    all at 0, for a reader of checkpoints to fill.
+    all at 0, for a reader of checkpoints to fill. weights: those of another kind (minillama.weights), in place of new
+    ones of dtype float32 or float64. `minillama.save` writes a model.
     """
 
-    def __init__(self, config, seed=0, dtype=np.float32, threads=None, init_std=0.02):
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise ValueError(f"dtype must be float32 or float64; received {np.dtype(dtype)}")
+    def __init__(self, config, seed=0, dtype=np.float32, threads=None, init_std=0.02, weights=None):
         self.config = config
-        self.parameters = Store(parameter_shapes(config), dtype)
+        self._hold(FloatWeights(config, dtype) if weights is None else weights)
         self.workers = Workers(available_threads() if threads is None else threads)
-        self._make_tables(dtype)
-        self._views = views(config, self.parameters, position=self._position_table)
-        if config.is_llama:
-            self._views.stacked = stacked_views(self.parameters, config)
-            self._views.nbytes = self.parameters.flat.nbytes
-        self._gradients = []  # one Store and its views for each thread, made when first needed
-        if init_std is not None:
+        if weights is None and init_std is not None:
             initialise(self.parameters, config, seed, init_std)
 
-    def _make_tables(self, dtype):
-        """What follows from the config alone: rotation, slopes, and fixed vectors of the positions."""
-        position, context = POSITIONS[self.config.position], self.config.context
-        self.rotation = position.rotation and position.rotation(self.config, context, dtype)
-        # A cache holds keys as they were turned, so it reaches no further than the angles of its positions are fixed.
-        reach = self.config.cached_context
-        self._cached_rotation = (
-            position.rotation(self.config, reach, dtype) if position.rotation and reach < context else self.rotation
-        )
-        self._slopes = position.slopes and position.slopes(self.config, dtype)
-        self._position_table = position.table and position.table(self.config, dtype)
+    def _hold(self, weights):
+        self.weights, self.parameters = weights, weights.parameters
+        self.tables = PositionTables(self.config, weights.dtype)
+        self._views = views(self.config, weights.matrices, weights.matrix, weights.vectors, self.tables.vectors)
+        self._gradients = Gradients(self.config, weights)
+
+    def with_weights(self, weights):
+        """This model with other weights of its Config (minillama.weights), on the same threads."""
+        other = copy(self)
+        other._hold(weights)
+        return other
 
     @property
     def dtype(self):
         """What is computed in: float32 or float64."""
-        return self.parameters.flat.dtype
+        return self.weights.dtype
 
     @property
-    def matrices(self):
-        """{name: matrix} of the parameters that are matrices; slices of their rows are arrays."""
-        return {name: array for name, array in self.parameters.items() if array.ndim > 1}
-
-    def kept(self, names):
-        """The array of one parameter, or of several that lie side by side, as the model keeps it."""
-        return self.parameters.fused(names)
+    def nbytes(self):
+        """The size of the weights as they are kept, in bytes."""
+        return self.weights.nbytes
 
     def _operations(self):
-        return backend.active(self.config)
+        return self.weights.operations(backend.active(self.config))
 
     def loss_and_gradients(
         self, ids, targets, weights=None, micro_batches=1, noise_seed=None, types=None, lengths=None
@@ -182,74 +178,40 @@ class Model:
         parts that are computed one after the other, for less memory and the same result. noise_seed, a whole number,
         turns on config.dropout.
         """
-        ids, types, lengths = self._check_inputs(ids, types, lengths)
-        targets, predicted = self._check_targets(ids, targets, lengths)
-        weights = self._check_weights(weights, targets, predicted)
+        self.weights.require_trainable()
+        ids, types, lengths = check_inputs(self.config, ids, types, lengths)
+        targets, predicted = check_targets(self.config, ids, targets, lengths)
+        weights = check_target_weights(weights, targets, predicted)
         if micro_batches < 1:
             raise ValueError(f"micro_batches must be at least 1; received {micro_batches}")
-        B, T = ids.shape
-        loss, used = 0.0, 0  # used: how many gradient stores hold something of this batch
+        (B, T), loss = ids.shape, 0.0
+        self._gradients.begin()
         with self.workers.blas(self.workers.threads):  # nobody else computes until the sum is complete
             for first, last in pairwise(even_cuts(B, min(B, micro_batches))):
-                noise = None if noise_seed is None else Noise(self.config.dropout, noise_seed, first * T)
-                parts = [
+                ids_, types_, targets_, weights_, lengths_ = (
                     None if array is None else array[first:last] for array in (ids, types, targets, weights, lengths)
-                ]
-                part_loss, count = self._add_gradients(*parts, noise or Noise(), used)
-                loss += part_loss
-                used = max(used, count)
-            stores = [store for store, _ in self._gradients[:used]]
+                )
+                shards = cut(self.config, last - first, T, self.tables.reading(T, lengths_), self.workers.threads)
+                noise = Noise() if noise_seed is None else Noise(self.config.dropout, noise_seed, first * T)
+                self._gradients.open(shards)
+                with self._side_by_side(shards):
+                    shard_loss = self._shard_loss(ids_, types_, targets_, weights_, noise)
+                    loss += sum(self.workers.run(shard_loss, shards, shards[0].abort, Shard.at_work))
+                self._gradients.close()
+            return loss, self._gradients.sum(self.workers)
 
-            def add_up(_, part):
-                for other in stores[1:]:
-                    stores[0].flat[part] += other.flat[part]
-
-            if len(stores) > 1:
-                self.workers.run(add_up, self.workers.split(len(stores[0].flat)))
-        return loss, stores[0]
-
-    def _add_gradients(self, ids, types, targets, weights, lengths, noise, used):
-        """The weighted sum of the losses of ids (B, T), and the number of stores that its gradients were added to
-
-        Workers that have whole sequences add to a store each, and never wait. Workers that share sequences, and so meet
-        in every layer, also share the first store: its matrices in turn, while each has vectors of its own. The first
-        `used` stores hold gradients already, others are cleared.
-        """
-        op, config, shapes = self._operations(), self.config, self.parameters.shapes
-        shards = cut(config, *ids.shape, self._reading(ids.shape[1], lengths), self.workers.threads)
-        shared, ids = shards[0].shares_gradients, ids.reshape(-1)
-        targets, weights = targets.reshape(-1), weights.reshape(-1)
-        types = None if types is None else types.reshape(-1)
-        count = 1 if shared else len(shards)
-        while len(self._gradients) < count:
-            store = Store(shapes, self.dtype)
-            self._gradients.append((store, views(config, store)))
-        vector_shapes = {name: shape for name, shape in shapes.items() if len(shape) == 1}
-        own_vectors = [Store(vector_shapes, self.dtype) for _ in shards] if shared else None
+    def _shard_loss(self, ids, types, targets, weights, noise):
+        """shard_loss(i, shard): the loss of a shard of ids (B, T), whose gradients worker i adds to its own."""
+        op = self._operations()
+        arrays = [None if array is None else array.reshape(-1) for array in (ids, types, targets, weights)]
 
         def shard_loss(i, shard):
-            rows, (store, grad) = shard.rows, self._gradients[0 if shared else i]
-            if used <= i < count:
-                store.flat.fill(0)
-            if shared:
-                grad = views(config, store, lambda names: shard.shared(store.fused(names), names), own_vectors[i])
-            return network_loss_and_gradients(
-                op, config, self._views, grad, ids[rows], None if types is None else types[rows], targets[rows],
-                weights[rows], shard, noise._replace(first_row=noise.first_row + rows.start),
-            )  # fmt: skip
+            rows, grad = shard.rows, self._gradients.of(i, shard)
+            own = (None if array is None else array[rows] for array in arrays)
+            own_noise = noise._replace(first_row=noise.first_row + rows.start)
+            return network_loss_and_gradients(op, self.config, self._views, grad, *own, shard, own_noise)
 
-        loss = sum(self._run(shard_loss, shards))
-        if shared:
-            for store in own_vectors:
-                self._gradients[0][0].vectors[:] += store.flat
-        return loss, count
-
-    def _reading(self, length, lengths=None):
-        """What attention over `length` positions needs besides the activations."""
-        rotation = self.rotation
-        if rotation is not None and ROPE_SCALINGS[self.config.rope_scaling].by_length:
-            rotation = POSITIONS[self.config.position].rotation(self.config, length, self.dtype)
-        return Reading(self.dtype, rotation, self._slopes, lengths)
+        return shard_loss
 
     def loss(self, ids, targets, types=None, lengths=None):
         """The mean loss in nats over the targets that are not IGNORED, without gradients."""
@@ -258,8 +220,8 @@ class Model:
 
     def losses(self, ids, targets, types=None, lengths=None):
         """The loss of each target in nats (B, T), 0 where it is IGNORED."""
-        inputs = self._check_inputs(ids, types, lengths)
-        targets, _ = self._check_targets(ids, targets, lengths)
+        inputs = check_inputs(self.config, ids, types, lengths)
+        targets, _ = check_targets(self.config, ids, targets, lengths)
         losses, targets = np.zeros(targets.shape, self.dtype), targets.reshape(-1)
 
         def rows_losses(op, h, rows):
@@ -275,7 +237,7 @@ class Model:
 
         With a `minillama.runtime.memory.KVCache`, ids continue what the cache holds, and are added to it.
         """
-        ids, types, lengths = self._check_inputs(ids, types, lengths, cache)
+        ids, types, lengths = check_inputs(self.config, ids, types, lengths, cache)
         logits = np.empty((ids.size, self.config.vocab_size), self.dtype)
         self._map_rows(self._put_logits(logits), ids, types, lengths, cache)
         return logits.reshape(*ids.shape, -1)
@@ -308,7 +270,7 @@ class Model:
         each calls see with its shard, which says what rows and heads it has. Copy what is to be kept.
         minillama.analysis.trace makes arrays of it.
         """
-        self._map_rows(lambda op, h, rows: None, *self._check_inputs(ids, types, lengths), see=see)
+        self._map_rows(lambda op, h, rows: None, *check_inputs(self.config, ids, types, lengths), see=see)
 
     def next_logits(self, ids, cache=None):
         """ids (B, T) -> logits (B, V) of the token that follows each row; cache as for `logits`
@@ -316,12 +278,13 @@ class Model:
         What generation asks for: a single token of a single sequence goes through one call where the model is a LLaMA
         (`decode` of the backend), and of a longer text only the last position meets the output matrix.
         """
-        self._require_causal()
-        ids, types, _ = self._check_inputs(ids, None, None, cache)
+        require_causal(self.config)
+        ids, types, _ = check_inputs(self.config, ids, None, None, cache)
         B, T = ids.shape
         if cache is not None and B == T == 1 and self.config.is_llama:
             op = backend.active()
-            logits = op.decode(self.config, self._views, int(ids[0, 0]), self._cached_rotation, cache, self.workers)
+            rotation = self.tables.cached_rotation
+            logits = op.decode(self.config, self._views, self.weights, int(ids[0, 0]), rotation, cache, self.workers)
             cache.length += 1
             return logits[None]
         logits = empty((B, self.config.vocab_size), self.dtype)
@@ -340,19 +303,10 @@ class Model:
 
         All of its memory is asked for at once, and the context of a published model may want more than there is.
         """
-        self._require_causal()
+        require_causal(self.config)
         if room is not None and not 1 <= room <= self.config.context:
             raise ValueError(f"room must lie in [1, {self.config.context}], the context; received {room}")
         return KVCache(self.config, batch_size, self.dtype, room)
-
-    def save(self, path, tokenizer=None):
-        """Write a Hugging Face directory: config.json, model.safetensors and, with a tokenizer, tokenizer.json
-
-        transformers opens it where it has the architecture (minillama.checkpoint); minillama.load opens every one.
-        """
-        from .checkpoint.huggingface import save
-
-        save(path, self, tokenizer)
 
     def _map_rows(self, function, ids, types, lengths, cache=None, see=None):
         """function(op, h, rows) for chunks of the rows that the output matrix multiplies, over a batch's shards."""
@@ -381,133 +335,18 @@ class Model:
                     results.append(function(op, part, slice(first, first + len(part))))
             return results
 
-        reading = self._reading(past + T, lengths)
-        results = self._run(shard_results, cut(self.config, B, T, reading, self.workers.threads, past))
+        reading = self.tables.reading(past + T, lengths)
+        shards = cut(self.config, B, T, reading, self.workers.threads, past)
+        with self._side_by_side(shards):
+            results = self.workers.run(shard_results, shards, shards[0].abort, Shard.at_work)
         return [result for part in results for result in part]
 
-    def _run(self, function, shards):
-        """[function(i, shard)] on the workers; if one of them fails, none waits for it."""
-
-        def task(i, shard):
-            shard.begin()
-            result = function(i, shard)
-            shard.end()
-            return result
-
+    @contextmanager
+    def _side_by_side(self, shards):
+        """Inside this block a worker computes each shard, and BLAS has the threads that are left."""
         with self.workers.blas(len(shards)):
             try:
-                return self.workers.run(task, shards, shards[0].abort)
+                yield
             finally:
                 for shard in shards:
                     shard.forget()
-
-    def _require_causal(self):
-        if not self.config.causal:
-            raise ValueError(
-                f"a model with the mask {self.config.mask!r} reads what comes after a position too, so nothing of it "
-                f"can be kept while a text grows, and it writes none. It fills gaps: minillama.generation.generate.fill"
-            )
-
-    def _check_inputs(self, ids, types, lengths, cache=None):
-        """ids, types and lengths as arrays, or ValueError."""
-        if cache is not None and lengths is not None:
-            raise ValueError("lengths count tokens from the beginning, of which a cache holds some; leave lengths out")
-        ids = self._check_ids(ids, cache)
-        return ids, self._check_types(ids, types), self._check_lengths(ids, lengths)
-
-    def _check_ids(self, ids, cache=None):
-        ids = np.asarray(ids)
-        if ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
-            raise ValueError(f"ids must be whole numbers of shape (B, T); received {ids.dtype} {ids.shape}")
-        if cache is not None and cache.keys.shape[1] != len(ids):
-            raise ValueError(f"the cache is for {cache.keys.shape[1]} sequences; received ids for {len(ids)}")
-        past = 0 if cache is None else cache.length
-        if past + ids.shape[1] > self.config.context:
-            raise ValueError(
-                f"{past + ids.shape[1]} positions do not fit the context of {self.config.context} that this model was "
-                f"made for; shorten the sequence, or make the model with a larger context"
-            )
-        if cache is not None and past + ids.shape[1] > cache.room:
-            raise ValueError(
-                f"{past + ids.shape[1]} positions do not fit the cache, which has room for {cache.room}; ask new_cache "
-                f"for more"
-            )
-        if cache is not None and past + ids.shape[1] > self.config.cached_context:
-            raise ValueError(
-                f"with rope_scaling {self.config.rope_scaling!r} every further token beyond "
-                f"{self.config.cached_context} turns all earlier keys anew, so a cache of keys cannot be used there; "
-                f"read the text without a cache, or choose 'ntk', which has fixed angles"
-            )
-        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
-            raise ValueError(
-                f"token ids must lie in [0, {self.config.vocab_size}); received {ids.min()} to {ids.max()}. Was the "
-                f"text encoded with another tokenizer?"
-            )
-        return ids
-
-    def _check_targets(self, ids, targets, lengths=None):
-        """targets as an array, and how many are not IGNORED."""
-        targets = np.asarray(targets)
-        if targets.shape != np.shape(ids) or targets.dtype.kind not in "iu":
-            raise ValueError(
-                f"targets must be whole numbers of the shape of ids, {np.shape(ids)}; received {targets.dtype} "
-                f"{targets.shape}"
-            )
-        predicted = np.count_nonzero(targets != IGNORED)
-        if lengths is not None and (targets != IGNORED)[np.arange(targets.shape[1]) >= lengths[:, None]].any():
-            raise ValueError(f"what stands at lengths[b] and after it is padding: its targets must be {IGNORED}")
-        if predicted == 0:
-            raise ValueError(f"every target is {IGNORED}, which means ignored: there is nothing to predict")
-        if np.count_nonzero(targets >= 0) < predicted or targets.max() >= self.config.vocab_size:
-            raise ValueError(
-                f"targets must lie in [0, {self.config.vocab_size}) or be {IGNORED}; received {targets.min()} to "
-                f"{targets.max()}"
-            )
-        return targets, predicted
-
-    def _check_weights(self, weights, targets, predicted):
-        """weights as an array of float64; what it has where a target is IGNORED does not count."""
-        if weights is None:
-            return np.broadcast_to(1 / predicted, targets.shape)  # a view of one number
-        weights = np.asarray(weights)
-        if weights.shape != targets.shape or weights.dtype.kind not in "fiu":
-            raise ValueError(
-                f"weights must be numbers of the shape of targets, {targets.shape}; received {weights.dtype} "
-                f"{weights.shape}"
-            )
-        weights = np.where(targets != IGNORED, weights, 0).astype(np.float64)
-        if not np.isfinite(weights).all():
-            raise ValueError("weights must be finite where a target is not ignored; received infinity or NaN")
-        return weights
-
-    def _check_types(self, ids, types):
-        """types as an array; zeros where none are given to a model that has them; None for one that has none."""
-        if not self.config.token_types:
-            if types is not None:
-                raise ValueError("this model has no token types; leave types out")
-            return None
-        types = np.zeros(ids.shape, np.intp) if types is None else np.asarray(types)
-        if types.shape != ids.shape or types.dtype.kind not in "iu":
-            raise ValueError(
-                f"types must be whole numbers of the shape of ids, {ids.shape}; received {types.dtype} {types.shape}"
-            )
-        if types.min() < 0 or types.max() >= self.config.token_types:
-            raise ValueError(
-                f"types must lie in [0, {self.config.token_types}); received {types.min()} to {types.max()}"
-            )
-        return types
-
-    def _check_lengths(self, ids, lengths):
-        if lengths is None:
-            return None
-        lengths, (B, T) = np.asarray(lengths), ids.shape
-        if lengths.shape != (B,) or lengths.dtype.kind not in "iu":
-            raise ValueError(
-                f"lengths must be a whole number for each of the {B} sequences; received {lengths.dtype} "
-                f"{lengths.shape}"
-            )
-        if lengths.min() < 1 or lengths.max() > T:
-            raise ValueError(
-                f"lengths must lie in [1, {T}], the tokens given; received {lengths.min()} to {lengths.max()}"
-            )
-        return lengths

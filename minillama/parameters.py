@@ -116,8 +116,4 @@ def initialise(store, config, seed, deviation=0.02):
     """
     rng, parameters = np.random.default_rng(seed), parameters_of(config)
     for name, array in store.items():
-        declared = parameters[name].declared
-        if declared.is_vector:
-            array[:] = declared.start
-        else:
-            array[:] = rng.standard_normal(array.shape, np.float32) * np.float32(deviation / declared.divisor)
+        parameters[name].declared.initialise(array, rng, deviation)

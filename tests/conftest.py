@@ -13,6 +13,7 @@ import minillama
 from minillama import __main__, backend
 from minillama.cli.commands import make_parser
 from minillama.gradcheck import numerical_gradient, relative_error
+from minillama.runtime.workers import available_threads
 
 # Compiled kernels are kept from one test run to the next, under a name that changes with any kernel's code.
 _package = Path(minillama.__file__).parent
@@ -23,6 +24,12 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / _name
 BACKENDS = ["numpy", *(["numba"] if backend.missing_kernels() is None else [])]
 needs_kernels = pytest.mark.skipif("numba" not in BACKENDS, reason=f"there are no kernels: {backend.missing_kernels()}")
 each_precision = pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """What -n auto means: the processors of this process, also where two of them are halves of one core."""
+    return available_threads()
 
 
 # An operation's case is a function make(op, rng, dtype, *choices) -> inputs, forward, backward: the arrays that are

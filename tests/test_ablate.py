@@ -387,6 +387,23 @@ def test_results_that_cannot_be_compared_are_refused_with_a_reason(tmp_path, oth
         read([tmp_path])
 
 
+def test_settings_that_older_results_lack_have_their_defaults(tmp_path):
+    new = ("optimizer", "schedule", "momentum", "decay_share")
+    older = made_up(seed=1)
+    older["protocol"] = {
+        **older["protocol"],
+        "settings": {name: value for name, value in older["protocol"]["settings"].items() if name not in new},
+    }
+    assert set(made_up()["protocol"]["settings"]) - set(older["protocol"]["settings"]) == set(new)
+    for lines in ([older, made_up()], [made_up(), older]):
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert len(read([tmp_path])) == 2
+    other = made_up(protocol=replace(TINY, settings=replace(TINY.settings, schedule="wsd")))
+    (tmp_path / "a.jsonl").write_text(json.dumps(older) + "\n" + json.dumps(other) + "\n")
+    with pytest.raises(ValueError, match="line 2 of .* was made with schedule wsd, not cosine"):
+        read([tmp_path])
+
+
 def test_the_folder_of_another_protocol_is_refused(tmp_path):
     Results(tmp_path, "results.jsonl", TINY.to_dict()).add(made_up())
     with pytest.raises(ValueError, match="was made with layers 1, not 2"):

@@ -17,9 +17,11 @@ from minillama.bench import contestants, ours, parts, report, shapes  # noqa: E4
 from minillama.bench.contestants import Contestant, Unavailable  # noqa: E402
 from minillama.bench.shapes import Shape  # noqa: E402
 
+pytestmark = pytest.mark.alone
 TINY = Shape(Config(32, dim=16, layers=1, heads=2, ffn=24, context=8), 2, prompt=6, decoded=5)
 
 
+@pytest.mark.slow
 def test_the_command_prints_tables_and_writes_json_and_figures(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shapes, "SHAPES", {"tiny": TINY})
     words = ["bench", "training", "elementwise", "--rounds", "1", "--threads", "1", "--no-torch"]
@@ -56,6 +58,7 @@ class InThisProcess:
         pass
 
 
+@pytest.mark.slow
 def test_every_part_has_a_table_and_runs(monkeypatch):
     monkeypatch.setattr(parts, "LENGTHS", (8,))
     monkeypatch.setattr(parts, "CHECKPOINT", TINY)

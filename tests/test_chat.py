@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from minillama import Config, Model
+from minillama import Config, Model, save
 from minillama.__main__ import main
 from minillama.checkpoint.generation_config import Generation
 from minillama.generation.chat import Conversation, converse
@@ -398,7 +398,7 @@ def test_settings_that_make_no_sense_are_refused_at_once(settings, words):
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("chat")
     tokenizer = make_tokenizer("llama3")
-    make_model(tokenizer, 256).save(path, tokenizer)
+    save(make_model(tokenizer, 256), path, tokenizer)
     return path
 
 
@@ -527,7 +527,8 @@ def test_a_sample_begins_as_texts_do_and_ends_where_they_end_or_another_begins(l
     tokenizer, read, logits = Tokenizer.train(SAMPLE, 300, special_tokens=LLAMA2), [], Model.next_logits
     model = make_model(tokenizer)
     only(model, tokenizer.special_tokens[last])
-    monkeypatch.setattr("minillama.cli.inputs.load", lambda path, threads: (model, tokenizer))
+    monkeypatch.setattr("minillama.checkpoint.open.load", lambda path, threads: model)
+    monkeypatch.setattr("minillama.checkpoint.open.load_tokenizer", lambda path, vocab_size: tokenizer)
     monkeypatch.setattr("minillama.checkpoint.open.read_generation", lambda path, vocab_size: Generation())
     monkeypatch.setattr(Model, "next_logits", lambda self, ids, cache: read.append(ids[0]) or logits(self, ids, cache))
     assert main(["sample", "x", "--prompt", "A llama", "--top-k", "1"]) == 0
@@ -610,7 +611,7 @@ def test_ctrl_c_at_a_terminal_does_what_the_banner_says(folder):
 
 def test_a_model_whose_format_is_not_known_asks_for_it(tmp_path, capsys, monkeypatch):
     tokenizer = make_tokenizer("llama2")
-    make_model(tokenizer).save(tmp_path, tokenizer)
+    save(make_model(tokenizer), tmp_path, tokenizer)
     assert main(["chat", str(tmp_path)]) == 1
     assert "Choose with --template one of llama2, llama3, vicuna" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))

@@ -23,7 +23,7 @@ SHAPE = dict(vocab_size=9, dim=16, layers=2, heads=4, kv_heads=2, ffn=24, contex
 
 def saved(folder, dtype=np.float32, **changes):
     model = Model(Config(**{**SHAPE, **changes}), seed=3, dtype=dtype, threads=1)
-    model.save(folder, CharTokenizer.train("abcdefghi"))
+    minillama.save(model, folder, CharTokenizer.train("abcdefghi"))
     return model
 
 
@@ -52,7 +52,7 @@ def test_names_and_shapes_are_hugging_faces(tmp_path):
 
 
 def test_a_model_without_a_tokenizer(tmp_path):
-    Model(Config(**SHAPE), threads=1).save(tmp_path)
+    minillama.save(Model(Config(**SHAPE), threads=1), tmp_path)
     assert minillama.load(tmp_path)[1] is None
 
 
@@ -141,7 +141,7 @@ BERT = {**ALONE["BERT"], "dropout": 0.0}
     ],
 )
 def test_a_config_of_each_kind_that_asks_for_something_else_is_refused(tmp_path, kind, change, words, rng):
-    make(rng, np.float32, **kind)[0].save(tmp_path)
+    minillama.save(make(rng, np.float32, **kind)[0], tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ValueError, match=words):
@@ -153,7 +153,7 @@ def test_a_config_of_each_kind_that_asks_for_something_else_is_refused(tmp_path,
 def test_every_choice_is_kept(choice, dtype, tmp_path, rng):
     """Whatever a run trains, it can save; and what is read computes the same."""
     model, (ids, _), inputs = make(rng, dtype, **ALONE[choice])
-    model.save(tmp_path)
+    minillama.save(model, tmp_path)
     loaded, _ = minillama.load(tmp_path)
     logits = loaded.logits(ids, **inputs)
     assert logits.dtype == dtype
@@ -296,7 +296,7 @@ def older_llama(tensors):
 @pytest.mark.parametrize("kind, older", [(GPT2, older_gpt2), (BERT, older_bert), ({}, older_llama)])
 def test_older_names_and_tensors_without_a_part_in_the_logits(kind, older, tmp_path, rng):
     model = make(rng, np.float32, **kind)[0]
-    model.save(tmp_path)
+    minillama.save(model, tmp_path)
     rewrite(tmp_path, older)
     np.testing.assert_array_equal(minillama.load(tmp_path)[0].parameters.flat, model.parameters.flat)
 
@@ -306,7 +306,7 @@ def test_older_names_and_tensors_without_a_part_in_the_logits(kind, older, tmp_p
     [(GPT2, older_gpt2, "lm_head.weight"), (BERT, older_bert, "cls.predictions.decoder.bias")],
 )
 def test_a_tied_matrix_that_differs_from_its_original_is_refused(kind, older, copy, tmp_path, rng):
-    make(rng, np.float32, **kind)[0].save(tmp_path)
+    minillama.save(make(rng, np.float32, **kind)[0], tmp_path)
 
     def changed(tensors):
         tensors = older(tensors)
@@ -385,14 +385,11 @@ def test_the_old_file_is_whole_until_the_new_one_takes_its_place_at_once(tmp_pat
     assert seen == [("new", "old")] and (tmp_path / "a").read_text() == "new"
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("No space left on device (os error 28)")]
-)
-def test_a_full_disk_is_reported_as_such(tmp_path, error):
+def test_a_full_disk_is_reported_as_such(tmp_path):
     write_text(tmp_path / "a", "old")
     with pytest.raises(OSError, match="disk is full; .* keeps its old content. Free some space"):
         with replacing(tmp_path / "a"):
-            raise error
+            raise OSError(errno.ENOSPC, "No space left on device")
     assert (tmp_path / "a").read_text() == "old"
 
 
@@ -406,4 +403,4 @@ def test_a_write_to_a_really_full_device(tmp_path):
 def test_an_unwritable_folder_is_reported(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="cannot write"):
-        Model(Config(**SHAPE), threads=1).save(tmp_path / "file" / "folder")
+        minillama.save(Model(Config(**SHAPE), threads=1), tmp_path / "file" / "folder")

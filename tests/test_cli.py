@@ -11,7 +11,7 @@ import pytest
 
 import minillama
 from minillama import PRESETS, Config, Model, __main__, backend
-from minillama.generation.chat import COMMANDS as CHAT_COMMANDS
+from minillama.generation.chat import CHAT_COMMANDS
 from minillama.generation.generate import generate
 from minillama.tokenizers import BPETokenizer, CharTokenizer
 from minillama.training.run import read_metrics
@@ -60,7 +60,7 @@ def endless(tmp_path):
     """A folder, tokenizer and context of a model that seldom ends a text."""
     tokenizer = BPETokenizer.train("the cat sat on the mat. " * 9, 270)
     model = Model(Config(tokenizer.vocab_size, dim=16, layers=1, heads=2, context=32), threads=1, init_std=0.5)
-    model.save(tmp_path / "model", tokenizer)
+    minillama.save(model, tmp_path / "model", tokenizer)
     return tmp_path / "model", tokenizer, 32
 
 
@@ -93,8 +93,10 @@ def test_a_sliding_window_goes_on_until_the_text_ends(cli, endless, tmp_path):
         assert out == tokenizer.decode([*expected[1:], *written[:-1]]) + "\n"
     assert context < max(lengths) < 10_000
     characters = CharTokenizer.train("the cat sat\n")
-    Model(Config(characters.vocab_size, dim=16, layers=1, heads=2, context=32), threads=1).save(
-        tmp_path / "c", characters
+    minillama.save(
+        Model(Config(characters.vocab_size, dim=16, layers=1, heads=2, context=32), threads=1),
+        tmp_path / "c",
+        characters,
     )
     code, out, err = cli("sample", tmp_path / "c", "--sliding-window")
     assert code == 1 and "here no token ends a text; say how many tokens to write with max_tokens (--max-tokens)" in err

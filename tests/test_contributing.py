@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import minillama
 from minillama.config import SWITCHES
 
@@ -33,6 +35,7 @@ def peaknorm_backward(dy, x, weight, scale, dweight):
 '''
 
 
+@pytest.mark.slow
 def test_a_norm_is_one_file_and_one_row(tmp_path):
     source = Path(minillama.__file__).parent
     package = tmp_path / "minillama"

@@ -8,7 +8,8 @@ import pytest
 
 from minillama import IGNORED
 from minillama.data import corpora
-from minillama.data.corpora import Batches, encode_corpus, evaluation_batches, read_corpus
+from minillama.data.batches import Batches, evaluation_batches
+from minillama.data.corpora import encode_corpus, read_corpus
 from minillama.tokenizers import BPETokenizer, load_tokenizer
 
 
@@ -274,7 +275,7 @@ def test_with_documents_every_token_is_a_target_before_long_and_the_ends_are_in_
         length = documents[-1] + 1
         if length <= context:
             continue
-        batches = Batches(np.arange(length), context, 2, seed=3, end_of_text=None)
+        batches = Batches(np.arange(length), context, 2, seed=3, document_start=None)
         batches._documents = documents  # so that a token's value can be its place
         epochs = epochs_targets(batches, 40)
         assert set(epochs.ravel()) == set(range(1, length)), (lengths, context)
@@ -401,7 +402,7 @@ def documents_of(lengths):
 
 def test_training_windows_begin_at_documents_that_are_near():
     tokens = documents_of([5, 3, 30, 2, 7, 4, 6, 5])
-    batches = Batches(tokens, 10, 4, seed=0, end_of_text=0)
+    batches = Batches(tokens, 10, 4, seed=0, document_start=0)
     epochs = np.concatenate([batches[step][0][:, 0] for step in range(2 * batches.windows)])  # 8 epochs
     firsts = epochs.reshape(8, -1)[:, :-3].ravel()  # the last three windows stay where the ends of the text are
     assert set(firsts) <= {0, *range(6, 31)} and (firsts == 0).mean() > 0.3
@@ -412,7 +413,7 @@ def test_training_windows_begin_at_documents_that_are_near():
 @pytest.mark.parametrize("lengths", [[3, 3, 3, 3], [30], [5, 3, 30, 2, 7, 4, 6, 5], [1], [9, 10, 11, 4]])
 def test_evaluation_windows_begin_at_documents_and_still_predict_every_token_once(lengths):
     tokens = documents_of(lengths)
-    windows = list(evaluation_batches(tokens, 10, 3, end_of_text=0))
+    windows = list(evaluation_batches(tokens, 10, 3, document_start=0))
     targets = np.concatenate([targets for _, targets in windows])
     kept = targets[targets != IGNORED]
     np.testing.assert_array_equal(kept, tokens[1:])

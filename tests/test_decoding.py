@@ -11,7 +11,7 @@ import pytest
 
 from minillama import Config, Model, backend
 from minillama.generation.generate import generate
-from minillama.runtime.memory import POSITIONS
+from minillama.runtime.memory import BLOCK_POSITIONS
 
 PRECISIONS = [(np.float32, 1e-5), (np.float64, 1e-12)]
 
@@ -54,11 +54,11 @@ def test_a_token_in_one_call_equals_the_forward(
 @pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
 def test_a_context_of_several_blocks_and_units(dtype, tolerance, each_backend, sharing, rng):
     """150 positions are two blocks of the cache, and 3,000 rows of output more than one unit."""
-    model = random_model(rng, dtype, vocab_size=3000, heads=3, kv_heads=3, context=POSITIONS + 22)
-    ids = rng.integers(0, 3000, (1, POSITIONS + 22))
+    model = random_model(rng, dtype, vocab_size=3000, heads=3, kv_heads=3, context=BLOCK_POSITIONS + 22)
+    ids = rng.integers(0, 3000, (1, BLOCK_POSITIONS + 22))
     expected, cache = model.logits(ids)[0], model.new_cache()
     np.testing.assert_allclose(model.next_logits(ids[:, :120], cache)[0], expected[119], rtol=tolerance, atol=tolerance)
-    for t in range(120, POSITIONS + 22):
+    for t in range(120, BLOCK_POSITIONS + 22):
         logits = model.next_logits(ids[:, t : t + 1], cache)[0]
         np.testing.assert_allclose(logits, expected[t], rtol=tolerance, atol=tolerance, err_msg=f"position {t}")
     with pytest.raises(ValueError, match="151 positions do not fit"):
@@ -173,7 +173,7 @@ def test_a_token_is_not_ready_while_a_helper_is_inside(rng):
     cache = model.new_cache()
     model.next_logits(np.array([[1]]), cache)
     control = decoding._sessions[cache].control
-    count = numba.njit(lambda control, number: decoding._add(control, decoding.DOOR, number))
+    count = numba.njit(lambda control, number: decoding.add(control, decoding.DOOR, number))
     count(control, 1)  # somebody comes in
     caller = threading.Thread(target=model.next_logits, args=(np.array([[2]]), cache))
     caller.start()

@@ -36,10 +36,15 @@ def version(number):
 
 # {name: (the row of FORMATS, make(folder), the file that is recognised)}
 MADE = {
-    "a run": ("huggingface", lambda folder: random_model().save(folder), "config.json"),
-    "minillama's own": ("huggingface", lambda folder: random_model(position="alibi").save(folder), "config.json"),
-    "gpt2": ("huggingface", lambda folder: random_model(**minillama.catalogue.presets.FAMILIES["gpt2"]).save(folder),
-             "config.json"),
+    "a run": ("huggingface", lambda folder: minillama.save(random_model(), folder), "config.json"),
+    "minillama's own": (
+        "huggingface", lambda folder: minillama.save(random_model(position="alibi"), folder), "config.json"
+    ),
+    "gpt2": (
+        "huggingface",
+        lambda folder: minillama.save(random_model(**minillama.catalogue.presets.FAMILIES["gpt2"]), folder),
+        "config.json",
+    ),
     "meta": ("meta", lambda folder: write_meta(folder, meta_model(), 2), "params.json"),
     "llama2c 0": ("llama2c", lambda folder: llama2c.save(folder / "model.bin", random_model()), "model.bin"),
     "llama2c 1": ("llama2c", version(1), "model.bin"),
@@ -104,7 +109,7 @@ def test_tensors_are_found_under_any_name(made, copied):
 
 
 def test_the_state_of_a_run_is_not_taken_for_its_weights(tmp_path):
-    random_model().save(tmp_path)
+    minillama.save(random_model(), tmp_path)
     minillama.checkpoint.tensors.write_tensors(tmp_path / "trainer.safetensors", {"first": ("F32", np.ones(3, "f"))})
     expected = logits(minillama.load(tmp_path)[0])
     (tmp_path / "model.safetensors").rename(tmp_path / "other")
@@ -289,7 +294,7 @@ def test_options_of_writers_come_from_their_rows(monkeypatch, tmp_path, cli):
     assert (
         both.choices == ("f32", "f16", "q8") and both.help.count("(huggingface)") == both.help.count("(llama2c)") == 1
     )
-    random_model().save(tmp_path / "a")
+    minillama.save(random_model(), tmp_path / "a")
     assert cli("convert", tmp_path / "a", tmp_path / "b", "--dtype", "f16")[0] == 0
     assert cli("convert", tmp_path / "a", tmp_path / "b", "--to", "llama2c", "--dtype", "q8")[0] == 1  # a folder
     assert cli("convert", tmp_path / "a", tmp_path / "c", "--to", "llama2c", "--dtype", "q8")[0] == 0

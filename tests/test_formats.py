@@ -165,8 +165,8 @@ def test_int8_weights_are_found_again(tmp_path):
     model = random_model(dim=128, ffn=192, rope_layout="interleaved")
     llama2c.save(tmp_path / "a.bin", model, int8=True)
     loaded, direct = llama2c.load(tmp_path / "a.bin"), quantize(model)
-    for name in model.matrices:
-        np.testing.assert_allclose(quantize(loaded).matrices[name][:], direct.matrices[name][:], rtol=1e-6)
+    for name in model.weights.matrices:
+        np.testing.assert_allclose(quantize(loaded).parameters[name], direct.parameters[name], rtol=1e-6)
 
 
 def test_float64_weights_are_read_and_rounded(tmp_path):
@@ -341,11 +341,11 @@ def test_metas_bfloat16_is_kept(tmp_path, pieces):
     model.parameters.flat.view(np.uint32)[:] &= 0xFFFF0000
     write_meta(tmp_path, model, pieces, kind="BF16")
     loaded = minillama.load(tmp_path)[0]
-    assert loaded.kind == "BF16"
+    assert loaded.weights.kind == "bfloat16"
     assert same(model, loaded)
     convert(tmp_path, tmp_path / "folder")
     convert(tmp_path / "folder", tmp_path / "a.bin")
-    assert minillama.load(tmp_path / "folder")[0].kind == "BF16"
+    assert minillama.load(tmp_path / "folder")[0].weights.kind == "bfloat16"
     np.testing.assert_array_equal(minillama.load(tmp_path / "a.bin")[0].parameters.flat, model.parameters.flat)
     wide = minillama.load(tmp_path, dtype="float32")[0]
     np.testing.assert_array_equal(wide.parameters.flat, model.parameters.flat)
@@ -444,7 +444,7 @@ def test_a_folder_without_weights_says_so(tmp_path):
 def test_the_format_is_what_lies_there(tmp_path):
     model = meta_model()
     write_meta(tmp_path / "meta", model)
-    model.save(tmp_path / "folder")
+    minillama.save(model, tmp_path / "folder")
     llama2c.save(tmp_path / "a.bin", model)
     found = [find(tmp_path / name).name for name in ("folder", "meta", "a.bin")]
     assert found == ["huggingface", "meta", "llama2c"]
@@ -464,7 +464,7 @@ def test_convert_between_any_two(tmp_path, capsys, source, target):
     for name, array in model.parameters.items():
         heads = {"w_q": 4, "w_k": 2}.get(name.split(".")[-1])
         swapped.parameters[name][:] = swap_rope_layout(array, heads, "interleaved") if heads else array
-    swapped.save(tmp_path / "folder")
+    minillama.save(swapped, tmp_path / "folder")
     llama2c.save(tmp_path / "a.bin", swapped)
     assert __main__.main(["convert", str(tmp_path / source), str(tmp_path / target)]) == 0
     format = "huggingface" if target == "folder2" else "llama2c"
@@ -477,7 +477,7 @@ def test_convert_between_any_two(tmp_path, capsys, source, target):
 
 def test_convert_says_what_it_cannot_do(tmp_path, capsys):
     model = random_model(rope_theta=5e5)
-    model.save(tmp_path / "folder")
+    minillama.save(model, tmp_path / "folder")
 
     def error(*options):
         assert __main__.main(["convert", str(tmp_path / "folder"), *map(str, options)]) == 1
@@ -491,7 +491,7 @@ def test_convert_says_what_it_cannot_do(tmp_path, capsys):
 
 def test_convert_int8(tmp_path):
     model = random_model()
-    model.save(tmp_path / "folder")
+    minillama.save(model, tmp_path / "folder")
     assert "(llama2c)" in convert(tmp_path / "folder", tmp_path / "model", to="llama2c", int8=True)
     assert llama2c.read_header(tmp_path / "model").group == 8
     assert relative_error(logits(model), logits(minillama.load(tmp_path / "model")[0])) < 0.1
@@ -499,7 +499,7 @@ def test_convert_int8(tmp_path):
 
 def test_a_tokenizer_that_llama2c_does_not_have_is_left_out(tmp_path):
     model = random_model(vocab_size=9)
-    model.save(tmp_path / "folder", CharTokenizer.train("abcdefghi"))
+    minillama.save(model, tmp_path / "folder", CharTokenizer.train("abcdefghi"))
     note = convert(tmp_path / "folder", tmp_path / "a.bin")
     assert note.endswith(
         "without its tokenizer: llama2.c has SentencePiece's kind of tokenizer only, and this is a CharTokenizer. "
@@ -512,14 +512,14 @@ def test_a_tokenizer_that_llama2c_does_not_have_is_left_out(tmp_path):
 def test_llama2s_tokenizer_goes_along(assets, tmp_path):
     """From a tokenizer.model through tokenizer.json to llama2.c's file, which gives the ids of the published one."""
     model, texts = random_model(vocab_size=32000), ["  a  red ball\n\n   x", "naïve ☕ 日本", " " * 37 + "}", ""]
-    model.save(tmp_path / "folder")
+    minillama.save(model, tmp_path / "folder")
     convert(tmp_path / "folder", tmp_path / "with", tokenizer=assets / "models" / "llama2-tokenizer.model")
     assert convert(tmp_path / "with", tmp_path / "a.bin").endswith("with its tokenizer")
     expected = load_tokenizer(assets / "models" / "llama2-tokenizer.bin")
     for place in ("with", "a.bin"):
         tokenizer = minillama.load(tmp_path / place)[1]
         assert all(tokenizer.encode(text).tolist() == expected.encode(text).tolist() for text in texts)
-    Model(Config(**SHAPE), threads=1).save(tmp_path / "small")
+    minillama.save(Model(Config(**SHAPE), threads=1), tmp_path / "small")
     convert(tmp_path / "small", tmp_path / "b.bin")
     assert minillama.load(tmp_path / "b.bin")[1] is None  # tokenizer.bin lies beside it, and has more tokens
 
@@ -545,7 +545,7 @@ def test_what_a_tokenizer_of_llama2c_cannot_say(assets):
 
 def test_a_tokenizer_of_another_model_is_refused(stories, tmp_path):
     model = random_model(vocab_size=9)
-    model.save(tmp_path / "folder")
+    minillama.save(model, tmp_path / "folder")
     other = stories.with_name("tok512.bin")
     with pytest.raises(ValueError, match="the tokenizer has 512 tokens and the model 9"):
         convert(tmp_path / "folder", tmp_path / "new", tokenizer=other)
@@ -559,7 +559,7 @@ def test_a_tokenizer_of_another_model_is_refused(stories, tmp_path):
 
 
 def test_the_chat_template_goes_along(tmp_path):
-    random_model(vocab_size=9).save(tmp_path / "folder", CharTokenizer.train("abcdefghi"))
+    minillama.save(random_model(vocab_size=9), tmp_path / "folder", CharTokenizer.train("abcdefghi"))
     path = tmp_path / "folder" / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": "{{ messages }}"}))
     convert(tmp_path / "folder", tmp_path / "new")
@@ -573,7 +573,7 @@ def test_what_was_meant_is_said(stories, tmp_path):
     shutil.copy(stories, tmp_path / "again.bin")
     with pytest.raises(FileNotFoundError, match=r"there are again.bin \(llama2c\), stories260K.bin \(llama2c\)\. Give"):
         minillama.load(tmp_path)
-    random_model(vocab_size=9).save(tmp_path / "folder")
+    minillama.save(random_model(vocab_size=9), tmp_path / "folder")
     with pytest.raises(FileNotFoundError, match="Give the folder of this file, .*folder"):
         minillama.load(tmp_path / "folder" / "model.safetensors")
     (tmp_path / "folder" / "model.safetensors").unlink()
@@ -650,7 +650,7 @@ def test_another_format_is_named(name, command, cli, tmp_path):
 @pytest.mark.parametrize("beside", [None, "config.json"])
 def test_a_folder_of_another_format_is_named(name, beside, cli, tmp_path):
     if beside:
-        random_model().save(tmp_path)
+        minillama.save(random_model(), tmp_path)
         (tmp_path / "model.safetensors").unlink()
     (tmp_path / name).write_bytes(FOREIGN_FILES[name][0])
     (tmp_path / "README.md").write_text("a model")
@@ -660,7 +660,7 @@ def test_a_folder_of_another_format_is_named(name, beside, cli, tmp_path):
 
 
 def test_a_pointer_in_the_place_of_weights(tmp_path):
-    random_model().save(tmp_path)
+    minillama.save(random_model(), tmp_path)
     (tmp_path / "model.safetensors").write_bytes(WITHOUT_A_NAME["model.bin"][0])
     with pytest.raises(ValueError, match=r"model\.safetensors is a pointer of Git LFS .* Type git lfs pull"):
         minillama.load(tmp_path)
@@ -668,7 +668,7 @@ def test_a_pointer_in_the_place_of_weights(tmp_path):
 
 def test_no_model_that_is_opened_is_taken_for_another_format(tmp_path):
     model = random_model(tied=True)
-    model.save(tmp_path / "folder")
+    minillama.save(model, tmp_path / "folder")
     write_meta(tmp_path / "meta", meta_model())
     for version, options in enumerate(({}, {"int8": True})):
         llama2c.save(tmp_path / f"{version}.anything", model, **options)
@@ -680,7 +680,7 @@ def test_no_model_that_is_opened_is_taken_for_another_format(tmp_path):
 
 
 def test_weights_alone_ask_for_their_config(cli, tmp_path):
-    random_model().save(tmp_path / "a")
+    minillama.save(random_model(), tmp_path / "a")
     (tmp_path / "a" / "config.json").unlink()
     for path in (tmp_path / "a", tmp_path / "a" / "model.safetensors"):
         code, _, err = cli("info", path)
@@ -689,7 +689,7 @@ def test_weights_alone_ask_for_their_config(cli, tmp_path):
 
 def test_a_folder_with_models_in_it_names_them(tmp_path):
     for name in ("runs/one", "cache/snapshots/abc"):
-        random_model().save(tmp_path / name)
+        minillama.save(random_model(), tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"Did you mean .*one\?"):
         minillama.load(tmp_path / "runs")
     with pytest.raises(FileNotFoundError, match=r"Did you mean .*abc\?"):
@@ -698,7 +698,7 @@ def test_a_folder_with_models_in_it_names_them(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.gguf", "a.GGUF", "a.safetensors", "a.pt", "a.pth", "a.onnx", "a.npz", "a.zip"])
 def test_what_is_not_written_is_refused_by_its_name(name, cli, tmp_path):
-    random_model().save(tmp_path / "model")
+    minillama.save(random_model(), tmp_path / "model")
     code, _, err = cli("convert", tmp_path / "model", tmp_path / name)
     assert (
         code == 1 and f"the name of {tmp_path / name} is that of a" in err and "ends in .bin); give one of these" in err
@@ -710,7 +710,7 @@ def test_what_is_not_written_is_refused_by_its_name(name, cli, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 def test_what_is_read_more_than_once_is_no_pipe(cli, tmp_path):
-    random_model().save(tmp_path / "model")
+    minillama.save(random_model(), tmp_path / "model")
     pipe = tmp_path / "tokenizer.json"
     os.mkfifo(pipe)
     text = "tokenizer.json is a pipe or a device, which can be read once, and a text is read again when a run goes on"

@@ -38,7 +38,7 @@ VALUES = [*NUMBERS, -(2**31), *FLOATS, *TEXTS, *ROPES, None, True, False, [], {}
 
 
 def folder(path, **changes):
-    Model(Config(**{**SHAPE, **changes}), seed=1, threads=1).save(path)
+    minillama.save(Model(Config(**{**SHAPE, **changes}), seed=1, threads=1), path)
 
 
 def in_parts(path):

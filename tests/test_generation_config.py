@@ -91,7 +91,7 @@ def folder(tmp_path, rng):
     """A model of 9 tokens, of which the files say nothing."""
     model = Model(Config(9, dim=16, layers=2, heads=2, context=64), threads=1)
     model.parameters.flat[:] = rng.standard_normal(model.parameters.flat.size).astype(np.float32) * 0.4
-    model.save(tmp_path / "model", CharTokenizer.train("abcdefghi"))
+    minillama.save(model, tmp_path / "model", CharTokenizer.train("abcdefghi"))
     return tmp_path / "model"
 
 

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 
 from minillama import Config, Model
-from minillama.cli import ablate, idle
+from minillama.cli import ablate, idle, train
 from minillama.config import SWITCHES
 
 from .conftest import whole_parser
 
 PARSER = whole_parser()
 _SHAPE = dict(vocab_size=11, dim=32, layers=1, heads=2, context=64)
+_FROM = {
+    "tokenizer": "char", "family": "gpt2", "tied": None, "norm": "layernorm", "placement": "post", "position": "alibi",
+    "rope_layout": "interleaved", "rope_scaling": "ntk", "feed_forward": "gelu", "mask": "bidirectional",
+    "head": "masked_lm", "bias": "norm", "qk_norm": None, "embedding_norm": None,
+}  # fmt: skip
 _ABLATE = {
     "corpora": "stories", "tokenizer": "char", "equal": "compute", "shard": "1/2",
 }  # fmt: skip
@@ -36,6 +41,17 @@ CASES = [
     ("train", "--rope-scaling ntk --rope-factor 2 --rope-original-context 9", "--rope-original-context", "the factor"),
     ("train", "--rope-scaling dynamic --rope-factor 2", "--rope-scaling", "none can be longer than the context, 256"),
     ("train", "--norm none --norm-eps 1e-6", "--norm-eps", "the norm is 'none'"),
+    *[
+        ("train", f"--from m {option} {_FROM.get(name, 4) or ''}", option, "goes on from m, which brings its own")
+        for name in train.OF_A_MODEL
+        for option in ["--" + name.replace("_", "-")]
+    ],
+    ("train", "--momentum 0.8", "--momentum", "it belongs to --optimizer sgd, and the optimizer is 'adamw'"),
+    ("train", "--optimizer adam --momentum 0.8", "--momentum", "and the optimizer is 'adam'"),
+    ("train", "--optimizer sgd --beta1 0.8", "--beta1", "it belongs to --optimizer adamw or adam"),
+    ("train", "--optimizer sgd --beta2 0.8", "--beta2", "and the optimizer is 'sgd'"),
+    ("train", "--schedule constant --lr-floor 0.2", "--lr-floor", "--schedule cosine or linear or wsd"),
+    ("train", "--decay-share 0.2", "--decay-share", "it belongs to --schedule wsd, and the schedule is 'cosine'"),
     ("train", "--micro-batches 9", "--micro-batches", "a batch of 8 sequences cannot be computed in 9 parts"),
     ("train", "--micro-batches 3 --batch-size 2", "--micro-batches", "in 2 at most"),
     *[
@@ -57,6 +73,8 @@ CASES = [
     ("bench", "matmul --no-torch", "--no-torch", "PyTorch has no part in matmul"),
 ]  # fmt: skip
 TAKEN = [
+    "train --from m --context 8 --dropout 0.1 --steps 5 --weight-decay 0", "train --optimizer sgd --momentum 0.8",
+    "train --optimizer sgd --weight-decay 0.2", "train --schedule wsd --decay-share 0.2 --lr-floor 0",
     "train --vocab-size 300", "train --rope-theta 1e5 --rope-layout interleaved",
     "train --family gpt2 --rope-scaling none",
     "train --family gpt2 --position rope --rope-theta 1e5", "train --rope-scaling linear --rope-factor 2",

@@ -7,8 +7,15 @@ from math import log
 import numpy as np
 import pytest
 
+from minillama import Config, Model
+from minillama.data.batches import Batches
+from minillama.data.corpora import encode_corpus
 from minillama.gradcheck import numerical_gradient, relative_error
 from minillama.lessons import learn_product, learning_rates, notebooks, one_head
+from minillama.training.clipping import clip_scale, gradient_norm
+from minillama.training.optimizers import AdamW
+from minillama.training.schedules import learning_rate
+from minillama.training.trainer import evaluate
 
 
 def result(variant, rate, warmup, seed, steps=200):
@@ -49,6 +56,38 @@ def test_an_interrupted_run_goes_on_behind_the_last_whole_line(tmp_path, asked):
     path.write_text(whole[:10], encoding="utf-8")  # not one whole line
     assert learning_rates.main(["--out", str(path), "--seeds", "0"]) is None
     assert asked == jobs and path.read_text(encoding="utf-8") == whole
+
+
+def test_a_training_is_the_loop_that_the_lesson_describes(tmp_path, monkeypatch):
+    """Batches, clipping, schedule and AdamW by hand: what `train` gives with a Trainer is this to the last digit."""
+    monkeypatch.setattr("minillama.data.corpora.STORIES_CHARACTERS", 60_000)
+    corpus, steps, rate = encode_corpus("stories", vocab_size=300), 60, 0.016
+    found = learning_rates.train(corpus, "post, LayerNorm", rate, 50, 2, steps)
+    config = Config(corpus.tokenizer.vocab_size, **learning_rates.SHAPE, **learning_rates.VARIANTS["post, LayerNorm"])
+    model = Model(config, 2, threads=1, init_std=learning_rates.INIT_STD)
+    optimizer, losses = AdamW(model.parameters, (0.9, 0.95), 1e-8, 0.1), []
+    batches = Batches(corpus.train, config.context, 8, 2, corpus.tokenizer.end_of_text)
+    for step in range(steps):
+        loss, gradients = model.loss_and_gradients(*batches[step])
+        losses.append(loss)
+        scale = clip_scale(gradient_norm(gradients, model.workers), 1.0)
+        optimizer.step(gradients, learning_rate(step + 1, steps, rate, 50, 0.1), scale, model.workers)
+    final = evaluate(model, corpus.validation[: learning_rates.VALIDATION_TOKENS], corpus.tokenizer)
+    assert found["loss"] == round(final, 5) and found["steps"] == steps
+    assert (found["first_loss"], found["worst_loss"]) == (round(losses[0], 4), round(max(losses), 4))
+
+
+def test_a_training_that_diverges_says_how_far_it_came(monkeypatch):
+    monkeypatch.setattr("minillama.data.corpora.STORIES_CHARACTERS", 60_000)
+    corpus = encode_corpus("stories", vocab_size=300)
+    found = learning_rates.train(corpus, "no norm", 1e6, 0, 0, 60)
+    assert found["loss"] is None and 1 <= found["steps"] < 60
+
+
+def test_fewer_steps_than_the_warm_up_are_refused(tmp_path, asked, capsys):
+    assert learning_rates.main(["--out", str(tmp_path / "rates.jsonl"), "--steps", "50"]) == 1
+    assert "--steps must be more than the longest warm-up, 50; received 50" in capsys.readouterr().err
+    assert asked == [] and list(tmp_path.iterdir()) == []
 
 
 RESULT = json.dumps(result("post, RMSNorm", 0.002, 0, 0))
@@ -105,7 +144,7 @@ def test_the_highest_stable_rate(losses, expected):
     assert learning_rates.highest_stable(others + results[::-1], "a", 0, 1, slack=0.2) == expected
 
 
-@pytest.mark.parametrize("mask", one_head.MASKS)
+@pytest.mark.parametrize("mask", one_head.MASKINGS)
 @pytest.mark.parametrize("task", [one_head.lookup_task, one_head.dice_task])
 def test_the_gradients_of_one_head_are_those_of_its_own_mask(task, mask, rng):
     x, answers = task(rng, 2)[:2]

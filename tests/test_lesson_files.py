@@ -28,7 +28,7 @@ def course(tmp_path, monkeypatch):
         cells = [nbformat.v4.new_markdown_cell(f"# {number} · Nothing"), drawn]
         notebooks.write(nbformat.v4.new_notebook(cells=cells), folder / f"{number}-nothing.ipynb")
     monkeypatch.setattr(notebooks, "FOLDER", folder)
-    monkeypatch.setattr("minillama.lessons.__main__.grade", lambda path, seed, timeout: [])
+    monkeypatch.setattr("minillama.lessons.grading.grade", lambda path, seed, timeout: [])
     monkeypatch.setattr(learning_rates, "train", lambda corpus, *job: result(*job))
     monkeypatch.setattr(learning_rates, "encode_corpus", lambda name: None)
     return folder
@@ -126,7 +126,7 @@ def test_grades_do_not_take_the_place_of_a_notebook(course):
 
 
 def test_grades_are_refused_before_the_first_notebook_is_run(course, tmp_path, monkeypatch):
-    monkeypatch.setattr("minillama.lessons.__main__.grade", lambda *_: pytest.fail("a notebook was run"))
+    monkeypatch.setattr("minillama.lessons.grading.grade", lambda *_: pytest.fail("a notebook was run"))
     (tmp_path / "grades.csv").write_bytes(FOREIGN)
     (tmp_path / "file").write_bytes(FOREIGN)
     for out in (tmp_path / "grades.csv", tmp_path / "file" / "grades.csv"):
@@ -137,7 +137,7 @@ def test_grades_are_refused_before_the_first_notebook_is_run(course, tmp_path, m
 @pytest.mark.parametrize("option, value", [("--seed", "-1"), ("--timeout", "0"), ("--timeout", "-5")])
 def test_impossible_numbers_are_not_graded_with(option, value, course, monkeypatch, capsys):
     """Else every answer of every student is "not checked"."""
-    monkeypatch.setattr("minillama.lessons.__main__.grade", lambda *_: pytest.fail("a notebook was run"))
+    monkeypatch.setattr("minillama.lessons.grading.grade", lambda *_: pytest.fail("a notebook was run"))
     assert main(["grade", str(course), option, value]) == 1
     assert f"{option} must be at least" in capsys.readouterr().err
 

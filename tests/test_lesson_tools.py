@@ -136,6 +136,42 @@ def test_the_lint_misses_each_part_of_the_frame(words):
     assert notebooks.faults(made)
 
 
+def tour(*cells):
+    """A tour without faults, with more cells before its end: a title without a number, and no exercises."""
+    return nbformat.v4.new_notebook(
+        cells=[
+            text(HEADER.replace("# 00 · Doubling", "# The tour · Doubling")),
+            text("> **Predict.** What is 1 + 1?", "predict"),
+            *cells,
+            text("## Takeaways\n\n## Where to go next"),
+        ]
+    )
+
+
+def test_the_tour_has_a_frame_of_its_own():
+    assert notebooks.faults(tour()) == []
+    assert any("2.45 was printed by no cell" in fault for fault in notebooks.faults(tour(text("The loss is 2.45."))))
+    for words in ("**Papers**", "## Takeaways", "## Where to go next"):
+        made = tour()
+        for cell in made.cells:
+            cell.source = cell.source.replace(words, "gone")
+        assert any(words in fault for fault in notebooks.faults(made)), words
+    lines = code("\n".join(["x = 1"] * 40), "whole")
+    assert notebooks.faults(tour(lines)) == []
+    lines.source += "\nx = 1"
+    assert any("more than 40" in fault for fault in notebooks.faults(tour(lines)))
+    assert notebooks.time_line(tour(), 12.3, "it") == "**Time**: 5 minutes to read, 12 s to run on it."
+
+
+def test_the_tour_comes_before_the_lessons_and_goes_to_students(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    for name, made in (("00-a", lesson()), ("tour", tour()), ("01-b", lesson())):
+        notebooks.write(made, tmp_path / f"{name}.ipynb")
+    assert [path.stem for path in notebooks.paths()] == ["tour", "00-a", "01-b"]
+    assert [path.stem for path in notebooks.paths(["01", "tour"])] == ["tour", "01-b"]
+    assert [path.name for path in notebooks.build_student_set(tmp_path / "set")][0] == "tour.ipynb"
+
+
 @pytest.mark.parametrize(
     "kept, fresh, tags, same",
     [
@@ -184,6 +220,8 @@ def test_the_lint_misses_each_part_of_the_frame(words):
         ("(1,2,3)", "(1, 2, 3)", (), True),
         ("step 1,2", "step 12", (), False),
         ("NumPy 2.0.1", "NumPy 2.0.2", (), False),
+        ("Anna had 2 plums", "Tom slept", ("drawn",), True),
+        ("Anna had 2 plums", "\n", ("drawn",), False),
     ],
 )
 def test_which_changes_of_an_output_count(kept, fresh, tags, same):
@@ -283,7 +321,7 @@ def test_running_keeps_outputs_and_writes_the_time(tmp_path, monkeypatch, capsys
         notebooks.paths(["07"])
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path / "elsewhere")
     assert main(["lint"]) == 1
-    assert "needs a clone" in capsys.readouterr().err
+    assert "Run this in a clone of the repository" in capsys.readouterr().err
 
 
 ASKS = (
@@ -334,6 +372,7 @@ def test_grades_of_what_students_hand_in(tmp_path, hand_in, capsys):
     assert "is there an" not in str(rows)
 
 
+@pytest.mark.slow
 def test_a_notebook_that_does_not_end_or_dies_gets_a_line(hand_in, monkeypatch):
     forever = "def doubled(x):\n    while True:\n        pass"
     (row,) = grade(hand_in("endless", forever), timeout=2)
@@ -354,6 +393,16 @@ def test_what_is_handed_in_by_file_folder_and_pattern(tmp_path, hand_in):
     with pytest.raises(ValueError, match="no notebooks"):
         handed_in([tmp_path / "empty"])
     assert main(["grade", str(tmp_path / "nothing.ipynb")]) is True
+
+
+def test_a_tour_among_what_is_handed_in_is_not_run_and_gives_no_line(tmp_path, hand_in, capsys, monkeypatch):
+    notebooks.write(tour(code("1 / 0")), tmp_path / "handed-in" / "tour.ipynb")
+    with monkeypatch.context() as no_kernel:
+        no_kernel.setattr("minillama.lessons.grading._execute", lambda *_: pytest.fail("the tour was run"))
+        assert grade(tmp_path / "handed-in" / "tour.ipynb") == []
+    hand_in("wrong", "def doubled(x):\n    return x * x")
+    assert main(["grade", str(tmp_path / "handed-in")]) is False
+    assert "tour.ipynb" not in capsys.readouterr().out
 
 
 def _named(name, function):

@@ -11,47 +11,41 @@ import minillama
 from minillama import Model, backend
 from minillama.checkpoint.tensors import TensorFiles, narrowed, widened, write_tensors
 from minillama.generation.generate import generate
-from minillama.ops.narrow import widen_int8
 from minillama.parameters import parameter_shapes
-from minillama.weights.narrow import HALVES, HalfModel
-from minillama.weights.quantize import quantize, quantize_rows
+from minillama.weights import WEIGHT_KINDS
+from minillama.weights.packed import PackedWeights
+from minillama.weights.quantize import quantize
 
 from .test_decoding import random_model, sharing, token_by_token  # noqa: F401
 from .test_switches import ALONE
 
+HALVES = ["bfloat16", "float16"]
 each_kind = pytest.mark.parametrize("kind", HALVES)
 
 
 def halved(model, kind, threads=2):
-    """(HalfModel, Model of float32) with the same weights: those of `model`, rounded."""
-    half = HalfModel(model.config, kind, threads)
+    """(model of halves, Model of float32) with the same weights: those of `model` in fewer bits."""
+    half = Model(model.config, threads=threads, weights=PackedWeights(model.config, kind))
     wide = Model(model.config, threads=threads)
     for name, array in model.parameters.items():
         rounded = array.astype(np.float16).astype(np.float32)
-        if kind == "BF16":
+        if kind == "bfloat16":
             rounded = (array.view(np.uint32) & 0xFFFF0000).view(np.float32)
         wide.parameters[name][:] = rounded
-        kept = half.kept([name])
-        kept[:] = rounded if kept.dtype == np.float32 else narrowed(rounded, kind)
+        kept = half.weights.kept([name])
+        kept[:] = rounded if kept.dtype == np.float32 else narrowed(rounded, WEIGHT_KINDS[kind].tensor)
     return half, wide
 
 
 @each_kind
 def test_every_finite_half_is_widened_exactly(kind, each_backend):
-    bits = np.arange(2**16, dtype=np.uint16).reshape(64, 1024)
-    expected = widened(bits if kind == "BF16" else bits.view(np.float16), kind)
-    dtype, widen = HALVES[kind]
-    found = getattr(backend.active(), widen)(bits.view(dtype))
+    bits, row = np.arange(2**16, dtype=np.uint16).reshape(64, 1024), WEIGHT_KINDS[kind]
+    expected = widened(bits if kind == "bfloat16" else bits.view(np.float16), row.tensor)
+    ((dtype, _),) = row.layout(1024).values()
+    found = getattr(backend.active(), row.widen.__name__)(bits.view(dtype))
     finite = np.isfinite(expected)
     np.testing.assert_array_equal(found[finite].view(np.uint32), expected[finite].view(np.uint32))
     assert finite.sum() > 63000
-
-
-def test_int8_is_widened_as_by_the_specification(each_backend, rng):
-    weight = rng.standard_normal((5, 200)).astype(np.float32)
-    q, scales = quantize_rows(weight)
-    np.testing.assert_array_equal(backend.active().widen_int8(q, scales), widen_int8(q, scales))
-    assert abs(widen_int8(q, scales) - weight).max() < 0.02
 
 
 @each_kind
@@ -64,7 +58,7 @@ def test_a_token_of_halves_equals_the_forward_of_their_values(kind, shape, each_
     np.testing.assert_allclose(half.logits(ids), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(half.next_logits(ids), expected[:, -1], rtol=1e-5, atol=1e-5)
     assert half.loss(ids[:, :-1], ids[:, 1:]) == pytest.approx(wide.loss(ids[:, :-1], ids[:, 1:]), rel=1e-6)
-    assert half.nbytes < 0.52 * wide.parameters.flat.nbytes
+    assert half.nbytes < 0.52 * wide.nbytes
     assert list(generate(half, [3], 5, top_k=1)) == list(generate(wide, [3], 5, top_k=1))
 
 
@@ -80,14 +74,15 @@ def test_other_architectures_of_halves(kind, name, each_backend, rng):
 @each_kind
 def test_a_checkpoint_of_halves_keeps_its_bytes(kind, tmp_path, rng):
     half, wide = halved(random_model(rng), kind)
-    half.save(tmp_path)
+    minillama.save(half, tmp_path)
     with safe_open(tmp_path / "model.safetensors", "np") as file:
-        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {kind}  # noqa: SIM118: not a dictionary
-    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] in ("bfloat16", "float16")
+        names = file.keys()
+        assert {file.get_slice(name).get_dtype() for name in names} == {WEIGHT_KINDS[kind].tensor}
+    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == kind
     again, _ = minillama.load(tmp_path)
-    assert isinstance(again, HalfModel) and again.kind == kind
-    np.testing.assert_array_equal(again.bits.flat, half.bits.flat)
-    np.testing.assert_array_equal(again.vectors.flat, half.vectors.flat)
+    assert again.weights.kind == kind
+    np.testing.assert_array_equal(again.weights.stores[0].flat, half.weights.stores[0].flat)
+    np.testing.assert_array_equal(again.weights.vectors.flat, half.weights.vectors.flat)
     for name, array in wide.parameters.items():
         np.testing.assert_array_equal(again.parameters[name], array)
     trainable, _ = minillama.load(tmp_path, dtype="float32")
@@ -97,12 +92,12 @@ def test_a_checkpoint_of_halves_keeps_its_bytes(kind, tmp_path, rng):
 
 
 def test_vectors_that_are_no_halves_stay_as_they_are(tmp_path, rng):
-    half, _ = halved(random_model(rng), "BF16")
-    half.vectors["final_norm"][0] = np.float32(1 + 2**-20)
-    half.save(tmp_path)
+    half, _ = halved(random_model(rng), "bfloat16")
+    half.weights.vectors["final_norm"][0] = np.float32(1 + 2**-20)
+    minillama.save(half, tmp_path)
     assert TensorFiles([tmp_path / "model.safetensors"]).kind("model.norm.weight") == "F32"
     again, _ = minillama.load(tmp_path)
-    np.testing.assert_array_equal(again.vectors.flat, half.vectors.flat)
+    np.testing.assert_array_equal(again.weights.vectors.flat, half.weights.vectors.flat)
 
 
 @each_kind
@@ -110,16 +105,16 @@ def test_parts_of_a_vector_of_which_one_is_a_half(kind, tmp_path, rng):
     """GPT-2's files hold the biases of q, k and v as one."""
     config = minillama.Config(**{"vocab_size": 50, "dim": 24, "layers": 2, "heads": 3, "context": 16, **ALONE["GPT-2"]})
     half, _ = halved(Model(config, seed=1), kind)
-    half.vectors.flat[:] = rng.standard_normal(half.vectors.flat.size)
-    half.vectors["blocks.0.b_k"][:] = 1.5
-    half.save(tmp_path)
-    np.testing.assert_array_equal(minillama.load(tmp_path)[0].vectors.flat, half.vectors.flat)
+    half.weights.vectors.flat[:] = rng.standard_normal(half.weights.vectors.flat.size)
+    half.weights.vectors["blocks.0.b_k"][:] = 1.5
+    minillama.save(half, tmp_path)
+    np.testing.assert_array_equal(minillama.load(tmp_path)[0].weights.vectors.flat, half.weights.vectors.flat)
 
 
 def test_infinity_in_half_precision_is_reported(tmp_path, rng):
-    half, _ = halved(random_model(rng), "F16")
-    half.bits["blocks.0.w_o"].view(np.float16)[1, 2] = np.inf
-    half.save(tmp_path)
+    half, _ = halved(random_model(rng), "float16")
+    half.weights.stores[0]["blocks.0.w_o"].view(np.float16)[1, 2] = np.inf
+    minillama.save(half, tmp_path)
     with pytest.raises(ValueError, match="o_proj.weight has infinity or NaN in half precision"):
         minillama.load(tmp_path)
     wide, _ = minillama.load(tmp_path, dtype="float32")
@@ -127,8 +122,8 @@ def test_infinity_in_half_precision_is_reported(tmp_path, rng):
 
 
 def test_a_copy_of_a_tied_matrix_may_be_of_another_kind(tmp_path, rng):
-    half, wide = halved(random_model(rng, tied=True), "BF16")
-    half.save(tmp_path)
+    half, wide = halved(random_model(rng, tied=True), "bfloat16")
+    minillama.save(half, tmp_path)
     path = tmp_path / "model.safetensors"
     tensors = TensorFiles([path])
     arrays = {name: (tensors.kind(name), np.array(tensors.raw(name))) for name in tensors}
@@ -142,7 +137,7 @@ def test_a_copy_of_a_tied_matrix_may_be_of_another_kind(tmp_path, rng):
 
 
 def test_narrow_weights_do_not_train_and_are_not_changed_by_mistake(rng):
-    half, _ = halved(random_model(rng), "F16")
+    half, _ = halved(random_model(rng), "float16")
     ids = np.array([[1, 2, 3]])
     with pytest.raises(TypeError, match="cannot be trained.*dtype='float32'"):
         half.loss_and_gradients(ids, ids)
@@ -154,7 +149,7 @@ def test_narrow_weights_do_not_train_and_are_not_changed_by_mistake(rng):
 
 @each_kind
 def test_int8_of_halves_is_int8_of_their_values(kind, rng, monkeypatch):
-    monkeypatch.setattr("minillama.weights.quantize.WIDENED_AT_A_TIME", 1000)  # a matrix in several pieces
+    monkeypatch.setattr("minillama.weights.packed.WIDENED_AT_A_TIME", 1000)  # a matrix in several pieces
     half, wide = halved(random_model(rng, dim=64, ffn=172), kind)
     ids = rng.integers(0, 50, (1, 9))
     np.testing.assert_array_equal(quantize(half).logits(ids), quantize(wide).logits(ids))
@@ -162,7 +157,7 @@ def test_int8_of_halves_is_int8_of_their_values(kind, rng, monkeypatch):
 
 def in_parts(folder, model, count):
     """Save the model in `count` files with an index, as large checkpoints are."""
-    model.save(folder)
+    minillama.save(model, folder)
     tensors = TensorFiles([folder / "model.safetensors"])
     arrays = {name: (tensors.kind(name), np.array(tensors.raw(name))) for name in tensors}
     names, places = sorted(arrays), {}
@@ -189,7 +184,7 @@ def test_nothing_is_saved_beside_an_index_which_would_count(tmp_path, rng):
     in_parts(tmp_path, model, 3)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(FileExistsError, match=r"model.safetensors.index.json belongs to .*; choose another folder"):
-        model.save(tmp_path)
+        minillama.save(model, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -153,13 +153,21 @@ def test_kernel_equals_specification(case, dtype, tolerance):
 
 @needs_kernels
 @each_precision
-def test_adamw_kernel_equals_specification(dtype, tolerance, rng):
+@pytest.mark.parametrize(
+    "rule, arrays, numbers",
+    [
+        ("adamw", 2, (3, 0.01, (0.9, 0.95), 1e-8, 0.1, 0.5)),
+        ("adam", 2, (3, 0.01, (0.9, 0.95), 1e-8, 0.1, 0.5)),
+        ("sgd", 1, (0.01, 0.9, 0.1, 0.5)),
+    ],
+)
+def test_update_kernel_equals_specification(rule, arrays, numbers, dtype, tolerance):
     results = []
     for name in ("numpy", "numba"):
-        w, g, m, v = (_normal(np.random.default_rng(i), dtype, 1000) for i in range(4))
-        v = np.abs(v)
-        backend.load(name).adamw(w, g, m, v, 3, 0.01, (0.9, 0.95), 1e-8, 0.1, 0.5)
-        results.append((w, m, v))
+        w, g, *state = (_normal(np.random.default_rng(i), dtype, 1000) for i in range(2 + arrays))
+        np.abs(state[-1], out=state[-1])  # of Adam the mean of squares
+        getattr(backend.load(name), rule)(w, g, *state, *numbers)
+        results.append((w, *state))
     for expected, received in zip(*results, strict=True):
         assert received.dtype == dtype
         assert relative_error(received, expected) < tolerance
@@ -185,7 +193,7 @@ def test_kernels_have_the_names_and_signatures_of_operations():
                 fused[f"fused_{plain.__name__}"] = b
     assert {"fused_rmsnorm", "fused_rmsnorm_backward"} <= set(fused)
     for module in pkgutil.walk_packages(minillama.kernels.__path__, "minillama.kernels."):
-        if module.name.split(".")[-1] not in ("simd", "elementary", "matmul"):  # what kernels are made of
+        if module.name.split(".")[-1] not in ("simd", "elementary", "matmul", "weights"):  # what kernels are made of
             names = backend.operations().get(module.name.removeprefix("minillama.kernels."), [])
             for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.isfunction):
                 if function.__module__ == module.name and not name.startswith("_"):

@@ -18,8 +18,8 @@ from minillama.training.trainer import Settings
 from .conftest import whole_parser
 
 COMMANDS = whole_parser()._inner().choices
-# What follows from the tokenizer, and what only published models have.
-NO_OPTIONS = {Config: {"vocab_size", "token_types", "rope_low", "rope_high"}, Settings: set()}
+# What follows from the tokenizer, and what only published models have; what --context says of a run --from a model.
+NO_OPTIONS = {Config: {"vocab_size", "token_types", "rope_low", "rope_high"}, Settings: {"window"}}
 
 
 @pytest.mark.parametrize("described", [Config, Settings])

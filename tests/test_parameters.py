@@ -11,7 +11,7 @@ from minillama.catalogue.sizes import flops_per_token, parameter_count
 from minillama.layers import declare
 from minillama.layers.attention import AttentionSaved, AttentionWeights
 from minillama.layers.blocks.weights import BlockWeights
-from minillama.layers.declare import PARTS, Affine, Declared
+from minillama.layers.declare import SIZE_PARTS, Affine, Declared
 from minillama.layers.feedforward import FeedForwardSaved, FeedForwardWeights
 from minillama.parameters import NetworkWeights, parameters_of, views
 
@@ -65,7 +65,7 @@ def test_the_names_and_their_order_are_those_of_checkpoints():
 def test_counts_are_those_of_the_arrays(choice):
     config = Config(**{**TINY, **ALONE[choice]})
     counts, model = parameter_count(config), Model(config, threads=1)
-    assert list(counts) == [*PARTS, "total"] and counts["total"] == model.parameters.flat.size
+    assert list(counts) == [*SIZE_PARTS, "total"] and counts["total"] == model.parameters.flat.size
     assert counts["norms and biases"] == model.parameters.vectors.size
     layers = [array.size for name, array in model.parameters.items() if name.startswith("blocks.") and array.ndim > 1]
     assert counts["attention"] + counts["feed-forward"] == sum(layers)

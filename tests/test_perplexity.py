@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from minillama import IGNORED, Config, Model
+from minillama import IGNORED, Config, Model, save
 from minillama.analysis.perplexity import (
     Score,
     perplexity,
@@ -305,7 +305,7 @@ def test_pseudo_perplexity_is_of_models_that_fill_gaps(bpe):
 
 def test_the_command(cli, bpe, tmp_path):
     model = Model(Config(bpe.vocab_size, dim=64, layers=1, heads=2, context=16), init_std=0.3)
-    model.save(tmp_path / "model", bpe)
+    save(model, tmp_path / "model", bpe)
     a, b = tmp_path / "a.txt", tmp_path / "b.txt"
     a.write_text(TEXT, encoding="utf-8")
     b.write_text("the cat", encoding="utf-8")
@@ -336,7 +336,7 @@ def test_the_command(cli, bpe, tmp_path):
 
 @pytest.mark.parametrize("stride, fewest", [(16, 1), (8, 9), (1, 16)])
 def test_the_command_tells_the_fewest_tokens_before_one(stride, fewest, cli, bpe, tmp_path, rng):
-    Model(Config(bpe.vocab_size, dim=16, layers=1, heads=2, context=16)).save(tmp_path / "model", bpe)
+    save(Model(Config(bpe.vocab_size, dim=16, layers=1, heads=2, context=16)), tmp_path / "model", bpe)
     (tmp_path / "a.txt").write_text("the cat", encoding="utf-8")
     _, out, _ = cli("perplexity", tmp_path / "model", tmp_path / "a.txt", "--stride", stride)
     assert f"up to 16 tokens before it, and by at least {fewest} after the first window" in out
@@ -357,7 +357,7 @@ def test_the_bar_ends_at_the_end_of_the_file(cli, tmp_path, monkeypatch):
     words = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "a", ","]
     (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     tokenizer = load_tokenizer(tmp_path / "vocab.txt")
-    Model(Config(tokenizer.vocab_size, dim=16, layers=1, heads=2, context=8)).save(tmp_path / "model", tokenizer)
+    save(Model(Config(tokenizer.vocab_size, dim=16, layers=1, heads=2, context=8)), tmp_path / "model", tokenizer)
     path = tmp_path / "a.txt"
     path.write_text("a,b," * 2000, encoding="utf-8")
     assert len(tokenizer.decode_bytes(tokenizer.encode("a,b,"))) > 4
@@ -368,7 +368,7 @@ def test_the_bar_ends_at_the_end_of_the_file(cli, tmp_path, monkeypatch):
 def test_the_command_for_a_model_that_fills_gaps(cli, tmp_path):
     tokenizer = BPETokenizer.train(TEXT, 290, (END_OF_TEXT, MASK))
     model = Model(Config(tokenizer.vocab_size, dim=16, layers=1, heads=2, context=16, mask="bidirectional"))
-    model.save(tmp_path / "model", tokenizer)
+    save(model, tmp_path / "model", tokenizer)
     path = tmp_path / "a.txt"
     path.write_text("the cat sat on the mat", encoding="utf-8")
     code, _, err = cli("perplexity", tmp_path / "model", path)
@@ -425,7 +425,7 @@ def reference(model, ids, context, stride):
 def scored(bpe, tmp_path):
     """A folder of a model, a text of several pieces, and the line of its score, from the sum by the reference."""
     model = Model(Config(bpe.vocab_size, dim=16, layers=2, heads=2, context=16), init_std=0.4, threads=1)
-    model.save(tmp_path / "model", bpe)
+    save(model, tmp_path / "model", bpe)
     text = TEXT[:900]
     ids = np.array([bpe.begin_of_text, *bpe.encode(text, special=False)])
     nats = reference(model, ids, 16, 8)

@@ -85,11 +85,6 @@ def test_what_needs_kernels_says_why_it_cannot_run(tmp_path, kind):
     assert reason in done.stderr
 
 
-def test_the_least_numba_is_that_of_the_requirements():
-    (line,) = [line for line in (PACKAGE.parent / "requirements.txt").read_text().splitlines() if "numba" in line]
-    assert line == "numba>=" + ".".join(map(str, backend.LEAST_NUMBA))
-
-
 USE_A_KERNEL = """
 import numpy as np
 from minillama import backend
@@ -168,6 +163,7 @@ def of_command(name, trained, tmp_path):
 
 
 @each_command
+@pytest.mark.slow
 def test_names_that_are_not_utf8_work_everywhere(trained, tmp_path, name):
     done = command("", *of_command(name, trained, tmp_path))
     assert done.returncode == 0, done.stderr
@@ -185,6 +181,7 @@ def test_a_missing_file_whose_name_is_not_utf8_is_named_with_escapes(trained, tm
 
 @posix
 @each_command
+@pytest.mark.slow
 def test_a_closed_standard_input_matters_to_nobody_who_does_not_read_it(trained, tmp_path, name):
     expected = command("", *of_command(name, trained, tmp_path / "a"))
     done = command("0", *of_command(name, trained, tmp_path / "b"))
@@ -196,6 +193,7 @@ def test_a_closed_standard_input_matters_to_nobody_who_does_not_read_it(trained,
 @posix
 @pytest.mark.parametrize("arguments", [["chat"], ["tokenizer", "encode"], ["tokenizer", "decode"]])
 @pytest.mark.parametrize("closed", ["0", "02", "012"])
+@pytest.mark.slow
 def test_who_reads_a_closed_standard_input_says_so(trained, arguments, closed):
     done = command(closed, *arguments, trained[1])
     assert done.returncode == 1 and done.stdout == ""
@@ -206,6 +204,7 @@ def test_who_reads_a_closed_standard_input_says_so(trained, arguments, closed):
 @posix
 @each_command
 @pytest.mark.parametrize("closed", ["1", "012"])
+@pytest.mark.slow
 def test_without_standard_output_nothing_is_begun(trained, tmp_path, name, closed):
     arguments = of_command(name, trained, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -218,6 +217,7 @@ def test_without_standard_output_nothing_is_begun(trained, tmp_path, name, close
 
 @posix
 @each_command
+@pytest.mark.slow
 def test_a_closed_standard_error_changes_nothing(trained, tmp_path, name):
     done = command("2", *of_command(name, trained, tmp_path))
     assert done.returncode == 0 and done.stderr == ""
@@ -238,6 +238,7 @@ def test_the_number_of_a_closed_stream_goes_to_no_file(tmp_path):
         assert done.returncode > 12, closed
 
 
+@pytest.mark.slow
 def test_a_report_on_a_text_whose_name_is_not_utf8_is_written(trained, tmp_path):
     """Also by matplotlib, which takes no such name in a title."""
     options = "--dim 8 --layers 1 --heads 2 --context 8 --steps 2 --batch-size 2 --seeds 2 --jobs 1".split()

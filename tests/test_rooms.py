@@ -2,17 +2,24 @@
 
 import ast
 import re
+import sys
+import threading
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 import minillama
+from minillama import Config, backend
+from minillama.data.corpora import encode_corpus
+from minillama.training.run import Run
+from minillama.training.trainer import Settings
 
 PACKAGE = Path(minillama.__file__).parent
 DRAWING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 LINES_AT_MOST = 400  # in a file of the library
 ROOT_AT_MOST = 10  # modules beside the rooms
+CALLS_AT_MOST = 8  # from `train` to the first matrix product
 
 
 def rows():
@@ -44,7 +51,7 @@ def imports(package):
                 base = inside[: len(inside) - node.level + 1] if node.level else []
                 base = ["minillama", *base] if node.level else []
                 base = base + (node.module.split(".") if node.module else [])
-                wanted = [[*base, alias.name] for alias in node.names]
+                wanted = [[*base, alias.name] for alias in node.names if alias.name != "__version__"]  # no module's
             else:
                 continue
             for parts in wanted:
@@ -132,3 +139,30 @@ def test_one_word_has_one_meaning():
                     if isinstance(target, ast.Name) and target.id.isupper() and not target.id.startswith("_"):
                         places[target.id].add(room(name))
     assert {word: where for word, where in places.items() if len(where) > 1} == {}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_the_walk_from_train_to_the_first_matrix_product_is_short(tmp_path, monkeypatch, name, threads):
+    if name == "numba" and backend.missing_kernels() is not None:
+        pytest.skip(backend.missing_kernels())
+    (tmp_path / "text.txt").write_text("to be or not to be " * 200, encoding="utf-8")
+    corpus = encode_corpus(tmp_path / "text.txt", "char")
+    config = Config(corpus.tokenizer.vocab_size, dim=16, layers=1, heads=2, context=16)
+    walk = []
+
+    def linear(*_):
+        frame = sys._getframe()
+        if threading.current_thread() is not threading.main_thread():
+            raise StopIteration
+        while frame.f_code is not Run.train.__code__:
+            walk.insert(0, frame.f_code.co_name)
+            frame = frame.f_back
+        raise StopIteration
+
+    with backend.use(name):
+        run = Run.start(tmp_path / "run", config, Settings(steps=1, batch_size=2), corpus, threads=threads)
+        monkeypatch.setattr(backend.active(config), "linear", linear)
+        with pytest.raises(StopIteration):
+            run.train(quiet=True)
+    assert len(walk) <= CALLS_AT_MOST, walk

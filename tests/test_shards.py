@@ -28,7 +28,7 @@ def test_cut_sequences_equal_the_whole_batch(heads, kv_heads, batch, T, threads,
     parts.parameters.flat[:] = whole.parameters.flat
     ids, targets = rng.integers(0, 11, (2, batch, T))
     targets[0, 3:9] = IGNORED
-    assert cut(config, batch, T, whole._reading(T), threads)[0].rows != slice(0, batch * T)
+    assert cut(config, batch, T, whole.tables.reading(T), threads)[0].rows != slice(0, batch * T)
     for micro_batches in (1, 2):
         loss, expected = whole.loss_and_gradients(ids, targets, noise_seed=3)
         received_loss, received = parts.loss_and_gradients(ids, targets, None, micro_batches, noise_seed=3)
@@ -61,11 +61,11 @@ def test_a_worker_that_fails_takes_the_others_along(rng, monkeypatch):
     def fail_on_second_half(shard):
         if shard.rows.start > 0:
             raise MemoryError("no more memory")
-        original(shard)
+        return original(shard)
 
-    original = Shard.begin
+    original = Shard._rotation
     with monkeypatch.context() as patch:
-        patch.setattr(Shard, "begin", fail_on_second_half)
+        patch.setattr(Shard, "_rotation", fail_on_second_half)
         with pytest.raises(MemoryError, match="no more memory"):
             model.loss_and_gradients(ids, ids)
     assert model.loss(ids, ids) == before

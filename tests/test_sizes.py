@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minillama import Config, Model
+from minillama import Config, Model, save
 from minillama.catalogue.presets import FAMILIES
 from minillama.catalogue.sizes import cache_bytes_per_token, training_bytes, weight_bytes
-from minillama.training.optim import AdamW
-from minillama.weights.narrow import HalfModel
+from minillama.training.optimizers import AdamW
+from minillama.weights import PACKED, WEIGHT_KINDS
+from minillama.weights.packed import PackedWeights
 from minillama.weights.quantize import quantize
 
 SHAPES = {  # widths that are whole groups of 64, and others
@@ -32,38 +33,36 @@ each_config = pytest.mark.parametrize(
 
 def held(model):
     """The bytes of all different arrays of weights that a model reaches, each once."""
-    found = {}
+    found, seen = {}, {}  # seen: the things themselves, as the id of one that is gone may be another's
 
-    def visit(thing, seen):
+    def visit(thing):
         if id(thing) in seen:
             return
-        seen.add(id(thing))
+        seen[id(thing)] = thing
         if isinstance(thing, np.ndarray):
             while isinstance(thing.base, np.ndarray):
                 thing = thing.base
             found[thing.__array_interface__["data"][0]] = thing.nbytes - 64  # aligned_zeros cuts so much off
         elif isinstance(thing, (list, tuple)):
             for part in thing:
-                visit(part, seen)
+                visit(part)
         elif isinstance(thing, dict):
-            visit(list(thing.values()), seen)
+            visit(list(thing.values()))
         elif hasattr(thing, "__dict__"):
-            visit(vars(thing), seen)
+            visit(vars(thing))
 
-    embedding = model._views.embedding._replace(position=None)  # which may be fixed
-    visit({**vars(model._views), "embedding": embedding}, set())
+    visit(model.weights)
     return sum(found.values())
 
 
 @each_config
 def test_weights_take_what_is_said(config):
     model, said = Model(config, threads=1), weight_bytes(config)
-    assert model.parameters.flat.nbytes == said["float32"] == held(model)
-    for kind in ("BF16", "F16"):
-        half = HalfModel(config, kind, threads=1)
-        assert half.nbytes == said["bfloat16"] == held(half)
-    small = quantize(model)
-    assert small.nbytes == said["int8"] == held(small)
+    assert model.nbytes == model.parameters.flat.nbytes == said.pop("float32") == held(model)
+    for kind in PACKED:
+        small = quantize(model, kind)
+        assert small.nbytes == said.pop(kind, weight_bytes(config)["bfloat16"]) == held(small)
+    assert not said, "info prints the size of models that nobody made here"
 
 
 @each_config
@@ -73,7 +72,7 @@ def test_training_takes_what_is_said(config):
     model.loss_and_gradients(ids, ids)
     optimizer = AdamW(model.parameters)
     gradients = [store.flat for store, _ in model._gradients]
-    arrays = [model.parameters.flat, *gradients, optimizer.mean, optimizer.square]
+    arrays = [model.parameters.flat, *gradients, *optimizer.state.values()]
     assert sum(array.nbytes for array in arrays) == training_bytes(config)
 
 
@@ -92,13 +91,12 @@ def test_the_cache_takes_what_is_said(room):
 def test_info_prints_it(family, cli, tmp_path):
     config = Config(2000, dim=256, layers=2, heads=4, context=32, **FAMILIES[family])
     model = Model(config, threads=1)
-    model.save(tmp_path)
+    save(model, tmp_path)
     _, out, _ = cli("info", tmp_path)
     printed = dict(re.findall(r"^(?:weights in )?(\w+).*?([\d,.]+) MB", out, re.MULTILINE))
     expected = {
         "float32": model.parameters.flat.nbytes,
-        "bfloat16": HalfModel(config, "BF16", threads=1).nbytes,
-        "int8": quantize(model).nbytes,
+        **{kind: PackedWeights(config, kind).nbytes for kind in PACKED if WEIGHT_KINDS[kind].told},
         "training": 4 * model.parameters.flat.nbytes,
     }
     assert printed == {kind: f"{size / 1e6:,.1f}" for kind, size in expected.items()}

@@ -101,7 +101,7 @@ def test_every_parameter_matters_and_has_a_gradient(choice, each_backend, rng):
     for name, gradient in gradients.items():
         # A bias of the keys adds the same number to every score of a query, which the softmax takes out; rotation
         # alone makes it matter.
-        unseen = name.endswith("b_k") and model.rotation is None and not model.config.qk_norm
+        unseen = name.endswith("b_k") and model.tables.rotation is None and not model.config.qk_norm
         assert unseen or np.abs(gradient).max() > 1e-9, name
 
 

@@ -573,7 +573,7 @@ def test_saved_and_loaded_it_is_the_same(files, kind, tmp_path):
 
 
 def test_a_folder_is_searched_in_order(files, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json; pass .* or a tokenizer\.model, tokenizer\.bin or"):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json; pass .* or a tokenizer\.model, tokenizer\.bin, "):
         load_tokenizer(tmp_path)
     for kind, name, expected in [
         ("vocab", "vocab.txt", WordPieceTokenizer),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minillama import Config, Model
+from minillama import Config, Model, save
 from minillama.analysis.perplexity import perplexity, pseudo_perplexity
 from minillama.analysis.trace import lens_table, token_labels, top_tokens, trace
 from minillama.catalogue.presets import FAMILIES
@@ -127,7 +127,7 @@ def test_what_has_no_text_is_shown_by_its_number(family, tokenizer):
 def test_commands_that_write(family, options, tokenizer, tmp_path, cli, monkeypatch):
     outputs = []
     for name, model in zip(("small", "padded"), model_pair(tokenizer, family, dim=64, context=256), strict=True):
-        model.save(tmp_path / name, tokenizer)
+        save(model, tmp_path / name, tokenizer)
         told = cli("sample", tmp_path / name, "--prompt", "The cat", "--max-tokens", 60, *options)
         monkeypatch.setattr(sys, "stdin", io.StringIO("What is a llama?\n"))
         outputs.append([told, cli("chat", tmp_path / name, "--max-tokens", 60, *options)])
@@ -135,10 +135,11 @@ def test_commands_that_write(family, options, tokenizer, tmp_path, cli, monkeypa
 
 
 @each_family
+@pytest.mark.slow
 def test_commands_that_read(family, tokenizer, tmp_path, cli):
     small, padded = model_pair(tokenizer, family)
-    padded.save(tmp_path / "padded", tokenizer)
-    small.save(tmp_path / "small", tokenizer)
+    save(padded, tmp_path / "padded", tokenizer)
+    save(small, tmp_path / "small", tokenizer)
     prompt = f"The{MASK} sat" if family == "bert" else "The cat sat"
     code, out, _ = cli("inspect", tmp_path / "padded", "--prompt", prompt, "--out", tmp_path / "figures")
     assert code == 0 and "  id 3" in out
@@ -157,7 +158,7 @@ def test_commands_that_read(family, tokenizer, tmp_path, cli):
 @each_family
 def test_another_models_tokenizer_is_refused_by_every_command(family, tokenizer, tmp_path, cli):
     larger = BPETokenizer.train(TEXT, 320, SPECIAL)
-    model_pair(tokenizer, family)[0].save(tmp_path / "m", larger)
+    save(model_pair(tokenizer, family)[0], tmp_path / "m", larger)
     (tmp_path / "a.txt").write_text("The cat", encoding="utf-8")
     commands = [
         ["inspect", tmp_path / "m", "--prompt", "x", "--out", tmp_path / "figures"],

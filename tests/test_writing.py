@@ -172,6 +172,7 @@ OVERWRITE = {
 
 
 @pytest.mark.parametrize("command, i", [(command, i) for command, places in OVERWRITE.items() for i in places])
+@pytest.mark.slow
 def test_overwrite_replaces_what_the_command_made_before(command, i, given, cli, tmp_path, two_variants):
     arguments = [*command.split(), *filled_in(WRITES[command][i][0], tmp_path, given)]
     if command == "convert" and i:  # llama2.c has no tokenizer of characters; the text says so

@@ -1,1 +1,1 @@
-"""Looking at a trained model: traces of a forward pass, perplexity, figures."""
+"""Looking at a model: traces of a forward pass, a layer alone, perplexity, figures."""

@@ -4,14 +4,17 @@ from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from ..files import replacing
+from ..messages import needs
 from ..training.run import LOG_EVERY, read_metrics, read_state
+
+with needs("plots", "drawing a figure"):
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import findfont, get_font
+    from matplotlib.patches import Rectangle
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 COLOURS = {"blue": "#0072B2", "orange": "#E69F00", "green": "#009E73", "red": "#D55E00", "grey": "#666666"}
 
@@ -51,7 +54,7 @@ def _scaled(factor):
     return lambda y: y * factor, lambda y: y / factor
 
 
-PARTS = {  # of a model's parameters: field of catalogue.table.Row, colour, hatching (for grey print)
+_PARTS = {  # of a model's parameters: field of catalogue.table.Row, colour, hatching (for grey print)
     "embedding": ("embedding", COLOURS["blue"], ""),
     "attention": ("attention", COLOURS["orange"], "///"),
     "feed-forward": ("feed_forward", COLOURS["green"], ""),
@@ -91,7 +94,7 @@ def _family(row):
 
 def _stack_shares(axes, rows, places):
     left = [0.0] * len(rows)
-    for label, (field, colour, hatch) in PARTS.items():
+    for label, (field, colour, hatch) in _PARTS.items():
         widths = [100 * getattr(row, field) / row.parameters for row in rows]
         label = label if max(widths) > 0.5 else f"{label}, below 0.5 %"
         axes.barh(places, widths, 0.8, left, color=colour, hatch=hatch, edgecolor="white", lw=0, label=label)

@@ -21,6 +21,8 @@ import signal
 import time
 from pathlib import Path
 
+from ..messages import MissingExtra
+
 SETTLE = 0.05  # seconds of uncounted steps that open a turn: longer than any thread spins
 TURN = 0.15  # seconds of counted steps, at least one
 
@@ -99,6 +101,8 @@ def _serve(pipe, module, maker, arguments):
                 pipe.send(("seconds", _turn(jobs[job], seconds)))
     except (EOFError, BrokenPipeError):
         return
+    except MissingExtra as error:
+        pipe.send(("error", str(error)))
     except Exception as error:  # whatever it is, the table says it
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         pipe.send(("error", " ".join([f"{type(error).__name__}:", *lines[:2]])[:200]))

@@ -4,14 +4,16 @@ from math import prod
 
 import numpy as np
 
-from .. import backend, load
+from .. import backend
+from ..checkpoint.open import load
 from ..config import Config
 from ..generation.generate import generate
 from ..model import Model
 from ..ops.positions.rope import rope_angles
 from ..runtime.shards import Reading, cut
 from ..runtime.workers import Workers
-from ..training.optim import AdamW
+from ..training.clipping import clip_scale, gradient_norm
+from ..training.optimizers import AdamW
 from ..weights.quantize import quantize
 from .shapes import ELEMENTS, WIDTH, Shape
 
@@ -38,7 +40,8 @@ def training(shape, threads):
 
     def step():
         loss, gradients = model.loss_and_gradients(ids, targets)
-        optimizer.step(gradients, optimizer.gradient_norm(gradients, model.workers), 1e-3, model.workers)
+        scale = clip_scale(gradient_norm(gradients, model.workers), 1.0)
+        optimizer.step(gradients, 1e-3, scale, model.workers)
         return loss
 
     return {"step": step}
@@ -59,8 +62,8 @@ def prefill(shape, threads):
 def decoding(shape, threads, weights="float32"):
     """Sample from a prompt of one token, a token at a time, as `minillama sample` does."""
     model = Model(shape.config, threads=threads)
-    if weights == "int8":
-        model = quantize(model)
+    if weights != model.weights.kind:
+        model = quantize(model, weights)
     return {"step": lambda: list(generate(model, [1], shape.decoded))}
 
 
@@ -71,9 +74,9 @@ def checkpoint(folder, shape, threads, weights):
     def opened():
         nonlocal model
         model = None  # so that there is never memory for two
-        model, _ = load(folder, threads)
-        if weights == "int8":
-            model = quantize(model)
+        model = load(folder, threads)
+        if weights != model.weights.kind:
+            model = quantize(model, weights)
 
     prompt = batch(shape)[0][:1, : shape.prompt]
     return {

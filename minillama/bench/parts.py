@@ -21,7 +21,9 @@ from statistics import median
 import numpy as np
 from tqdm import tqdm
 
-from ..weights.narrow import HalfModel
+from ..checkpoint import huggingface
+from ..model import Model
+from ..weights.packed import PackedWeights
 from .contestants import Contestant, Unavailable
 from .machine import machine, rates
 from .shapes import (
@@ -35,7 +37,7 @@ from .shapes import (
     matmul_shapes,
 )
 
-PATIENCE = 10.0  # seconds of rounds, after which a measurement ends; but not before LEAST rounds
+_PATIENCE = 10.0  # seconds of rounds, after which a measurement ends; but not before LEAST rounds
 LEAST = 3
 FRESH = 1.0  # seconds after which the machine's limits are measured again: rented machines change from second to second
 
@@ -124,7 +126,7 @@ class Bench:
                     except Unavailable as error:
                         absent[contestant.name] = str(error)
                         contestants.remove(contestant)
-            if number + 1 >= LEAST and time.perf_counter() - start > PATIENCE:
+            if number + 1 >= LEAST and time.perf_counter() - start > _PATIENCE:
                 break
         return seconds, rates(limits)
 
@@ -243,13 +245,13 @@ def checkpoint_costs(job, shape, bytes_a_token):
 
 def write_checkpoint(folder, config):
     """A Hugging Face directory of bfloat16 weights, normal with the deviation 0.02."""
-    model = HalfModel(config, "BF16", threads=1)
-    rng, bits = np.random.default_rng(0), model.bits.flat
+    weights = PackedWeights(config, "bfloat16")
+    rng, bits = np.random.default_rng(0), weights.stores[0].flat
     for start in range(0, len(bits), 2**24):
         part = bits[start : start + 2**24]
         part[:] = (rng.standard_normal(len(part), np.float32) * np.float32(0.02)).view(np.uint32) >> 16
-    model.vectors.flat[:] = 1
-    model.save(folder)
+    weights.vectors.flat[:] = 1
+    huggingface.save(folder, Model(config, threads=1, weights=weights))
 
 
 def with_costs(rows, costs):

@@ -4,14 +4,16 @@ from math import atan2, degrees
 from pathlib import Path
 from statistics import median
 
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
-
 from ..analysis.plots import COLOURS
 from ..files import replacing
+from ..messages import needs
 from .shapes import SHAPES
+
+with needs("plots", "drawing a figure"):
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 CONTESTANTS = {  # colour and hatching: told apart in grey print too
     "minillama": (COLOURS["blue"], ""),
@@ -19,7 +21,7 @@ CONTESTANTS = {  # colour and hatching: told apart in grey print too
     "PyTorch": (COLOURS["orange"], "//"),
     "torch.compile": (COLOURS["red"], "xx"),
 }
-PARTS = {  # colours of the roofline
+_ROOFLINE_COLOURS = {
     "training": COLOURS["blue"],
     "prefill": COLOURS["red"],
     "decoding": COLOURS["green"],
@@ -27,7 +29,7 @@ PARTS = {  # colours of the roofline
     "attention": COLOURS["orange"],
     "elementwise": COLOURS["grey"],
 }
-MARKERS = "oDs^vPXp"  # of the roofline: one for each model
+_MARKERS = "oDs^vPXp"  # of the roofline: one for each model
 
 
 def drawn(folder, parts):
@@ -86,7 +88,7 @@ def roofline(rows, machine):
     matmul = max(limit["matmul_gflops"] for limit in limits)
     read, update = (median(limit[key] for limit in limits) for key in ("read_gb", "update_gb"))
     points = _points(rows, machine["threads"])
-    shapes = dict(zip(dict.fromkeys(shape for part, shape in points if part != "elementwise"), MARKERS, strict=False))
+    shapes = dict(zip(dict.fromkeys(shape for part, shape in points if part != "elementwise"), _MARKERS, strict=False))
     figure = Figure(figsize=(9, 6.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     left, right = 0.25, 3000
@@ -97,7 +99,7 @@ def roofline(rows, machine):
     )
     for (part, shape), (flops, traffic, seconds) in points.items():
         x, y = flops / traffic, flops / seconds / 1e9
-        axes.plot(x, y, shapes.get(shape, "."), color=PARTS[part], mec=_edge(part), ms=9)
+        axes.plot(x, y, shapes.get(shape, "."), color=_ROOFLINE_COLOURS[part], mec=_edge(part), ms=9)
         if part == "elementwise":
             axes.annotate(
                 shape, (x, y), (6, -3), textcoords="offset points", fontsize=8,
@@ -105,7 +107,7 @@ def roofline(rows, machine):
             )  # fmt: skip
     kinds = [
         Line2D([], [], ls="", marker="s", color=colour, mec=_edge(part), label=part)
-        for part, colour in PARTS.items()
+        for part, colour in _ROOFLINE_COLOURS.items()
         if any(part == found for found, _ in points)
     ]
     models = [Line2D([], [], ls="", marker=marker, color="black", label=shape) for shape, marker in shapes.items()]
@@ -131,14 +133,14 @@ def roofline(rows, machine):
 
 def _edge(part):
     """The colour around a marker: a hollow one has that of the filled one beside it."""
-    return PARTS["decoding"] if part == "decoding int8" else "white"
+    return _ROOFLINE_COLOURS["decoding"] if part == "decoding int8" else "white"
 
 
 def _points(rows, threads):
     """{(part, shape): (FLOPs, bytes, seconds)} of minillama; attention is its forward and backward together."""
     points = {}
     for row in rows:
-        if row["part"] in PARTS and row["contestant"].startswith("minillama") and row["threads"] == threads:
+        if row["part"] in _ROOFLINE_COLOURS and row["contestant"].startswith("minillama") and row["threads"] == threads:
             part = row["part"] + row["contestant"].removeprefix("minillama")
             shape = row["job"] if part == "elementwise" else row["shape"]
             before = points.get((part, shape), (0, 0, 0))

@@ -1,13 +1,15 @@
 """The same work as a PyTorch user writes it: fused attention, fused AdamW, a preallocated cache; float32."""
 
-import torch
-from torch import nn
-from torch.nn import functional as F
-
 from ..config import Config
+from ..messages import needs
 from ..ops.positions.rope import rope_angles
 from .ours import batch
 from .shapes import Shape
+
+with needs("parity", "the comparison"):
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
 
 
 class Block(nn.Module):

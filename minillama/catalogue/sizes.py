@@ -3,11 +3,9 @@
 from dataclasses import replace
 from math import prod
 
-from ..layers.declare import PARTS, leaves
-from ..ops.narrow import GROUP
+from ..layers.declare import SIZE_PARTS, leaves
 from ..parameters import network_parameters, parameter_shapes, parameters_of
-
-BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a weight of a matrix
+from ..weights import WEIGHT_KINDS
 
 
 def parameter_count(config):
@@ -16,24 +14,25 @@ def parameter_count(config):
     embedding: of tokens, positions and types; head: the output matrix, where it is not the embedding matrix, and the
     matrix of a masked-LM head. Every vector is under "norms and biases". What belongs where its layer declares.
     """
-    parts = dict.fromkeys(PARTS, 0)
+    parts = dict.fromkeys(SIZE_PARTS, 0)
     for shape, declared in parameters_of(config).values():
         parts[declared.part] += prod(shape)
     return {**parts, "total": sum(parts.values())}
 
 
 def weight_bytes(config):
-    """{kind of BYTES: bytes that the weights of a model take in memory, when its matrices are of this kind}
+    """{kind: bytes that the weights of a model take in memory, when its matrices are of this kind}
 
-    Norms and biases are float32 in all of them (minillama.weights.narrow), and int8 comes with a float32 scale for each
-    GROUP weights of a row (minillama.weights.quantize), the last of which may be fewer. Half precision takes what
-    bfloat16 takes.
+    The kinds are those of WEIGHT_KINDS that are `told`; half precision takes what bfloat16 takes. Norms and biases are
+    float32 in all of them. int8 comes with a float32 scale for each group of a row (minillama.ops.weights.int8).
     """
     shapes = parameter_shapes(config).values()
-    matrices, vectors = (sum(prod(shape) for shape in shapes if (len(shape) > 1) == wide) for wide in (True, False))
-    scales = sum(rows * -(-columns // GROUP) for rows, columns in (shape for shape in shapes if len(shape) > 1))
-    further = {"int8": 4 * scales}
-    return {kind: size * matrices + 4 * vectors + further.get(kind, 0) for kind, size in BYTES.items()}
+    matrices, vectors = [s for s in shapes if len(s) > 1], sum(prod(s) for s in shapes if len(s) == 1)
+    return {
+        kind: sum(rows * row.row_bytes(columns) for rows, columns in matrices) + 4 * vectors
+        for kind, row in WEIGHT_KINDS.items()
+        if row.told
+    }
 
 
 def training_bytes(config):

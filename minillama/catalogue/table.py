@@ -12,7 +12,6 @@ from ..layers.heads import HEADS
 from ..messages import unknown
 from .presets import PRESETS
 from .sizes import (
-    BYTES,
     cache_bytes_per_token,
     encoder_parameters,
     flops_per_token,
@@ -81,7 +80,7 @@ def model_rows(names=()):
 def _row(name):
     config, stated = PRESETS[name], STATED.get(name)
     counts = parameter_count(config)
-    total = counts.pop("total")
+    total, weights = counts.pop("total"), weight_bytes(config)
     row = Row(
         name,
         stated.label if stated else name,
@@ -89,11 +88,11 @@ def _row(name):
         total,
         *counts.values(),
         context=config.context,
-        cache_bytes_per_token=cache_bytes_per_token(config, BYTES["bfloat16"]),
+        cache_bytes_per_token=cache_bytes_per_token(config, 2),
         cache_saving=config.heads / config.kv_heads if config.causal else None,
         forward_flops_weights=flops_per_token(config, 0),
         forward_flops=flops_per_token(config),
-        **{f"bytes_{kind}": size for kind, size in weight_bytes(config).items()},
+        **{f"bytes_{kind}": weights[kind] for kind in ("float32", "bfloat16", "int8")},
     )
     if stated is None:
         return row
@@ -159,10 +158,10 @@ def _signed_percent(value):
     return f"{100 * value:+.1f} %"
 
 
-MODEL = Column("model", lambda row: row.model)
+_MODEL = Column("model", lambda row: row.model)
 SECTIONS = {  # the heading: its columns
     "Parameters, stated and from the shapes; the parts in millions": (
-        MODEL,
+        _MODEL,
         _column("parameters", "parameters", _whole),
         _column("stated", "stated_parameters", _short),
         _column("deviation", "deviation", _signed_percent),
@@ -173,7 +172,7 @@ SECTIONS = {  # the heading: its columns
         _column("head", "head", _digits, 1e6),
     ),
     "Use: cache in bfloat16, arithmetic of one token forward, memory of the weights": (
-        MODEL,
+        _MODEL,
         _column("context", "context", _whole),
         _column("cache a\ntoken, B", "cache_bytes_per_token", lambda value: _whole(value) if value else "none"),
         _column("saved by\ngrouping", "cache_saving", lambda value: f"{value:g} x"),
@@ -185,7 +184,7 @@ SECTIONS = {  # the heading: its columns
         _column("int8,\nGB", "bytes_int8", _digits, 1e9),
     ),
     "Training: tokens, learning rate and GPU-hours as stated": (
-        MODEL,
+        _MODEL,
         _column("tokens", "tokens", _short),
         _column("sequence", "sequence", _whole),
         _column("peak\nLR", "peak_lr", lambda value: f"{value:.1e}".replace("e-0", "e-").replace(".0", "")),

@@ -91,7 +91,7 @@ FOREIGN = (
     Foreign("a file of MessagePack, as Flax writes it", _ORIGINAL, (".msgpack",), _msgpack),
     Foreign(
         "a file of NumPy arrays, which does not say of what model they are",
-        "Make a Model of its Config, copy the arrays into model.parameters, and model.save a folder",
+        "Make a Model of its Config, copy the arrays into model.parameters, and minillama.save a folder",
         (".npz", ".npy"),
         lambda head: _with(b"\x93NUMPY")(head) or _zip_of(b".npy")(head),
     ),

@@ -64,6 +64,7 @@ class Found(NamedTuple):
     file: Path  # the file that was recognised
 
     def said(self, vocab_size):
+        """The Said of the model that was found, which has so many tokens."""
         return Said(self.format.source(self.file, vocab_size), self.format.template(self.file))
 
 

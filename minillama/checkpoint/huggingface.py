@@ -9,7 +9,6 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,28 +17,16 @@ from ..files import replacing, write_text
 from ..messages import closest
 from ..model import Model
 from ..parameters import parameter_shapes
-from ..weights.narrow import HALVES, HalfModel
+from ..weights import OF_TENSORS, PACKED, WEIGHT_KINDS
+from ..weights.packed import PackedWeights
 from . import ARCHITECTURES, foreign
 from .bounds import check_context
 from .contents import is_safetensors, look
 from .keys import decide, known_keys
 from .tensors import TensorFiles, narrowed, write_tensors
 
-
-class Kind(NamedTuple):
-    kind: str
-    name: str
-
-
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SEARCHED_LAYERS = 1000  # whose tensors are looked for where files have other names; config.json may say a billion
-# {type of an array: what it is called in safetensors and in config.json}; of halves the arrays hold the bits
-_KINDS = {
-    np.dtype(np.float64): Kind("F64", "float64"),
-    np.dtype(np.float32): Kind("F32", "float32"),
-    np.dtype(np.uint16): Kind("BF16", "bfloat16"),
-    np.dtype(np.int16): Kind("F16", "float16"),
-}
 
 
 def model_type(config):
@@ -122,18 +109,20 @@ def save(path, model, tokenizer=None, generation=None):
             f"choose another folder"
         )
     row = ARCHITECTURES[model_type(config)]
-    parameters = {name: model.kept([name]) for name in parameter_shapes(config)}
-    kind, dtype = _KINDS[parameters["embedding"].dtype]
+    parameters = {name: model.weights.kept([name]) for name in parameter_shapes(config)}
+    kind = WEIGHT_KINDS[model.weights.kind].tensor
     parameters, tensors = row.arrange(config, parameters), {}
     for name, parts in row.names(config).items():
         array = np.concatenate([parameters[part] for part in parts]) if len(parts) > 1 else parameters[parts[0]]
-        if kind in HALVES and array.ndim == 1:  # such a model keeps its vectors in float32
-            array = narrowed(array, kind)
-        tensors[name] = _KINDS[array.dtype].kind, array.T if name.endswith(row.transposed) else array
+        own = kind
+        if array.ndim == 1 and model.weights.kind in PACKED:  # such a model keeps its vectors in float32
+            bits = narrowed(array, kind)
+            array, own = (array, "F32") if bits is None else (bits, kind)
+        tensors[name] = own, array.T if name.endswith(row.transposed) else array
     with replacing(path / _WEIGHTS) as new:
         write_tensors(new, tensors)
     ends = [getattr(tokenizer, name, None) for name in ("end_of_text", "begin_of_text")]
-    values = config_to_json(config, dtype, *ends)
+    values = config_to_json(config, model.weights.kind, *ends)
     if generation is not None:
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):  # a key less lets transformers take its default
             values.pop(key, None)
@@ -159,7 +148,7 @@ def load(path, threads=None, dtype=None):
     """The Model of a config.json and the weights beside it, which may be in one file or in several
 
     dtype: "float32" or "float64", what the model is to compute with and to train in. None: that of the file, where a
-    checkpoint of bfloat16 or half precision stays in its own bytes (minillama.weights.narrow) and does not train.
+    checkpoint of bfloat16 or half precision stays in its own bytes (minillama.weights) and does not train.
     """
     path = Path(path)
     values = read_json(path)
@@ -178,7 +167,7 @@ def load(path, threads=None, dtype=None):
         weights, config, [(tensors.kind(key), tensors[key]) for key in in_file.values()], dtype, threads
     )
     for name, parts in names.items():
-        tensors.read_into(model.kept(parts), in_file[name], transposed=name.endswith(row.transposed))
+        tensors.read_into(model.weights.kept(parts), in_file[name], transposed=name.endswith(row.transposed))
     return model
 
 
@@ -217,14 +206,14 @@ def _weight_files(path, row, config):
 def empty_model(path, config, tensors, dtype, threads):
     """A model whose weights may have any values, for tensors of these kinds and shapes."""
     kinds = {kind for kind, _ in tensors}
-    unknown = sorted(kinds - {"F32", "F64", *HALVES})
+    unknown = sorted(kinds - OF_TENSORS.keys())
     if unknown or ("F64" in kinds and len(kinds) > 1):
         raise ValueError(
             f"{path} holds {', '.join(sorted(kinds))}; supported are float32, float16 and bfloat16, or float64 alone"
         )
-    of_matrices = {kind for kind, shape in tensors if len(shape) > 1}
-    if dtype is None and len(of_matrices) == 1 and of_matrices <= HALVES.keys():
-        return HalfModel(config, *of_matrices, threads=threads)
+    of_matrices = {OF_TENSORS[kind] for kind, shape in tensors if len(shape) > 1}
+    if dtype is None and len(of_matrices) == 1 and of_matrices <= set(PACKED):
+        return Model(config, threads=threads, weights=PackedWeights(config, *of_matrices))
     dtype = dtype or (np.float64 if kinds == {"F64"} else np.float32)
     return Model(config, dtype=dtype, threads=threads, init_std=None)
 

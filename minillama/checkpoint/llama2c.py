@@ -24,13 +24,14 @@ from ..config import Config
 from ..files import replacing, require_free
 from ..model import Model
 from ..ops.positions.rope import rope_frequencies, swap_rope_layout
+from ..ops.weights.int8 import GROUP, pack_int8
 from ..parameters import parameter_shapes
 from ..tokenizers import load_tokenizer as read_tokenizer
 from ..tokenizers.llama2c import write_llama2c
-from ..weights.quantize import GROUP, quantize_rows
 from . import foreign
 from .bounds import check_context
 from .llama2c_tables import rotation_tables
+from .tensors import write_array
 
 _FLOAT = np.dtype("<f4")
 _LAYOUT = "interleaved"
@@ -214,10 +215,10 @@ def save(path, model, tokenizer=None, int8=False):
             for name, shape in _in_order(config, version):
                 array = tables[name] if name in tables else _arranged(config, name, model.parameters[name])
                 if int8 and len(shape) > 1:
-                    q, scales = quantize_rows(array.reshape(-1, group))
-                    q.tofile(file)
+                    q, scales = pack_int8(array.reshape(-1, group))
+                    write_array(file, q)
                     array = scales
-                np.ascontiguousarray(array, _FLOAT).tofile(file)
+                write_array(file, array.astype(_FLOAT, copy=False))
         if words is not None:  # here, as the model takes its place when both could be written
             with replacing(path.with_name(tokenizer_name(config))) as beside:
                 beside.write_bytes(words)

@@ -91,7 +91,7 @@ def load(path, threads=None, dtype=None):
     kinds = [(pieces.kind(name), shape) for name, shape in tensors.items()]
     model = empty_model(path, config, kinds, dtype, threads)
     for name, parameters in names.items():
-        pieces.read_into(model.kept(parameters), name, axes[name])
+        pieces.read_into(model.weights.kept(parameters), name, axes[name])
     return model
 
 

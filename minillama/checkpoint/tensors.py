@@ -1,7 +1,9 @@
 """The tensors of safetensors files: their names and shapes at once, their numbers when they are asked for
 
-The safetensors library opens each file and so checks its header: every tensor inside the file, none over another. The
-numbers are read here, because NumPy has no bfloat16 and the library gives it none.
+The format (https://huggingface.co/docs/safetensors): 8 bytes with the length of the header, little-endian; the header,
+a JSON object {name: {"dtype", "shape", "data_offsets": [start, end]}}, filled up with blanks, in which "__metadata__"
+holds texts by name; then the numbers. The tensors fill the rest of the file without a gap and without an overlap, which
+is checked here as the safetensors library checks it. NumPy is all that is needed, also for bfloat16, which it lacks.
 """
 
 import json
@@ -10,26 +12,37 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from ..ops.narrow import widen_bfloat16
+from ..ops.weights.halves import widen_bfloat16
 from .foreign import refuse_file
 
 # As they lie in the file; of bfloat16 the bits.
 KINDS = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+# {kind: bits of a number} of all kinds that the format has
+_BITS = {
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
+    "U64": 64, "I64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+_LONGEST_HEADER = 100_000_000  # bytes; the format allows no more
+_OF_A_MODEL = {"format": "pt"}  # without it transformers refuses a model's file
 _AT_A_TIME = 2**24  # bytes that are read from a file in one piece
 
 
 class TensorFiles(Mapping):
     """{name: shape} of the tensors of one or several safetensors files, and their numbers
 
-    ValueError where a file is damaged or two of them have a tensor of the same name.
+    metadata: {name: text} that the files say beside their tensors. ValueError where a file is damaged or two of them
+    have a tensor of the same name.
     """
 
     def __init__(self, paths):
-        self._places = {}  # {name: (file, kind, shape, its first byte)}
+        self._places, self.metadata = {}, {}  # {name: (file, kind, shape, its first byte)}
         for path in map(Path, paths):
-            for name, place in _read_header(path).items():
+            places, metadata = _read_header(path)
+            self.metadata |= metadata
+            for name, place in places.items():
                 if name in self._places:
                     raise ValueError(f"{path} and {self._places[name][0]} both hold {name}; one of them is too much")
                 self._places[name] = path, *place
@@ -82,7 +95,9 @@ class TensorFiles(Mapping):
             file.seek(start)
             for first in range(0, shape[0] if shape else 1, rows):
                 count = min(rows, shape[0] - first) if shape else 1
-                part = np.fromfile(file, KINDS[kind], count * prod(shape[1:])).reshape(count, *shape[1:])
+                part = np.empty((count, *shape[1:]), KINDS[kind])
+                if file.readinto(part.reshape(-1).view(np.uint8)) < part.nbytes:
+                    raise ValueError(f"{path} has become shorter since it was opened; copy it again")
                 if bits and kind == "F16" and not np.isfinite(part).all():
                     raise ValueError(
                         f"{path}: {name} has infinity or NaN in half precision: the weights overflowed when they were "
@@ -109,42 +124,84 @@ def widened(raw, kind):
 
 
 def narrowed(array, kind):
-    """A float32 array in the bits of the kind "BF16" or "F16" where these hold it exactly, else the array itself."""
+    """A float32 array in the bits of the kind "BF16" or "F16", or None where these do not hold it exactly."""
     with np.errstate(over="ignore"):
         bits = (array.view(np.uint32) >> 16).astype(np.uint16) if kind == "BF16" else array.astype(np.float16)
     same = np.array_equal(widened(bits, kind), array)
-    return bits.view(np.uint16 if kind == "BF16" else np.int16) if same else array
+    return bits.view(np.uint16 if kind == "BF16" else np.int16) if same else None
 
 
 def _read_header(path):
-    """{name: (kind, shape, first byte)} of a file that the library finds whole."""
+    """{name: (kind, shape, first byte)} of the tensors of a file that is whole, and its metadata {name: text}."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; is the copy complete?")
     refuse_file(path)  # of Git LFS there may be a pointer in its place
     try:
-        with safe_open(path, "np"):
-            pass
-    except (SafetensorError, OSError, ValueError) as error:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+                raise ValueError(f"{size} bytes cannot hold a header of {length}")
+            header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_without_repetition)
+        if not isinstance(header, dict):
+            raise ValueError("the header is no object")
+        metadata = header.pop("__metadata__", {})
+        if not (isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())):
+            raise ValueError("__metadata__ holds something else than texts")
+        _check_places(header, size - 8 - length)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from error
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length).decode("utf-8"))
-    header.pop("__metadata__", None)
-    return {
+    places = {
         name: (tensor["dtype"], tuple(tensor["shape"]), 8 + length + tensor["data_offsets"][0])
         for name, tensor in header.items()
     }
+    return places, metadata
 
 
-def write_tensors(path, tensors):
+def _without_repetition(pairs):
+    """The dictionary of a JSON object's pairs; ValueError where a name comes twice, of which one would be lost."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a name comes twice in the header")
+    return made
+
+
+def _check_places(tensors, size):
+    """ValueError unless the tensors of a header fill the `size` bytes behind it, each with its bytes, one by one."""
+    for name, tensor in tensors.items():
+        shown = f"the entry of {name:.100}"
+        if not (isinstance(tensor, dict) and {"dtype", "shape", "data_offsets"} <= tensor.keys()):
+            raise ValueError(f"{shown} lacks dtype, shape or data_offsets")
+        kind, shape, offsets = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
+        if not (isinstance(kind, str) and kind in _BITS):
+            raise ValueError(f"{shown} has the unknown dtype {kind!r:.40}")
+        for numbers in (shape, offsets):
+            if not (isinstance(numbers, list) and all(type(number) is int and number >= 0 for number in numbers)):
+                raise ValueError(f"{shown} has {numbers!r:.80} where whole numbers of at least 0 belong")
+        if len(offsets) != 2 or prod(shape) * _BITS[kind] != (offsets[1] - offsets[0]) * 8:
+            raise ValueError(f"{shown} has other offsets than its shape and dtype ask for")
+    end = 0
+    for start, stop, name in sorted((*tensor["data_offsets"], name) for name, tensor in tensors.items()):
+        if start != end:
+            raise ValueError(f"the numbers of {name:.100} begin at byte {start}, where those before it end at {end}")
+        end = stop
+    if end != size:
+        raise ValueError(f"the tensors take {end} bytes, and there are {size}")
+
+
+def kind_of(array):
+    """The kind of KINDS in which an array of floating-point numbers is written."""
+    return {np.dtype("<f8"): "F64", np.dtype("<f4"): "F32", np.dtype("<f2"): "F16"}[array.dtype]
+
+
+def write_tensors(path, tensors, metadata=_OF_A_MODEL):
     """Write {name: (kind, array)} as a safetensors file; array has the type KINDS[kind], and any strides
 
-    The format: 8 bytes with the length of the header; the header, JSON, filled up with blanks to a multiple of 8 bytes;
-    the numbers of each tensor, the widest kinds first, so that all are aligned. Written here because the library's
-    NumPy side cannot write bfloat16; of other kinds it writes the same bytes.
+    The widest kinds come first, so that all numbers are aligned: the bytes are those that the safetensors library
+    writes. metadata: {name: text}.
     """
     order = sorted(tensors, key=lambda name: (-KINDS[tensors[name][0]].itemsize, name))
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header, end = {"__metadata__": metadata}, 0
     for name in order:
         kind, array = tensors[name]
         start, end = end, end + array.nbytes
@@ -155,4 +212,9 @@ def write_tensors(path, tensors):
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             kind, array = tensors[name]
-            np.ascontiguousarray(array.view(KINDS[kind])).tofile(file)
+            write_array(file, array.view(KINDS[kind]))
+
+
+def write_array(file, array):
+    """Write an array's numbers, in order, to a file that is open; not by ndarray.tofile, which hides why it fails."""
+    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -53,10 +53,11 @@ def run(options):
 
 
 def _require_free(options, parts):
-    from ..bench.plots import drawn
-
     files = [options.json] if options.json else []
-    files += drawn(options.figures, parts) if options.figures else []
+    if options.figures:
+        from ..bench.plots import drawn
+
+        files += drawn(options.figures, parts)
     require_free(files, options.overwrite, "choose another place with --json or --figures")
 
 

@@ -1,6 +1,6 @@
 """minillama chat: talk with a model that was taught to answer."""
 
-from ..generation.chat import COMMANDS, CONTEXT
+from ..generation.chat import CHAT_COMMANDS, CONTEXT
 from ..generation.chat_templates import TEMPLATES
 from . import streams
 from .options import MODEL
@@ -10,7 +10,7 @@ from .writing import add_writing, load_writer, published_settings
 
 
 def add_arguments(parser):
-    parser.epilog = f"In the conversation: {'; '.join(map(' '.join, COMMANDS.items()))}."
+    parser.epilog = f"In the conversation: {'; '.join(map(' '.join, CHAT_COMMANDS.items()))}."
     parser.surplus = "A question is typed when chat has begun, or comes in on standard input"
     parser.add_positional("model", also=("run", "path", "checkpoint"), metavar="MODEL", help=MODEL)
     text = f"how a conversation is written down for the model (default: what its files tell): {', '.join(TEMPLATES)}"

@@ -18,6 +18,7 @@ def run(options):
     from ..catalogue.sizes import cache_bytes_per_token, flops_per_token, parameter_count, training_bytes, weight_bytes
     from ..checkpoint.open import read_config
     from ..parameters import parameter_shapes
+    from ..weights import WEIGHT_KINDS
 
     if options.model in PRESETS:
         config = PRESETS[options.model]
@@ -36,9 +37,10 @@ def run(options):
     for part, count in counts.items():
         print(f"{part + ' parameters':<28}{count:>16,}{count / counts['total']:>9.1%}")
     print()
-    held = {"int8": "  (with their scales)"}
     for kind, size in weight_bytes(config).items():
-        print(f"{'weights in ' + kind:<24}{size / 1e6:>20,.1f} MB{held.get(kind, '')}")
+        _, *further = WEIGHT_KINDS[kind].layout(config.dim)
+        held = f"  (with their {' and '.join(further)})" if further else ""
+        print(f"{'weights in ' + kind:<24}{size / 1e6:>20,.1f} MB{held}")
     training = f"{'training, float32':<24}{training_bytes(config) / 1e6:>20,.1f} MB"
     print(f"{training}  (weights, gradient, two moments; one gradient more for each further thread)")
     if config.causal:

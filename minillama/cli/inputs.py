@@ -2,16 +2,18 @@
 
 import sys
 
-from .. import load
 from ..runtime.workers import check_threads
 from ..tokenizers.vocabulary import check_tokenizer
 
 
 def load_with_tokenizer(options):
     """The model and the tokenizer at options.model; ValueError if there is no tokenizer that fits."""
+    from ..checkpoint.open import load, load_tokenizer
+
     if options.threads is not None:
         check_threads(options.threads, "--threads")
-    model, tokenizer = load(options.model, options.threads)
+    model = load(options.model, options.threads)
+    tokenizer = load_tokenizer(options.model, model.config.vocab_size)
     if tokenizer is None:
         raise ValueError(
             f"{options.model} comes without a tokenizer, which turns text into tokens; put its file beside it"

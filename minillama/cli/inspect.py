@@ -20,6 +20,7 @@ def add_arguments(parser):
 
 
 def run(options):
+    from ..analysis import plots  # noqa: F401, what figures need is said before any work
     from ..analysis.trace import draw, drawn, lens_table, prompt_ids, trace
 
     model, tokenizer = load_with_tokenizer(options)

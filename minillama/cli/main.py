@@ -2,6 +2,7 @@
 
 import sys
 
+from ..messages import MissingExtra
 from . import idle, streams
 from .commands import make_parser
 
@@ -20,7 +21,7 @@ def main(arguments=None):
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         sys.stdout = None
         return 1
-    except (ValueError, ArithmeticError, OSError) as error:
+    except (ValueError, ArithmeticError, OSError, MissingExtra) as error:
         message = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else error
         print(f"minillama: error: {message}", file=sys.stderr)
         return 1

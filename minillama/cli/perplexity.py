@@ -2,6 +2,7 @@
 
 from .inputs import load_with_tokenizer
 from .options import MODEL, add_threads
+from .rounding import add_rounding, rounded
 
 
 def add_arguments(parser):
@@ -17,7 +18,7 @@ def add_arguments(parser):
     parser.add_argument("--stride", type=int, metavar="N", help=text)
     text = "of a bidirectional model: hide each token in turn, and predict it from those around it"
     parser.add_argument("--pseudo", action="store_true", help=text)
-    parser.add_argument("--int8", action="store_true", help="round the weights to 8 bits, as sample does")
+    add_rounding(parser)
     add_threads(parser)
 
 
@@ -39,10 +40,7 @@ def run(options):
     elif options.stride is not None:
         raise ValueError("pseudo-perplexity reads windows side by side; leave --stride out")
     context, stride = check_windows(model, options.context, options.stride)
-    if options.int8:
-        from ..weights.quantize import quantize
-
-        model = quantize(model)
+    model = rounded(model, options)
     scores = []
     for path, size, text in check_readable(options.files):
         with tqdm(total=size, unit="B", unit_scale=True, desc=path, leave=False) as bar:

@@ -20,9 +20,9 @@ def add_arguments(parser):
 def run(options):
     rows = model_rows(options.names)
     if options.figure:
+        from ..analysis.plots import parameters_and_cache
+
         require_free([options.figure], options.overwrite, "choose another name with --figure")
     print(STYLES[options.format](rows))
     if options.figure:
-        from ..analysis.plots import parameters_and_cache
-
         print(f"the figure is in {parameters_and_cache(rows, options.figure)}", file=sys.stderr)

@@ -7,6 +7,7 @@ from ..checkpoint import generation_config
 from ..messages import command_line
 from .inputs import load_with_tokenizer
 from .options import add_threads, with_default
+from .rounding import add_rounding, rounded
 
 
 def add_writing(parser, writes="tokens to write"):
@@ -22,9 +23,7 @@ def add_writing(parser, writes="tokens to write"):
     parser.add_argument("--repetition-penalty", type=float, metavar="X", help=with_default(text, f"{said}1, none"))
     parser.add_argument("--seed", type=int, default=0, metavar="N", help=with_default("of the random choices", 0))
     parser.add_argument("--max-tokens", type=int, metavar="N", help=with_default(writes, "what fits the context"))
-    parser.add_argument(
-        "--int8", action="store_true", help="round the weights to 8 bits: a quarter of the memory, faster"
-    )
+    add_rounding(parser)
     add_threads(parser)
 
 
@@ -44,10 +43,7 @@ def load_writer(options):
     if not model.config.causal:
         instead = command_line("fill", Path(options.model), "TEXT")
         raise ValueError(f"{options.model} fills gaps and writes no text; try {instead}")
-    if options.int8:
-        from ..weights.quantize import quantize
-
-        model = quantize(model)
+    model = rounded(model, options)
     return model, tokenizer
 
 

@@ -1,8 +1,8 @@
-"""Text in: files, folders and the embedded stories, split, encoded and cut into batches.
+"""Text in: files, folders and the embedded stories, split and encoded; minillama.data.batches cuts it into windows.
 
 A corpus is a list of documents for training and one for validation. Encoded, each split is one stream of token ids in
-which the end-of-text token stands before, between and after the documents; a single document by characters is left as
-it is, without such a token.
+which the end-of-text token stands before, between and after the documents; of a tokenizer that has two tokens for that,
+one stands before and the other behind each document. A single document by characters is left as it is, without any.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ import numpy as np
 from ..checkpoint.huggingface import read_json
 from ..checkpoint.places import TEXTS_OF_MODELS
 from ..files import replacing, write_text
-from ..ops.loss import IGNORED
-from ..tokenizers import END_OF_TEXT, MASK, BPETokenizer, CharTokenizer, load_tokenizer
+from ..tokenizers import END_OF_TEXT, MASK, BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
 from . import stories
+from .batches import document_start
 
 TEXT_SUFFIXES = {".txt", ".md", ".rst", ".tex", ".py", ".csv", ".json", ".html"}
 # Folders of a data folder that hold no text of its author: environments, caches, models, runs and tokenizers.
@@ -58,13 +58,13 @@ class Corpus:
 class EncodedCorpus:
     """The two streams of token ids, the tokenizer that made them, and what is known about the validation split."""
 
-    tokenizer: CharTokenizer | BPETokenizer
+    tokenizer: Tokenizer
     train: np.ndarray
     validation: np.ndarray
     validation_characters: int
     entropy: float | None
     fingerprint: str
-    source: dict  # the arguments of encode_corpus
+    source: dict  # the arguments of encode_corpus; the data alone where it was given a Tokenizer
 
     @property
     def floor(self):
@@ -183,16 +183,22 @@ def _listed(passed_over):
 def encode_corpus(data, tokenizer="bpe", vocab_size=1024, mask_token=False):
     """Read data (see read_corpus), train a tokenizer on it ("bpe" of vocab_size tokens, or "char") and encode it
 
-    mask_token adds the special token that stands for a gap, which models that fill gaps need.
+    mask_token adds the special token that stands for a gap, which models that fill gaps need. A Tokenizer in the place
+    of a kind encodes as it is; vocab_size and mask_token do not count then. Special tokens in the text are plain text.
 
     The result is kept in the cache folder, keyed by the text's content: `MINILLAMA_CACHE`, or .cache/minillama in the
     home folder. Where nothing can be kept there, or what is kept is damaged, a line on standard error says so, and the
     text is encoded anew.
     """
-    if tokenizer not in TOKENIZERS:
+    if isinstance(tokenizer, Tokenizer):
+        terms = [tokenizer.to_json()]
+        source = {"data": str(data)}
+    elif tokenizer in TOKENIZERS:
+        terms = [tokenizer, vocab_size, (MASK,) if mask_token else ()]
+        source = {"data": str(data), "tokenizer": tokenizer, "vocab_size": vocab_size, "mask_token": mask_token}
+    else:
         raise ValueError(f"tokenizer must be one of {', '.join(TOKENIZERS)}; received {tokenizer!r}")
-    special_tokens = (MASK,) if mask_token else ()
-    key = hashlib.sha256(json.dumps([_code_version(), tokenizer, vocab_size, special_tokens]).encode())
+    key = hashlib.sha256(json.dumps([_code_version(), *terms]).encode())
     if data == "stories":
         corpus = None
         key.update(f"{STORIES_CHARACTERS} {STORIES_SEED}".encode())
@@ -206,10 +212,12 @@ def encode_corpus(data, tokenizer="bpe", vocab_size=1024, mask_token=False):
     folder = folder and folder / key.hexdigest()[:32]
     cached = folder and _read_cache(folder)
     if cached is None:
-        cached = _encode(corpus or read_corpus(data), TOKENIZERS[tokenizer], vocab_size, special_tokens)
+        corpus = corpus or read_corpus(data)
+        if not isinstance(tokenizer, Tokenizer):
+            tokenizer = TOKENIZERS[tokenizer](corpus, *terms[1:])
+        cached = _encode(corpus, tokenizer)
         _keep(folder, *cached)
     tokenizer_made, train, validation, facts = cached
-    source = {"data": str(data), "tokenizer": tokenizer, "vocab_size": vocab_size, "mask_token": mask_token}
     return EncodedCorpus(tokenizer_made, train, validation, **facts, source=source)
 
 
@@ -274,84 +282,6 @@ def _check(facts):
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-class Batches:
-    """The training batches of a stream of tokens: batch t is a function of (seed, t) alone
-
-    An epoch cuts the stream into windows of `context` tokens, from an offset of its own, and takes them in random
-    order. A window moves back to where its document begins (the token `end_of_text`), if that is at most half a
-    window away: a short document is then seen from its beginning, as it is when text is generated. What the cut leaves
-    before the first window and behind the last one ends the epoch: three windows, moved inside of the stream where
-    they would reach beyond it, so that both ends of a text are learned in every epoch.
-    """
-
-    def __init__(self, tokens, context, batch_size, seed, end_of_text=None):
-        if len(tokens) < context + 1:
-            raise ValueError(
-                f"the training text has {len(tokens)} tokens and one window of context {context} needs {context + 1}; "
-                f"use more text or a smaller --context"
-            )
-        self.tokens, self.context, self.batch_size, self.seed = tokens, context, batch_size, seed
-        self._cut = max(1, (len(tokens) - 1) // context - 1)  # windows; one less than fit leaves room for the offset
-        self.windows = self._cut + 3  # of an epoch: less than a context is left before the cut, and than two behind it
-        self._documents = np.flatnonzero(tokens == end_of_text)
-        self._epoch, self._starts = None, None
-
-    def __getitem__(self, step):
-        """ids, targets (batch_size, context) of batch number `step`, counted from 0."""
-        first = step * self.batch_size
-        if self.batch_size * self.context >= 2**60:  # as in memory.aligned_zeros
-            raise MemoryError(f"a batch of {self.batch_size:,} sequences")
-        ids, targets = np.empty((2, self.batch_size, self.context), self.tokens.dtype)
-        for i in range(self.batch_size):
-            start = self._start(*divmod(first + i, self.windows))
-            ids[i] = self.tokens[start : start + self.context]
-            targets[i] = self.tokens[start + 1 : start + 1 + self.context]
-        return ids, targets
-
-    def _start(self, epoch, i):
-        if epoch != self._epoch:
-            rng = np.random.default_rng([self.seed, epoch])
-            slack = len(self.tokens) - 1 - self._cut * self.context
-            offset = rng.integers(min(slack, self.context - 1) + 1)
-            cut = offset + self.context * rng.permutation(self._cut)
-            last = len(self.tokens) - 1 - self.context  # where a window begins that reaches the end
-            ends = [0, min(offset + self.context * self._cut, last), last]
-            starts = np.concatenate([_document_starts(cut, self._documents, self.context // 2), ends])
-            self._epoch, self._starts = epoch, starts
-        return self._starts[i]
-
-
-def evaluation_batches(tokens, context, batch_size, end_of_text=None):
-    """All of a stream, window by window: yields ids, targets (up to batch_size, context)
-
-    Every token but the first is predicted once. A window begins where the one before it ended or, if that is at most
-    half a window away, where the document of its first token begins; what it then reads a second time, and what it
-    lacks at the end of the stream, has the target IGNORED.
-    """
-    documents = np.flatnonzero(tokens == end_of_text)
-    starts, firsts, first = [], [], 1  # first: the token that is to be predicted next
-    while first < len(tokens):
-        firsts.append(first)
-        starts.append(int(_document_starts(np.array([first - 1]), documents, context // 2)[0]))
-        first = starts[-1] + context + 1
-    padded = np.concatenate([tokens, np.zeros(context, tokens.dtype)])
-    for i in range(0, len(starts), batch_size):
-        places = np.array(starts[i : i + batch_size])[:, None] + np.arange(context + 1)
-        windows, wanted = (
-            padded[places],
-            (places >= np.array(firsts[i : i + batch_size])[:, None]) & (places < len(tokens)),
-        )
-        yield windows[:, :-1], np.where(wanted, windows, IGNORED)[:, 1:]
-
-
-def _document_starts(places, documents, furthest):
-    """Each place, moved back to the beginning of its document if that is at most `furthest` tokens away."""
-    if len(documents) == 0:
-        return places
-    begin = documents[np.maximum(np.searchsorted(documents, places, side="right") - 1, 0)]
-    return np.where((begin <= places) & (places - begin <= furthest), begin, places)
-
-
 def _read_documents(path):
     data = path.read_bytes()
     try:
@@ -397,16 +327,17 @@ TOKENIZERS = {"bpe": _train_bpe, "char": _train_char}
 
 
 def _stream(tokenizer, documents):
-    end = [] if tokenizer.end_of_text is None else [np.array([tokenizer.end_of_text], np.int32)]
-    parts = list(end)
+    begin, end = document_start(tokenizer), tokenizer.end_of_text
+    two = end not in (begin, None)
+    before, behind = [] if begin is None else [begin], [end] if two else [] if begin is None else [begin]
+    parts = [[] if two else before]
     for document in documents:
-        parts += [tokenizer.encode(document, special=False), *end]
-    return np.concatenate(parts)
+        parts += [before if two else [], tokenizer.encode(document, special=False), behind]
+    return np.concatenate([np.asarray(part, np.int32) for part in parts])
 
 
-def _encode(corpus, train_tokenizer, vocab_size, special_tokens):
+def _encode(corpus, tokenizer):
     """The tokenizer, the two streams of tokens, and what EncodedCorpus has besides."""
-    tokenizer = train_tokenizer(corpus, vocab_size, special_tokens)
     train, validation = (_stream(tokenizer, getattr(corpus, split)) for split in ("train", "validation"))
     facts = {
         "validation_characters": sum(map(len, corpus.validation)),

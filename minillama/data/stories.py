@@ -101,7 +101,7 @@ FRIENDS = [Character(name, *GIRL) for name in "Dot Ruby Bee Fay".split()]
 FRIENDS += [Character(name, *BOY) for name in "Pip Gus Max Bo".split()]
 VIRTUES = "brave kind happy clever gentle funny jolly quiet".split()
 ANIMALS = "frog cat dog owl duck goat fox bear".split()
-COLOURS = "red blue green pink orange yellow".split()
+_COLOURS = "red blue green pink orange yellow".split()
 TOYS = "kite ball boat drum book doll bell hat".split()
 TREATS = "apple cookie berry peach plum cherry".split()
 PLURALS = {"berry": "berries", "peach": "peaches", "cherry": "cherries"}
@@ -171,7 +171,7 @@ def opening(pen):
     pen.choose(["Once upon a time", "Long ago", "Not long ago", "Far away"], [4, 2, 1, 1])
     pen.choose(VIRTUES, say=lambda virtue: f" there was a {virtue} ")
     hero = pen.choose(CHILDREN, say=lambda child: f"{child.kind} named {child}. ")
-    colour = pen.choose(COLOURS, [3, 2, 2, 1, 1, 1], lambda hue: f"{hero.he.capitalize()} had {a(hue)} ")
+    colour = pen.choose(_COLOURS, [3, 2, 2, 1, 1, 1], lambda hue: f"{hero.he.capitalize()} had {a(hue)} ")
     toy = pen.choose(TOYS, say=lambda toy: f"{toy} and ")
     left = pen.choose(range(2, 8), say=lambda number: f"{NUMBERS[number]} ")
     treat = pen.choose(TREATS, say=lambda treat: f"{plural(treat)}. ")

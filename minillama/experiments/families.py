@@ -25,7 +25,7 @@ from ..model import Model
 from ..ops.loss import IGNORED
 from ..ops.masks import MASKS
 from ..ops.positions import POSITIONS
-from ..training.objectives import MASKED_SHARE
+from ..training.objectives.masked import MASKED_SHARE
 from ..training.trainer import NotFinite, Settings, Trainer
 from . import abilities, jobs
 from .results import Results

@@ -30,7 +30,7 @@ from .variants import config_of, name_of, reads_on
 TUNING, RUN, TIME = "tuning", "run", "time"  # the kinds of results
 TUNING_SEED = 1000
 TUNING_SHARE = 0.1  # of the training split, its end: held out when the learning rate is chosen
-RATES = (0.5, 1.0, 2.0)  # the grid, as factors of the middle
+_RATE_FACTORS = (0.5, 1.0, 2.0)  # the grid, as factors of the middle
 EXTENSIONS = 2  # further rates, at most, that are tried beyond an end of the grid that is the best so far
 TIMED_ROUNDS, TIMED_STEPS = 20, 5
 CURVE_POINTS, CURVE_TOKENS = 16, 4096  # the curve: losses on the first tokens of the validation split
@@ -82,11 +82,11 @@ class Protocol:
 
     def to_dict(self):
         """All of it, for JSON."""
-        unused = ("seed", "eval_every", "micro_batches")
+        unused = ("seed", "eval_every", "micro_batches", "window")
         settings = {name: value for name, value in asdict(self.settings).items() if name not in unused}
         values = {**asdict(self), "settings": settings}
         if values.pop("tune"):
-            return values | {"rates": list(RATES), "tuning_seed": TUNING_SEED, "tuning_share": TUNING_SHARE}
+            return values | {"rates": list(_RATE_FACTORS), "tuning_seed": TUNING_SEED, "tuning_share": TUNING_SHARE}
         return values | {"rates": [1.0]}
 
 
@@ -141,7 +141,7 @@ def best_rate(losses):
 
 def next_rates(middle, losses):
     """The learning rates to try next; none when the best is known."""
-    grid = [factor * middle for factor in RATES]
+    grid = [factor * middle for factor in _RATE_FACTORS]
     missing = [rate for rate in grid if rate not in losses]
     if missing or len(losses) == len(grid) + EXTENSIONS:
         return missing

@@ -4,24 +4,26 @@ from itertools import count
 from math import isnan
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import (
-    LogLocator,
-    MaxNLocator,
-    MultipleLocator,
-    NullFormatter,
-    PercentFormatter,
-    StrMethodFormatter,
-)
-
 from ..analysis.plots import COLOURS
 from ..files import replacing
+from ..messages import needs
 from .extrapolation import BINS, STRETCH, UNSCALED, stretched_by
 from .jobs import CURVE_TOKENS
 from .report import base_of, corpora_of, position_losses, runs_of, tables_of, times_of
 from .statistics import CONFIDENCE, estimate
 from .variants import CLOSE_UPS, STUDIES, close_ups
+
+with needs("plots", "drawing a figure"):
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import (
+        LogLocator,
+        MaxNLocator,
+        MultipleLocator,
+        NullFormatter,
+        PercentFormatter,
+        StrMethodFormatter,
+    )
 
 VERDICTS = {  # colour and marker: told apart in grey print too
     "better": (COLOURS["blue"], "o"),

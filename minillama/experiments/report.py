@@ -9,13 +9,13 @@ from ..ops.positions import POSITIONS
 from .extrapolation import BINS, STRETCH, stretched_by
 from .jobs import RUN, TIME, tuning_losses
 from .statistics import CONFIDENCE, Estimate, estimate, holm, p_value, paired, verdict
-from .variants import STUDIES, Row, close_ups, config_of, extrapolation, name_of
+from .variants import STUDIES, Variant, close_ups, config_of, extrapolation, name_of
 
 
 class Outcome(NamedTuple):
     """A row of a study with its results on one corpus, and the difference from what the row is compared with."""
 
-    row: Row
+    row: Variant
     runs: list  # results, by seed
     losses: list  # of the runs that `difference` is about, or of all that did not diverge where there is none
     difference: Estimate | None  # of losses, the variant's less the other's, paired by seed; None without any

@@ -2,9 +2,11 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from ..files import InUse, alone, append_text, write_text
+from ..training.trainer import Settings
 from .jobs import RUN, TIME, TUNING, key_of
 
 _BEGINS = [f'{{"kind": "{kind}", "variant": "'.encode() for kind in (TUNING, RUN, TIME)]  # every result
@@ -106,7 +108,11 @@ def _files(paths):
 
 
 def _check_protocol(protocol, wanted, where):
+    """ValueError for other terms; a setting that a result was made without, by an older version, has its default."""
     protocol, wanted = ({**terms, **terms["settings"], "settings": None} for terms in (protocol, wanted))
+    for name, usual in asdict(Settings()).items():
+        protocol.setdefault(name, usual)
+        wanted.setdefault(name, usual)
     for name in wanted | protocol:
         if protocol.get(name) != wanted.get(name):
             raise ValueError(

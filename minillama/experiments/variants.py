@@ -15,7 +15,7 @@ from ..messages import unknown
 BASE = "LLaMA"  # what a variant without changes is called
 
 
-class Row(NamedTuple):
+class Variant(NamedTuple):
     """A variant of a study, and the one that it is compared with; both as changes to the base."""
 
     label: str
@@ -28,7 +28,7 @@ class Study(NamedTuple):
     """A row of STUDIES."""
 
     title: str
-    rows: Callable  # base Config -> list of Row
+    rows: Callable  # base Config -> list of Variant
     against: str | None  # what the losses of the rows are compared with, in words; None: it has no table of losses
 
 
@@ -41,7 +41,7 @@ GPT_TO_LLAMA = {
     "tied": ("untied", "the output matrix is its own, not the embedding; this is LLaMA"),
 }
 
-REMARKS = {"rope_layout": "; a control, as the layouts are the same up to the order of coordinates"}
+_REMARKS = {"rope_layout": "; a control, as the layouts are the same up to the order of coordinates"}
 
 # Switches that have no row in the leave-one-out, and why.
 NOT_COMPARED = {
@@ -67,25 +67,27 @@ def name_of(changes):
 
 def ladder(base):
     """From GPT to LLaMA, one switch at a time: each rung against the one before, and the last against the first."""
-    rows, left = [Row("GPT", "learned positions, LayerNorm, GELU, biases, tied output", GPT2, None)], GPT2
+    rows, left = [Variant("GPT", "learned positions, LayerNorm, GELU, biases, tied output", GPT2, None)], GPT2
     for field, (label, words) in GPT_TO_LLAMA.items():
         before, left = left, {name: value for name, value in left.items() if name != field}
-        rows.append(Row(f"+ {label}", words, left, before))
-    return [*rows, Row("all of these", "LLaMA against GPT", {}, GPT2)]
+        rows.append(Variant(f"+ {label}", words, left, before))
+    return [*rows, Variant("all of these", "LLaMA against GPT", {}, GPT2)]
 
 
 def leave_one_out(base):
     """LLaMA, and LLaMA with one choice changed at a time."""
-    rows = [Row(BASE, "RoPE, RMSNorm before each layer, SwiGLU, no biases, untied output", {}, None)]
+    rows = [Variant(BASE, "RoPE, RMSNorm before each layer, SwiGLU, no biases, untied output", {}, None)]
     for switch, table in SWITCHES.items():
         if switch not in NOT_COMPARED:
             usual = getattr(base, switch)
             rows += [
-                Row(f"{_spaced(switch)}: {name}", f"{name} for {usual}{REMARKS.get(switch, '')}", {switch: name}, {})
+                Variant(
+                    f"{_spaced(switch)}: {name}", f"{name} for {usual}{_REMARKS.get(switch, '')}", {switch: name}, {}
+                )
                 for name in table
                 if name != usual
             ]
-    rows += [Row(label, words, changes, {}) for label, words, changes in _other_changes(base)]
+    rows += [Variant(label, words, changes, {}) for label, words, changes in _other_changes(base)]
     return rows
 
 

@@ -18,7 +18,7 @@ from .generate import check_sampling, generate
 CONTEXT = 8192  # tokens of a conversation, at most: its cache is made at once, and models may have a much longer one
 LEAST_ANSWER = 32  # tokens that a question leaves for its answer; an eighth of the context, if that is fewer
 READ_AT_A_TIME = 256  # tokens of a question between two looks at Ctrl-C
-COMMANDS = {
+CHAT_COMMANDS = {
     "/system": "TEXT gives another system prompt from the next answer on, without TEXT none",
     "/reset": "forgets the conversation, but for the system prompt",
     "/quit": "leaves, as Ctrl-D does",
@@ -170,7 +170,7 @@ def converse(conversation, interactive=None):
     if interactive:
         for line in [
             f"format {conversation.template}",
-            *map(" ".join, COMMANDS.items()),
+            *map(" ".join, CHAT_COMMANDS.items()),
             "Ctrl-C stops an answer (a second one leaves), or drops the line that is being typed",
         ]:
             print(line, file=sys.stderr)
@@ -218,17 +218,17 @@ def _obey(conversation, command, text=None):
     elif command == "/system":
         conversation.system = text or ""
         print("the system prompt is changed" if text else "there is no system prompt", file=sys.stderr)
-    elif command in COMMANDS:
+    elif command in CHAT_COMMANDS:
         raise ValueError(
             f"{command} takes no text; received {text!r}. Type {command} alone, or put a word before a question that "
             f"begins with /"
         )
     else:
-        meant = near(command, COMMANDS)
+        meant = near(command, CHAT_COMMANDS)
         hint = f" (did you mean {meant[0]}?)" if meant else ""
         raise ValueError(
-            f"there is no command {command!r} here, but {', '.join(COMMANDS)}{hint}; put a word before a text that "
-            f"begins with /"
+            f"there is no command {command!r} here, but {', '.join(CHAT_COMMANDS)}{hint}; put a word before a text "
+            f"that begins with /"
         )
 
 

@@ -9,11 +9,11 @@ from ..runtime.memory import empty
 from .elementary import exp2
 from .simd import FAST, JIT, VECTOR_BYTES, store, vector_load
 
-WIDTH = 4 * VECTOR_BYTES  # each step of an exponential waits for the one before: four registers take turns
-LANES = WIDTH // 8
+_WIDTH = 4 * VECTOR_BYTES  # each step of an exponential waits for the one before: four registers take turns
+LANES = _WIDTH // 8
 LOG2_E = 1 / math.log(2)
-BLOCK = 256  # weights whose sum is taken first
-_load = vector_load(WIDTH)
+_BLOCK = 256  # weights whose sum is taken first
+_load = vector_load(_WIDTH)
 
 
 def softmax_weights(logits, temperature):
@@ -76,9 +76,9 @@ def _draw(weights, u):
     The sum of a block is taken in vectors; one long running sum would wait for every addition.
     NumPy: np.searchsorted(np.cumsum(weights), u * weights.sum(), "right")
     """
-    ends, total = np.empty(-(-len(weights) // BLOCK)), 0.0
+    ends, total = np.empty(-(-len(weights) // _BLOCK)), 0.0
     for block in range(len(ends)):
-        part, own = weights[block * BLOCK : (block + 1) * BLOCK], 0.0
+        part, own = weights[block * _BLOCK : (block + 1) * _BLOCK], 0.0
         for i in range(len(part)):
             own += part[i]
         total += own
@@ -87,7 +87,7 @@ def _draw(weights, u):
     while ends[block] <= target:  # u is below 1, so the last end is above the target
         block += 1
     running, last = ends[block - 1] if block > 0 else 0.0, 0
-    for i in range(block * BLOCK, min((block + 1) * BLOCK, len(weights))):
+    for i in range(block * _BLOCK, min((block + 1) * _BLOCK, len(weights))):
         if weights[i] > 0:
             running += weights[i]
             last = i  # where rounding alone keeps the sum from passing the target, the last one that can be drawn

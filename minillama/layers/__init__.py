@@ -22,4 +22,6 @@ An expert to which no row of this worker is sent is the example: op.linear_backw
 leave it out would let the others wait for ever. RuntimeError says where the ways part, by the names of the parameters.
 A shared gradient knows `+=`, slices of its rows and its length, and cannot be read; what adds in another way takes its
 turn itself: `with shard.turn(names)`, as the embedding does. Gradients of vectors (norms, biases) are a worker's own.
+
+minillama.LayerAlone is a layer or a block without a model.
 """

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..ops.interface import Operations
 from ..runtime.memory import empty
 from . import declare
 from .declare import Affine
@@ -52,7 +53,7 @@ def attention_parameters(config):
     )
 
 
-def attention_layer(op, config, p: AttentionWeights, x, shard, cache=None):
+def attention_layer(op: Operations, config, p: AttentionWeights, x, shard, cache=None):
     """Project to queries, keys and values; turn queries and keys by their positions; attend; project back. (N, C)
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.2; the turn: Su et al. 2021 (arXiv 2104.09864).
@@ -73,7 +74,9 @@ def attention_layer(op, config, p: AttentionWeights, x, shard, cache=None):
     return op.linear(mixed, *p.o), AttentionSaved(x, saved_norms, attended, mixed)
 
 
-def attention_layer_backward(op, config, p: AttentionWeights, grad: AttentionWeights, dy, shard, saved: AttentionSaved):
+def attention_layer_backward(
+    op: Operations, config, p: AttentionWeights, grad: AttentionWeights, dy, shard, saved: AttentionSaved
+):
     x, saved_norms, attended, mixed = saved
     H, K = config.heads, config.kv_heads
     dmixed = op.linear_backward(dy, mixed, p.o.weight, *grad.o)
@@ -86,13 +89,13 @@ def attention_layer_backward(op, config, p: AttentionWeights, grad: AttentionWei
     return op.linear_backward(dqkv, x, p.qkv.weight, *grad.qkv)
 
 
-def attention_maps(op, shard, saved: AttentionSaved):
+def attention_maps(op: Operations, shard, saved: AttentionSaved):
     """Of what the forward saved: yield each task of the shard and its probabilities (sequences, heads, T, S)."""
     for task, part in zip(shard.tasks, saved.attended, strict=True):
         yield task, op.attention_map(part.q, part.k, part.log_denominator, part.causal, part.slopes, part.lengths)
 
 
-def _normalise_heads(op, config, p, qkv):
+def _normalise_heads(op: Operations, config, p, qkv):
     """Norm of each head's query and key, in place, one weight (D,) for all queries and one for all keys
 
     Source: Henry et al. 2020 (arXiv 2010.04245); with learned weights as in Dehghani et al. 2023 (arXiv 2302.05442).
@@ -107,7 +110,7 @@ def _normalise_heads(op, config, p, qkv):
     return saved
 
 
-def _normalise_heads_backward(op, config, p, grad, dqkv, saved):
+def _normalise_heads_backward(op: Operations, config, p, grad, dqkv, saved):
     columns = _query_and_key_columns(config, dqkv)
     norms = (p.q_norm, grad.q_norm), (p.k_norm, grad.k_norm)
     for dcolumns, (norm, dnorm), (heads, saved_norm) in zip(columns, norms, saved, strict=True):

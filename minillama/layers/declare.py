@@ -23,7 +23,7 @@ import numpy as np
 from ..ops.norms import NORMS
 
 # What a size is counted under, when the parameters of a model are (minillama.catalogue.sizes).
-PARTS = ("embedding", "attention", "feed-forward", "norms and biases", "head")
+SIZE_PARTS = ("embedding", "attention", "feed-forward", "norms and biases", "head")
 
 
 class Affine(NamedTuple):
@@ -42,15 +42,15 @@ class Declared:
     """
 
     shapes: dict[str, tuple[int, ...]]
-    part: str  # one of PARTS
+    part: str  # one of SIZE_PARTS
     divisor: float = 1.0
     start: float = 0.0
     looked_up: bool = False  # a table: rows of it are taken, and added to its gradient, by their numbers
     active: int | None = None  # how many of its weights a token is multiplied by; None: all, of a table none
 
     def __post_init__(self):
-        if self.part not in PARTS:
-            raise ValueError(f"part must be one of {', '.join(PARTS)}; received {self.part!r}")
+        if self.part not in SIZE_PARTS:
+            raise ValueError(f"part must be one of {', '.join(SIZE_PARTS)}; received {self.part!r}")
         if {len(shape) for shape in self.shapes.values()} not in ({1}, {2}):
             raise ValueError(f"parameters are matrices or vectors, and no mixture of them; received {self.shapes}")
 
@@ -64,6 +64,13 @@ class Declared:
         if self.active is not None:
             return self.active
         return 0 if self.looked_up or self.is_vector else sum(map(prod, self.shapes.values()))
+
+    def initialise(self, array, rng, deviation=0.02):
+        """Write the initial values of one of its matrices or vectors into the array; deviation: the model's."""
+        if self.is_vector:
+            array[:] = self.start
+        else:
+            array[:] = rng.standard_normal(array.shape, np.float32) * np.float32(deviation / self.divisor)
 
 
 def linear(matrices, part, bias=False, divisor=1.0, active=None):

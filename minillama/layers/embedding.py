@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..ops.interface import Operations
 from ..ops.positions import POSITIONS
 from . import declare
 from .declare import Affine
@@ -29,7 +30,7 @@ def embedding_parameters(config):
     )
 
 
-def embed(op, config, p: EmbeddingWeights, ids, types, shard):
+def embed(op: Operations, config, p: EmbeddingWeights, ids, types, shard):
     """Token, position and type vectors of each row, added up, and normalised where the config asks for it: (N, C)"""
     x = op.embedding(ids, p.token)
     for indices, table in _added_vectors(p, types, shard):
@@ -40,7 +41,7 @@ def embed(op, config, p: EmbeddingWeights, ids, types, shard):
     return y, (x, saved_norm)
 
 
-def embed_backward(op, config, p: EmbeddingWeights, grad: EmbeddingWeights, ids, types, dx, shard, saved):
+def embed_backward(op: Operations, config, p: EmbeddingWeights, grad: EmbeddingWeights, ids, types, dx, shard, saved):
     if config.embedding_norm:
         x, saved_norm = saved
         dx = op.norm_backward(dx, x, p.norm.weight, saved_norm, *grad.norm)

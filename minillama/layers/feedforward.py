@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..ops.interface import Operations
 from . import declare
 from .declare import Affine
 
@@ -33,7 +34,7 @@ def feed_forward_parameters(config):
     )
 
 
-def feed_forward_layer(op, p: FeedForwardWeights, x):
+def feed_forward_layer(op: Operations, p: FeedForwardWeights, x):
     """w_down activation(w_in x): (N, C)
 
     w_in is w_up, or w_gate and w_up as one matrix where the activation is gated: w_down (silu(w_gate x) * (w_up x)).
@@ -44,7 +45,9 @@ def feed_forward_layer(op, p: FeedForwardWeights, x):
     return op.linear(hidden, *p.down), FeedForwardSaved(x, inner, hidden)
 
 
-def feed_forward_layer_backward(op, p: FeedForwardWeights, grad: FeedForwardWeights, dy, saved: FeedForwardSaved):
+def feed_forward_layer_backward(
+    op: Operations, p: FeedForwardWeights, grad: FeedForwardWeights, dy, saved: FeedForwardSaved
+):
     x, inner, hidden = saved
     dhidden = op.linear_backward(dy, hidden, p.down.weight, *grad.down)
     dinner = op.activation_backward(dhidden, inner)

@@ -6,9 +6,9 @@ from pathlib import Path
 from ..cli.arguments import Parser
 from ..cli.streams import prepare
 from ..files import require_free
+from ..messages import MissingExtra
 from .checks import EXERCISES
-from .grading import SECONDS, grade, handed_in, ungraded, write_grades
-from .notebooks import build_student_set, export_figures, faults, paths, read, run
+from .reporting import SECONDS
 
 
 def main(arguments=None):
@@ -17,7 +17,10 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
-    except (ValueError, OSError) as error:
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        sys.stdout = None
+        return 1
+    except (ValueError, OSError, MissingExtra) as error:
         print(f"minillama.lessons: error: {error}", file=sys.stderr)
         return 1
 
@@ -35,10 +38,10 @@ def _parser():
         made.add_argument("--overwrite", action="store_true", help=f"replace {what}")
 
     made = command("run", _run, "execute lessons from a new kernel and keep their outputs")
-    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to run (default: all)")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to run, or tour (default: all)")
     made.add_argument("--machine", default="2 cores", help="what the first cell calls this machine")
     made = command("lint", _lint, "say what lessons lack of the common frame")
-    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to read (default: all)")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to read, or tour (default: all)")
     made = command("student", _student, "write the lessons without solutions and outputs")
     made.add_argument("folder", metavar="DIR", help="where to")
     replaces(made, "notebooks that are there, with the answers in them")
@@ -57,23 +60,34 @@ def _parser():
     return parser
 
 
+# What needs the extra "lessons" is imported where it is used: the list of exercises needs nothing of it.
+
+
 def _run(options):
+    from .notebooks import paths, run
+
     for path in paths(options.lessons):
         print(f"{path.name}: {run(path, options.machine):.0f} s")
 
 
 def _lint(options):
+    from .notebooks import faults, paths, read
+
     found = [f"{path.name}: {fault}" for path in paths(options.lessons) for fault in faults(read(path))]
     print("\n".join(found) or "nothing is missing")
     return bool(found)
 
 
 def _student(options):
+    from .notebooks import build_student_set
+
     for path in build_student_set(options.folder, options.overwrite):
         print(path)
 
 
 def _figures(options):
+    from .notebooks import export_figures
+
     for path in export_figures(options.folder, options.overwrite):
         print(path)
 
@@ -86,6 +100,8 @@ def _exercises(options):
 
 def _grade(options):
     """One notebook after the other; what is done is in the file already if a later one takes too long for you."""
+    from .grading import grade, handed_in, ungraded, write_grades
+
     for option, value, least in (("--seed", options.seed, 0), ("--timeout", options.timeout, 1)):
         if value < least:
             raise ValueError(f"{option} must be at least {least}; received {value}")

@@ -1,8 +1,10 @@
 """The map of the course: the decoder and what is around it, with the lesson that explains each part."""
 
-from matplotlib.patches import Circle, FancyBboxPatch
-
+from ..messages import needs
 from .figures import COLOURS, Diagram
+
+with needs("lessons", "drawing the map of the course"):
+    from matplotlib.patches import Circle, FancyBboxPatch
 
 # Lessons that exist; the numbers of the others are drawn pale.
 WRITTEN = ("00", "01", "02", "03", "04", "05", "06", "07")

@@ -1,10 +1,12 @@
 """The look of the lessons' figures, and diagrams of shapes and data flow."""
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-
 from ..analysis.plots import COLOURS, SHARES
+from ..messages import needs
+
+with needs("lessons", "drawing a lesson's figure"):
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 PALE = {"blue": "#d6e8f3", "orange": "#fbeccb", "green": "#cfeae1", "red": "#f8ddcc", "grey": "#ececec"}
 MARKERS = {"blue": "o", "orange": "s", "green": "^", "red": "D", "grey": "x"}  # lines are told apart in grey print too

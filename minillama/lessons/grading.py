@@ -10,16 +10,18 @@ import tempfile
 import time
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import DeadKernelError
-
 from ..files import replacing
+from ..messages import needs
 from .checks import EXERCISES
+from .frames import TOUR, lesson_of_title
 from .notebooks import FOLDER, read
-from .reporting import MARK
+from .reporting import MARK, SECONDS
 
-SECONDS = 60  # that a cell, or the check of an exercise, may take
+with needs("lessons", "running a notebook"):
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import DeadKernelError
+
 _ENDLESS_CELLS = 3  # interrupted cells, after which a notebook is given up
 
 
@@ -44,10 +46,13 @@ def grade(path, seed=0, timeout=SECONDS):
 
     It runs the student's code, as this user: where that is not wanted, do it in a container. It runs in a temporary
     folder beside the course's data. Cells that fail do not stop the rest; one that takes more than `timeout` seconds is
-    interrupted. A function that a later cell defines anew counts as it was last.
+    interrupted. A function that a later cell defines anew counts as it was last. The tour, which stands among the
+    lessons and has no exercises, gives no line.
     """
     path = Path(path)
     notebook, lesson = _opened(path)
+    if lesson == TOUR:
+        return []
     names = [name for name, exercise in EXERCISES.items() if exercise.lesson == lesson]
     asks = [
         nbformat.v4.new_code_cell(
@@ -110,8 +115,8 @@ def _opened(path):
             f"it is no notebook that can be read; ask for it again ({type(error).__name__}: {what})"
         ) from None
     lessons = {exercise.lesson for exercise in EXERCISES.values()}
-    titles = (re.match(r"# (\d\d) · ", source) for source in sources)
-    lesson = next((title[1] for title in titles if title and title[1] in lessons), None)
+    titles = (lesson_of_title(source) for source in sources)
+    lesson = next((title for title in titles if title in {*lessons, TOUR}), None)
     if lesson is None:
         begins = repr(sources[0][:40]) if sources else "nothing"
         raise ValueError(

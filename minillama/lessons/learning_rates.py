@@ -22,11 +22,10 @@ from tqdm import tqdm
 
 from ..cli.arguments import Parser
 from ..config import Config
-from ..data.corpora import Batches, encode_corpus
+from ..data.corpora import encode_corpus
 from ..files import append_text, write_text
 from ..model import Model
-from ..training.optim import AdamW, learning_rate
-from ..training.trainer import evaluate
+from ..training.trainer import NotFinite, Settings, Trainer, evaluate
 
 VARIANTS = {  # name -> the choices of Config in which it differs from LLaMA
     "pre, RMSNorm": {"norm": "rmsnorm", "placement": "pre"},
@@ -59,20 +58,16 @@ SLACK = 0.2  # nats a token; the lesson shows what other values would give
 def train(corpus, variant, rate, warmup, seed, steps=STEPS):
     """Train once; returns the result as a dictionary, in which loss is None if the training ran into infinity."""
     config = Config(corpus.tokenizer.vocab_size, **SHAPE, **VARIANTS[variant])
-    model = Model(config, seed, threads=1, init_std=INIT_STD)
-    optimizer = AdamW(model.parameters, (0.9, 0.95), 1e-8, 0.1, 1.0)
-    batches = Batches(corpus.train, config.context, BATCH_SIZE, seed, corpus.tokenizer.end_of_text)
+    settings = Settings(steps=steps, batch_size=BATCH_SIZE, lr=rate, warmup=warmup, seed=seed, init_std=INIT_STD)
+    trainer = Trainer(Model(config, seed, threads=1, init_std=INIT_STD), corpus, settings)
     losses, final, started = [], math.nan, time.perf_counter()
     with np.errstate(all="ignore"):  # what overflows is reported as a loss of None
-        for step in range(steps):
-            loss, gradients = model.loss_and_gradients(*batches[step])
-            norm = optimizer.gradient_norm(gradients, model.workers)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                break
-            losses.append(loss)
-            optimizer.step(gradients, norm, learning_rate(step + 1, steps, rate, warmup, 0.1), model.workers)
-        if len(losses) == steps:
-            final = evaluate(model, corpus.validation[:VALIDATION_TOKENS], corpus.tokenizer)
+        try:
+            while trainer.optimizer.steps < steps:
+                losses.append(trainer.step()[0])
+            final = evaluate(trainer.model, corpus.validation[:VALIDATION_TOKENS], corpus.tokenizer)
+        except NotFinite:
+            pass
     return {
         "variant": variant,
         "rate": rate,
@@ -181,6 +176,8 @@ def main(arguments=None):
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args(arguments)
     try:
+        if options.steps <= max(WARMUPS):
+            raise ValueError(f"--steps must be more than the longest warm-up, {max(WARMUPS)}; received {options.steps}")
         results = _results_to_add_to(options.out, options.steps)
     except (ValueError, OSError) as error:
         print(f"minillama.lessons.learning_rates: error: {error}", file=sys.stderr)

@@ -1,4 +1,5 @@
-"""The lessons as files: execute them, keep their outputs, test that these still hold, and build the students' set.
+"""The tour and the lessons as files: execute them, keep their outputs, test that these still hold, and build the
+students' set.
 
 A cell's tags say what it is:
     predict   a question that the reader answers before going on
@@ -8,6 +9,9 @@ A cell's tags say what it is:
     exercise  code with a stub and its check; hint and solution follow it
     hint, solution: of the exercise above; the students' set has no solutions
     put-in    code that puts the function of the exercise above into the model, or says that it does not pass yet
+    drawn     code that prints what a model wrote that was trained in the notebook: another text on another machine
+    prose     code that prints a text, whose lines the site breaks where they must end
+    whole     code that shows something whole, such as a model's forward, and may be longer than other cells
 """
 
 import ast
@@ -16,20 +20,21 @@ import re
 import time
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellControlSignal, DeadKernelError
-
 from ..files import replacing, require_free
+from ..messages import needs
 from .checks import EXERCISES
 from .claims import OUTSIDE
+from .frames import HEADER, TOUR, frame_of, lesson_of, name_of
+
+with needs("lessons", "reading a notebook"):
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 CODE_LINES = 25  # of a cell, at most
-SECONDS = 90  # of a lesson, at most
+WHOLE_LINES = 40  # of one tagged `whole`
 DRAWING_LINES = 8  # code that draws a figure and is longer than this is folded on the web site
-SECTIONS = ("## Exercises", "## Takeaways", "## Where this is in minillama")
-HEADER = ("**You will be able to**", "**You need**", "**Time**", "**Papers**")
 _NUMBER = re.compile(  # a sign, also behind a number (0.5+2j); thousands in groups of three; 1.e-05 as NumPy prints it
     r"(?:[-+−]|(?<![\w.]))(?:\d{1,3}(?:[,_]\d{3})+(?!\d)|\d+)(?:\.\d+|\.(?=e[-+]?\d))?(?:e[-+]?\d+)?", re.IGNORECASE
 )
@@ -43,14 +48,17 @@ _FINITE_DIFFERENCES = re.compile(r"numerical_gradient|directional_derivative|cen
 
 
 def paths(lessons=()):
-    """The notebooks in order; of these lessons ("03", "04") if any are named."""
-    found = sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))
+    """The notebooks in order, the tour first; of these ("tour", "03", "04") if any are named."""
+    found = [*FOLDER.glob(f"{TOUR}.ipynb"), *sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))]
     if not found:
-        raise ValueError(f"there are no lessons in {FOLDER}: the course needs a clone of the repository")
-    missing = set(lessons) - {path.name[:2] for path in found}
+        raise ValueError(
+            f"there are no lessons in {FOLDER}: an installed minillama comes without them. Run this in a clone of the "
+            f"repository or its unpacked source archive, after: pip install --editable .[lessons]"
+        )
+    missing = set(lessons) - {name_of(path) for path in found}
     if missing:
         raise ValueError(f"there is no lesson {', '.join(sorted(missing))} in {FOLDER}")
-    return [path for path in found if not lessons or path.name[:2] in lessons]
+    return [path for path in found if not lessons or name_of(path) in lessons]
 
 
 def read(path):
@@ -61,12 +69,12 @@ def tags(cell):
     return set(cell.metadata.get("tags", ()))
 
 
-def execute(notebook, folder=FOLDER, timeout=SECONDS, allow_errors=False):
+def execute(notebook, folder=FOLDER, allow_errors=False):
     """Run all cells in a new kernel, in place; returns the seconds that it took, the start of the kernel included."""
     started = time.perf_counter()
     NotebookClient(
         notebook,
-        timeout=timeout,
+        timeout=frame_of(notebook).seconds,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         allow_errors=allow_errors,
@@ -125,10 +133,10 @@ def time_line(notebook, seconds, machine):
     words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
     lines = sum(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code" and not has_figure(cell))
     reading = (words / _READING + lines * _CODE_LINE) / 60
-    lesson = notebook.cells[0].source[2:4]
-    minutes = sum(exercise.minutes for exercise in EXERCISES.values() if exercise.lesson == lesson)
+    minutes = sum(exercise.minutes for exercise in EXERCISES.values() if exercise.lesson == lesson_of(notebook))
+    exercises = f"{minutes} for the exercises, " if minutes else ""
     return (
-        f"**Time**: {5 * max(1, round(reading / 5))} minutes to read, {minutes} for the exercises, "
+        f"**Time**: {5 * max(1, round(reading / 5))} minutes to read, {exercises}"
         f"{max(1, round(seconds))} s to run on {machine}."
     )
 
@@ -159,7 +167,9 @@ def differences(kept, fresh):
         if old.cell_type != "code":
             continue
         before, after = text_of(old), text_of(new)
-        if _words(before) != _words(after):
+        if "drawn" in tags(old):
+            found += [] if after.strip() else [f"{_name(old)}: prints nothing any more"]
+        elif _words(before) != _words(after):
             found.append(f"{_name(old)}: the output was\n{before}\nand now is\n{after}")
         elif "measured" not in tags(old):
             pairs = zip(_NUMBER.findall(before), _NUMBER.findall(after), strict=True)
@@ -197,13 +207,13 @@ def _name(cell):
 
 
 def faults(notebook):
-    """What a lesson lacks of the frame that all have, a message each; see the module for the tags."""
-    cells = notebook.cells
+    """What a lesson, or the tour, lacks of the frame that all have, a message each; see the module for the tags."""
+    cells, frame = notebook.cells, frame_of(notebook)
     found = [f"the first cell has no {part}" for part in HEADER if part not in cells[0].source]
-    if not re.match(r"# \d\d · ", cells[0].source):
-        found.append("the first cell does not begin with '# NN · title'")
+    if lesson_of(notebook) is None:
+        found.append(f"the first cell does not begin with '{frame.title}'")
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    found += [f"there is no section {section!r}" for section in SECTIONS if section not in text]
+    found += [f"there is no section {section!r}" for section in frame.sections if section not in text]
     if not any("predict" in tags(cell) for cell in cells):
         found.append("no question to predict (tag predict)")
     for number, cell in enumerate(cells):
@@ -211,12 +221,13 @@ def faults(notebook):
             found += [f"{_name(cell)}: {fault}" for fault in _code_faults(cell)]
         else:
             found += [f"{_name(cell)}: {fault}" for fault in _text_faults(cell, cells[:number], cells[number + 1 :])]
-    return [*found, *_exercise_faults(cells), *_borrowed_from_solutions(cells)]
+    return [*found, *_exercise_faults(cells, lesson_of(notebook)), *_borrowed_from_solutions(cells)]
 
 
 def _code_faults(cell):
-    if len(cell.source.splitlines()) > CODE_LINES:
-        yield f"{len(cell.source.splitlines())} lines, more than {CODE_LINES}"
+    most = WHOLE_LINES if "whole" in tags(cell) else CODE_LINES
+    if len(cell.source.splitlines()) > most:
+        yield f"{len(cell.source.splitlines())} lines, more than {most}"
     if cell.execution_count is None:
         yield "was not executed"
     for output in cell.outputs:
@@ -255,7 +266,7 @@ def _prose(source):
     return source
 
 
-def _exercise_faults(cells):
+def _exercise_faults(cells, lesson):
     asked = set()
     for number, cell in enumerate(cells):
         if "exercise" not in tags(cell):
@@ -275,7 +286,6 @@ def _exercise_faults(cells):
             yield f"{name}: its stub is not reported as not started"
         if f"{name}: passed" not in solved:
             yield f"{name}: its solution did not pass"
-    lesson = cells[0].source[2:4]
     for name, exercise in EXERCISES.items():
         if exercise.lesson == lesson and name not in asked:
             yield f"exercise {name} has a checker and is not in the lesson"

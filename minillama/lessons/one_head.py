@@ -8,7 +8,7 @@ import numpy as np
 
 DIGITS = 8
 LENGTH = 8
-MASKS = ("causal", "zero", "after", "next")  # right; scores set to 0; weights set to 0 after the softmax; off by one
+MASKINGS = ("causal", "zero", "after", "next")  # right; scores set to 0; weights set to 0 after the softmax; off by one
 
 
 def lookup_task(rng, texts):

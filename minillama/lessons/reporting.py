@@ -5,6 +5,7 @@ import json
 from .checks import check
 
 MARK = "minillama-grades "
+SECONDS = 60  # that a cell, or the check of an exercise, may take
 
 
 def report(namespace, name, seed):

@@ -1,7 +1,7 @@
 """Attention with grouped key/value heads, causal or in both directions, over sequences of one or of several lengths.
 
 Query head h reads key/value head h // (H / K). K = H is multi-head attention, K = 1 multi-query attention, anything
-between them grouped-query attention: one path for all three.
+between them grouped-query attention: one path for all three. Any other mask: minillama.ops.masked_attention.
 """
 
 import numpy as np

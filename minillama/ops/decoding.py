@@ -10,12 +10,13 @@ from .norms.rmsnorm import rmsnorm
 from .positions.rope import rope
 
 
-def decode(config, p, token, rotation, cache, workers):
+def decode(config, p, weights, token, rotation, cache, workers):
     """The logits (V,) of the token that follows `token`; its keys and values are written to the cache
 
-    p holds the weights by name (minillama.parameters.views); rotation is cos and sin of every position of the
-    context, (context, D/2); cache is a KVCache for one sequence, whose length is the position of the token and is left
-    as it is; workers are not needed here. The same as the forward of minillama.model, with every shape spelled out.
+    p holds the weights by name (minillama.parameters.views); weights (minillama.weights) has them as they lie in
+    memory, for a kernel, and is not needed here, and neither are workers; rotation is cos and sin of every position of
+    the context, (context, D/2); cache is a KVCache for one sequence, whose length is the position of the token and is
+    left as it is. The same as the forward of minillama.model, with every shape spelled out.
     """
     H, K, D = config.heads, config.kv_heads, config.head_dim
     cos, sin = (table[cache.length, None] for table in rotation)  # (1, D/2)

@@ -15,7 +15,7 @@ def dropout(x, rate, key, first_row=0):
     """
     if rate == 0:
         return x
-    first = first_row * x.shape[1]
+    first = first_row * x.shape[-1]
     place = np.arange(first, first + x.size, dtype=np.uint32)
     kept = hash32(hash32(place) + np.uint32(key)) >= np.uint32(rate * 2**32)
     return np.where(kept.reshape(x.shape), x * x.dtype.type(1 / (1 - rate)), x.dtype.type(0))

@@ -17,7 +17,8 @@ def linear_backward(dy, x, weight, dweight, dbias=None):
 
     dy (N, O), x (N, C), weight (O, C) -> dx (N, C); adds to dweight (O, C) and dbias (O,).
     """
-    dweight += dy.T @ x
+    rows = dy.reshape(-1, dy.shape[-1])
+    dweight += rows.T @ x.reshape(-1, x.shape[-1])
     if dbias is not None:
-        dbias += dy.sum(axis=0)
+        dbias += rows.sum(axis=0)
     return dy @ weight

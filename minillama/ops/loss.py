@@ -10,11 +10,11 @@ def cross_entropy(logits, targets):
 
     logits z (N, V), targets (N,) -> losses (N,) in nats, and the log of the softmax's denominator (N,).
     """
-    largest = logits.max(axis=1)
-    log_denominator = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
-    kept = targets != IGNORED
-    rows = np.arange(len(targets))
-    losses = np.where(kept, log_denominator - logits[rows, np.where(kept, targets, 0)], 0)
+    largest = logits.max(axis=-1)
+    log_denominator = largest + np.log(np.exp(logits - largest[..., None]).sum(axis=-1))
+    kept = np.not_equal(targets, IGNORED)
+    wanted = np.take_along_axis(logits, np.where(kept, targets, 0)[..., None], axis=-1)[..., 0]
+    losses = np.where(kept, log_denominator - wanted, 0)
     return losses.astype(logits.dtype), log_denominator
 
 
@@ -25,8 +25,9 @@ def cross_entropy_backward(weights, logits, targets, log_denominator):
     with a large vocabulary, and nothing needs them again.
     weights (N,), dL/dloss_n, of the logits' dtype; logits (N, V), targets (N,) -> logits, now dlogits (N, V).
     """
-    kept = targets != IGNORED
-    np.exp(logits - log_denominator[:, None], out=logits)
-    logits[kept.nonzero()[0], targets[kept]] -= 1
-    logits *= np.where(kept, weights, 0).astype(logits.dtype)[:, None]
+    kept = np.not_equal(targets, IGNORED)
+    wanted = np.where(kept, targets, 0)[..., None]
+    np.exp(logits - log_denominator[..., None], out=logits)
+    np.put_along_axis(logits, wanted, np.take_along_axis(logits, wanted, axis=-1) - kept[..., None], axis=-1)
+    logits *= np.where(kept, weights, 0).astype(logits.dtype)[..., None]
     return logits

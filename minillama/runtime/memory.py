@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
-POSITIONS = 128  # at most, in a block of the key/value cache
+BLOCK_POSITIONS = 128  # at most, in a block of the key/value cache
 _FURTHER_BUFFER = 2**26  # bytes; the C library gives blocks above 2^25 back to the system as soon as they are free
 _local = threading.local()
 
@@ -156,7 +156,7 @@ class KVCache:
 
     def __init__(self, config, batch_size, dtype=np.float32, room=None):
         self.room = config.context if room is None else room
-        blocks = -(-self.room // POSITIONS)
+        blocks = -(-self.room // BLOCK_POSITIONS)
         positions = -(-self.room // blocks)
         shape = (config.layers, batch_size, config.kv_heads, blocks, config.head_dim, positions)
         self.keys, self.values = np.empty(shape, dtype), np.empty(shape, dtype)

@@ -37,7 +37,7 @@ class AttentionTask(NamedTuple):
 class Shard:
     """One worker's share of B sequences of T positions, of which the first comes after `past` cached ones
 
-    rows: slice of the N = B T rows. tasks: its attention. rotation, after `begin`: cos and sin (T', D / 2) that turn
+    rows: slice of the N = B T rows. tasks: its attention. rotation, inside `at_work`: cos and sin (T', D / 2) that turn
     its rows as (-1, T', heads, D), or None; T' is T for whole sequences, else the number of rows.
     """
 
@@ -46,19 +46,26 @@ class Shard:
         self._config, self._T, self._meeting, self._index = config, T, meeting, index
         self._reading, self._past, self.rotation = reading, past, None
 
-    def begin(self):
-        """Look up the rotation, on the thread whose arena is to hold it."""
+    @contextmanager
+    def at_work(self):
+        """Inside this block, on the thread whose arena is active, a worker computes this shard
+
+        RuntimeError at its end if the others wait for more from it.
+        """
+        self.rotation = self._rotation()
+        yield
+        if self._meeting is not None:
+            self._meeting.leave(self._index)
+
+    def _rotation(self):
         tables = self._reading.rotation
         if tables is None:
-            return
+            return None
         if self._meeting is None:
-            self.rotation = tuple(table[self._past : self._past + self._T] for table in tables)
-            return
+            return tuple(table[self._past : self._past + self._T] for table in tables)
         positions = self.positions()
         shape = len(positions), self._config.head_dim // 2
-        self.rotation = tuple(
-            np.take(table, positions, axis=0, out=empty(shape, table.dtype), mode="clip") for table in tables
-        )
+        return tuple(np.take(table, positions, axis=0, out=empty(shape, table.dtype), mode="clip") for table in tables)
 
     def positions(self):
         """The position of each row in its sequence (n,)."""
@@ -143,11 +150,6 @@ class Shard:
     def turn(self, names):
         """Inside this block nobody else changes the gradients of these names, which the workers share."""
         return nullcontext() if self._meeting is None else self._meeting.turn(self._index, names)
-
-    def end(self):
-        """To be called when this worker's share is computed: RuntimeError if the others wait for more from it."""
-        if self._meeting is not None:
-            self._meeting.leave(self._index)
 
     def chunks(self, rows_at_a_time):
         """The rows of this worker in slices of about rows_at_a_time; every worker has the same number of them."""

@@ -12,8 +12,8 @@ A forked process has no threads but the one that forked. There all workers begin
 import os
 import threading
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from numbers import Integral
 from threading import BrokenBarrierError
@@ -23,15 +23,30 @@ import threadpoolctl
 from .memory import Arena
 
 
+@cache
+def can_start_threads():
+    """Whether this Python can; compiled to WebAssembly it cannot, and then BLAS has no threads of its own either."""
+    thread = threading.Thread(target=int)
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    thread.join()
+    return True
+
+
 def available_threads():
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of processors that this process may use; 1 where it cannot start threads."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return count if count == 1 or can_start_threads() else 1
 
 
 def check_threads(threads, name="threads"):
-    """threads, or ValueError if it is not a whole number of at least 1; name: what the user calls it."""
+    """threads, or ValueError if it is no whole number from 1 to what can be; name: what the user calls it."""
     if not isinstance(threads, Integral) or threads < 1:
         raise ValueError(f"{name} must be a whole number of at least 1; received {threads!r}")
+    if threads > 1 and not can_start_threads():
+        raise ValueError(f"{name} must be 1 here, as Python cannot start threads (on WebAssembly); received {threads}")
     return int(threads)
 
 
@@ -71,36 +86,38 @@ class Workers:
         self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
         self._helpers, self._dismiss = [], None  # see lend
 
-    def run(self, function, shards, abort=lambda: None):
-        """[function(i, shard) for i, shard in enumerate(shards)], at the same time, each inside its own arena.
+    def run(self, function, shards, abort=lambda: None, within=nullcontext):
+        """[function(i, shard) for i, shard in enumerate(shards)], at the same time, each inside its own arena
 
-        What function returns must not lie in the arena. If one fails, or Ctrl-C comes, abort() must send home those
-        that wait for it.
+        within(shard) is a context manager that each is computed in. What function returns must not lie in the arena. If
+        one fails, or Ctrl-C comes, abort() must send home those that wait for it.
         """
         shards = list(shards)
         self._recall()
 
-        def task(i):
+        def other(i):
             try:
-                with self.arenas[i].active():
+                with self.arenas[i].active(), within(shards[i]):
                     return function(i, shards[i])
             except BaseException:
                 abort()
                 raise
 
-        others = [self._pool.submit(task, i) for i in range(1, len(shards))]
-        first = Future()
+        others, errors = [], []
         try:
-            first.set_result(task(0))
+            for i in range(1, len(shards)):
+                others.append(self._pool.submit(other, i))
+            with self.arenas[0].active(), within(shards[0]):  # this thread is the first worker
+                first = function(0, shards[0])
         except BaseException as error:
-            abort()  # again: Ctrl-C may have come before the task had begun
-            first.set_exception(error)
+            abort()
+            errors.append(error)
         _wait_for_all(others)
-        errors = [future.exception() for future in (first, *others) if future.exception() is not None]
+        errors += [future.exception() for future in others if future.exception() is not None]
         # A worker that was sent home because another failed has nothing to say of its own.
         for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
             raise error
-        return [first.result(), *(other.result() for other in others)]
+        return [first, *(future.result() for future in others)]
 
     def lend(self, help, dismiss):
         """See to it that help() runs on every other thread, and go on: where it has ended it is called again
@@ -140,6 +157,10 @@ class Workers:
 
         The limit holds for the whole process.
         """
+        if not can_start_threads():
+            with self.alone():
+                yield
+            return
         with self.alone(), _controller().limit(limits=max(1, self.threads // shards), user_api="blas") as limit:
             _limits.append((threading.get_ident(), limit))
             try:

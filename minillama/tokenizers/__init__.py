@@ -8,10 +8,14 @@ Llama 3 uses this kind; LLaMA 1 and 2 use BPE over characters, with bytes as a f
 BERT's WordPiece takes the longest parts of a word that have a token.
 
     class                   models            files that load_tokenizer reads
-    BPETokenizer            GPT-2, Llama 3    tokenizer.json, tokenizer.model of Llama 3
+    BPETokenizer            GPT-2, Llama 3    tokenizer.json, tokenizer.model of Llama 3, vocab.json and merges.txt
     SentencePieceTokenizer  LLaMA 1 and 2     tokenizer.json, tokenizer.model, tokenizer.bin of llama2.c
     WordPieceTokenizer      BERT              tokenizer.json, vocab.txt
     CharTokenizer           those made here   tokenizer.json
+
+    tokenizer.encode(text)                                  an array of ids; .tolist() makes a list of it
+    tokenizer.encode(text, special=["<|endoftext|>"])       other special tokens are plain text; False: all are
+    tokenizer.encode_iterable(open_file)                    the same ids one after the other, in little memory
 
 All save the tokenizer.json of Hugging Face's tokenizers library, which gives the same ids from it.
 """
@@ -25,10 +29,11 @@ from .files import load_tokenizer
 from .merging import learn_merges
 from .patterns import DIGITS_PATTERN, GPT2_PATTERN, LLAMA3_PATTERN, PATTERNS, compile_pattern
 from .sentencepiece import SentencePieceTokenizer
+from .vocab_json import read_vocab_and_merges
 from .wordpiece import WordPieceTokenizer
 
 __all__ = [
     "BYTE_SYMBOLS", "DIGITS_PATTERN", "END_OF_TEXT", "GPT2_PATTERN", "LLAMA3_PATTERN", "MASK", "PATTERNS",
     "AddedToken", "BPETokenizer", "CharTokenizer", "SentencePieceTokenizer", "TokenStream", "Tokenizer",
-    "WordPieceTokenizer", "compile_pattern", "learn_merges", "load_tokenizer",
+    "WordPieceTokenizer", "compile_pattern", "learn_merges", "load_tokenizer", "read_vocab_and_merges",
 ]  # fmt: skip

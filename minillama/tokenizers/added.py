@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 WHITE_SPACE = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
                         "\u2028\u2029\u202f\u205f\u3000")  # fmt: skip
+WHITE = re.escape("".join(sorted(WHITE_SPACE)))  # the same between the brackets of a regular expression
 
 
 @dataclass(frozen=True)

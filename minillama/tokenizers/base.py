@@ -3,8 +3,9 @@
 import codecs
 import json
 import os
+import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from ..files import write_text
 from .added import AddedToken, AddedTokenFinder
 from .byte_symbols import BYTE_SYMBOLS
+from .streaming import BLOCK, encode_blocks
 
 END_OF_TEXT = "<|endoftext|>"
 MASK = "<|mask|>"  # stands for a hidden token in masked language modelling
@@ -22,7 +24,8 @@ MASK = "<|mask|>"  # stands for a hidden token in masked language modelling
 # Llama 3, BERT, GPT-2.
 BEGINS = ("<s>", "<|begin_of_text|>", "[CLS]", END_OF_TEXT)
 ENDS = ("</s>", "<|end_of_text|>", "[SEP]", END_OF_TEXT)
-MASKS = (MASK, "[MASK]")
+MASK_NAMES = (MASK, "[MASK]")
+LARGEST_ID = 2**31 - 1  # ids are int32
 
 
 class Tokenizer:
@@ -30,8 +33,8 @@ class Tokenizer:
 
     tokens are the (id, bytes) of each ordinary token; special_tokens maps the text of each special token to its id;
     added are further special tokens, and tokens with settings of their own. Together the ids are 0 to vocab_size - 1,
-    each once, or a ValueError says so. template names the special tokens that models of this vocabulary expect before
-    and after a text; encode adds neither.
+    each once, or a ValueError says so; with gaps, some of them may stand for no token. template names the special
+    tokens that models of this vocabulary expect before and after a text; encode adds neither.
     """
 
     def __init__(
@@ -40,29 +43,46 @@ class Tokenizer:
         special_tokens: Mapping[str, int],
         added: Iterable[AddedToken] = (),
         template: tuple[str | None, str | None] = (None, None),
+        gaps: bool = False,
     ):
         added = [*(AddedToken(text, i) for text, i in special_tokens.items()), *added]
         check_special(tuple(token.text for token in added if token.special))
         check_added(added)
         together = sorted([*tokens, *((token.id, token.text.encode()) for token in added)])
         ids = [i for i, _ in together]
-        if ids != list(range(len(ids))):
+        if not gaps and ids != list(range(len(ids))):
             raise ValueError(
                 f"{len(ids)} tokens need the ids 0 to {len(ids) - 1}, each once; received {reprlib.repr(ids)}"
             )
+        if gaps and (len(set(ids)) < len(ids) or not all(type(i) is int and 0 <= i <= LARGEST_ID for i in ids)):
+            raise ValueError(
+                f"ids must differ from each other and be integers from 0 to {LARGEST_ID}; received {reprlib.repr(ids)}"
+            )
         self.added_tokens = sorted(added, key=lambda token: token.id)
         self.special_tokens = {token.text: token.id for token in self.added_tokens if token.special}
-        self._tokens = [token for _, token in together]
+        self._tokens = dict(together)  # id -> bytes, in the order of the ids
+        self._size = ids[-1] + 1 if ids else 0
         # What a token gives at the start of a text, where that is something else, and the ids that leave it the start.
         self._starts: list[bytes] | None = None
         self._silent: frozenset[int] = frozenset()
         self.template = template
-        self._as_given = AddedTokenFinder({token.text: token for token in added if not token.normalized})
+        self._as_given = self._find_as_given(self.added_tokens)
+        self._allowed = None  # the special tokens that were last allowed, with what finds them
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, special tokens included."""
-        return len(self._tokens)
+        """Number of ids, special tokens and gaps included: the largest id and one."""
+        return self._size
+
+    @property
+    def ids(self) -> Collection[int]:
+        """The ids that stand for a token, in order."""
+        return self._tokens.keys()
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether some ids below vocab_size stand for no token."""
+        return len(self._tokens) < self._size
 
     @property
     def begin_of_text(self) -> int | None:
@@ -77,42 +97,92 @@ class Tokenizer:
     @property
     def mask_token(self) -> int | None:
         """The id of MASK or `[MASK]`, or None if the vocabulary has no such special token."""
-        return self._role(MASKS)
+        return self._role(MASK_NAMES)
 
     def _role(self, names: Iterable[str | None]) -> int | None:
         return next((self.special_tokens[name] for name in names if name in self.special_tokens), None)
 
-    def encode(self, text: str, special: bool = True) -> np.ndarray:
-        """The ids of a text, int32 (T,). No token is added to it.
+    def encode(self, text: str, special: bool | Collection[str] = True) -> np.ndarray:
+        """The ids of a text, int32 (T,); encode(text).tolist() for a list. No token is added to it.
 
-        special=True turns the text of a special token into its id; False treats it as plain text, which is
-        what text from outside should get. TypeError for anything but a str; ValueError for a lone surrogate.
+        special=True turns the text of a special token into its id, the longest where several begin at one place; False
+        treats it as plain text, which is what text from outside should get; a collection of special tokens does so but
+        for these. TypeError for anything but a str; ValueError for a lone surrogate and for an unknown special token.
         """
         check_text(text)
-        ids: list[Iterable[int]] = []
-        for place, part in self._as_given.split(text, special):
+        return np.fromiter(chain.from_iterable(self._encode_parts(text, special)), dtype=np.int32)
+
+    def encode_iterable(self, texts: Iterable[str], special: bool | Collection[str] = True) -> Iterator[int]:
+        """The ids of all texts joined, one after the other: those of encode("".join(texts)), without that text
+
+        texts may be a file that is open for reading. What is held of it is some thousand characters, or as many as it
+        takes to a place where no token can reach across: the end of a word, in most tokenizers, so that memory does
+        not grow with the text (as in `encode`, a bounded number of words is remembered). Errors as in `encode`, when
+        the text that has them is reached.
+        """
+        return encode_blocks(self, checked_blocks(texts, BLOCK), special)
+
+    def _encode_parts(
+        self, text: str, special: bool | Collection[str], at_start: bool = True, goes_on: bool = False
+    ) -> Iterator[Iterable[int]]:
+        """The ids, part by part. at_start: nothing stands before the text; goes_on: plain text does, and no token."""
+        as_given, in_normalized, special = self._finders(special)
+        for place, part in as_given.split(text, special):
             if isinstance(part, AddedToken):
-                ids.append([part.id])
+                yield [part.id]
                 continue
-            for inner_place, inner in self._in_normalized.split(self._normalize(part), special):
+            joined = goes_on and place == 0
+            for inner_place, inner in in_normalized.split(self._normalize(part, joined), special):
                 if isinstance(inner, AddedToken):
-                    ids.append([inner.id])
+                    yield [inner.id]
                 else:
-                    ids.append(self._encode_plain(inner, place == inner_place == 0))
-        return np.fromiter(chain.from_iterable(ids), dtype=np.int32)
+                    first = inner_place == 0
+                    yield self._encode_plain(inner, at_start and first and place == 0, joined and first)
+
+    def _finders(self, special: bool | Collection[str]) -> tuple[AddedTokenFinder, AddedTokenFinder, bool]:
+        """What finds added tokens in the text as given and in normalised text, and whether special ones count."""
+        if isinstance(special, bool):
+            return self._as_given, self._in_normalized, special
+        if isinstance(special, str) or not isinstance(special, Collection):
+            raise TypeError(f"special must be True, False or a collection of special tokens; received {special!r}")
+        unknown = [text for text in special if text not in self.special_tokens]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r} is no special token; there are {', '.join(self.special_tokens) or 'none'}"
+            )
+        if not special:
+            return self._as_given, self._in_normalized, False
+        allowed = frozenset(special)
+        if self._allowed is None or self._allowed[0] != allowed:
+            tokens = [token for token in self.added_tokens if not token.special or token.text in allowed]
+            self._allowed = allowed, self._find_as_given(tokens), self._find_in_normalized(tokens)
+        return self._allowed[1], self._allowed[2], True
+
+    def _find_as_given(self, tokens: Iterable[AddedToken]) -> AddedTokenFinder:
+        return AddedTokenFinder({token.text: token for token in tokens if not token.normalized})
+
+    def _find_in_normalized(self, tokens: Iterable[AddedToken]) -> AddedTokenFinder:
+        return AddedTokenFinder({self._normalize(token.text): token for token in tokens if token.normalized})
 
     @cached_property
     def _in_normalized(self) -> AddedTokenFinder:
-        normalized = (token for token in self.added_tokens if token.normalized)
-        return AddedTokenFinder({self._normalize(token.text): token for token in normalized})
+        return self._find_in_normalized(self.added_tokens)
 
-    def _normalize(self, text: str) -> str:
-        """A text without added tokens, not empty, as its tokens spell it."""
+    def _normalize(self, text: str, goes_on: bool = False) -> str:
+        """A text without added tokens, not empty, as its tokens spell it; goes_on: plain text stands before it."""
         return text
 
-    def _encode_plain(self, text: str, at_start: bool) -> Iterable[int]:
-        """The ids of normalised text without added tokens; at_start: nothing stands before it."""
+    def _encode_plain(self, text: str, at_start: bool, goes_on: bool) -> Iterable[int]:
+        """The ids of normalised text without added tokens; at_start: nothing stands before it, goes_on: plain text."""
         raise NotImplementedError
+
+    def _joints(self) -> re.Pattern | None:
+        """Where a plain text may be parted so that its parts have the ids of the whole; None: nowhere
+
+        A place is the end of a match, which is one character, no white space, and a look at the next. It must be one
+        whatever stands further before and behind it.
+        """
+        return None
 
     def decode_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes that ids (T,) stand for, special tokens included; ValueError for an id out of range."""
@@ -137,7 +207,11 @@ class Tokenizer:
                 "were these ids made by another tokenizer?"
             )
         ids = ids.tolist()
-        parts = list(map(self._tokens.__getitem__, ids))
+        try:
+            parts = list(map(self._tokens.__getitem__, ids))
+        except KeyError as error:
+            position = ids.index(error.args[0])
+            raise ValueError(f"id {ids[position]} at position {position} is a gap: it stands for no token") from None
         for place, i in enumerate(ids):
             if not at_start or self._starts is None:
                 break
@@ -158,7 +232,7 @@ class Tokenizer:
         return TokenStream(self)
 
     def to_json(self) -> dict:
-        """The contents of tokenizer.json."""
+        """The contents of tokenizer.json; ValueError for what the format, or its readers here, cannot say."""
         raise NotImplementedError
 
     def save(self, folder: str | os.PathLike) -> None:
@@ -206,9 +280,13 @@ def plain_parts(text: str, special_tokens: Iterable[str]) -> list[str]:
     return [part for _, part in finder.split(text, special=True) if isinstance(part, str)]
 
 
-def check_text(text: str) -> None:
+def check_kind(text: str) -> None:
     if not isinstance(text, str):
         raise TypeError(f"text must be a str, received {type(text).__name__}; decode bytes first")
+
+
+def check_text(text: str) -> None:
+    check_kind(text)
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -216,6 +294,18 @@ def check_text(text: str) -> None:
             f"text has a lone surrogate, {text[error.start]!r}, at position {error.start}, which is no "
             "character; read files with encoding='utf-8', or give their bytes to BPETokenizer.encode_bytes"
         ) from None
+
+
+def checked_blocks(texts: Iterable[str], size: int) -> Iterator[str]:
+    """The texts in parts of at most size characters, each checked before it is yielded."""
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise TypeError(f"texts must be several str, such as the lines of a file; received {type(texts).__name__}")
+    for text in texts:
+        check_kind(text)
+        for start in range(0, len(text), size):
+            block = text[start : start + size]
+            check_text(block)
+            yield block
 
 
 def check_special(special_tokens: tuple[str, ...]) -> None:

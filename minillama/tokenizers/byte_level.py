@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from numbers import Integral
 
@@ -25,7 +25,18 @@ from .description import (
     step_settings,
 )
 from .merging import WordCache, learn_merges, merge
-from .patterns import DIGIT_CUTS, DIGITS_PATTERN, GPT2_PATTERN, check_pattern, compile_pattern
+from .patterns import (
+    BEFORE_SPACE,
+    DIGIT_CUTS,
+    DIGITS_PATTERN,
+    GPT2_PATTERN,
+    JOINTS,
+    LLAMA3_JOINTS,
+    LLAMA3_PATTERN,
+    PATTERNS,
+    check_pattern,
+    compile_pattern,
+)
 
 _PREFIX = "prefix"  # a step of cutting: a space before every word that has none
 
@@ -55,8 +66,9 @@ class BPETokenizer(Tokenizer):
         pre_tokenizer: dict | None = None,
         ignore_merges: bool = False,
         merge_by_token: bool = False,
+        gaps: bool = False,
     ):
-        super().__init__(((i, token) for token, i in vocab.items()), special_tokens, added, template)
+        super().__init__(((i, token) for token, i in vocab.items()), special_tokens, added, template, gaps)
         check_pattern(pattern)
         self.vocab = dict(vocab)
         self.merges = [(left, right) for left, right in merges]
@@ -77,12 +89,47 @@ class BPETokenizer(Tokenizer):
         self._words = WordCache(self._encode_word)
 
     @classmethod
+    def from_tokens(
+        cls,
+        tokens: Mapping[int, bytes],
+        merges: Iterable[tuple[bytes, bytes]],
+        special_tokens: Iterable[str] = (),
+        pattern: str = GPT2_PATTERN,
+    ) -> "BPETokenizer":
+        """The tokenizer of {id: bytes} and of the merges as pairs of bytes, the first learned first
+
+        A special token has the id that its bytes have among the tokens; those that are not there get the next ids after
+        the largest, in their order. Ids may have gaps: what is saved as tokenizer.json must have none. ValueError for
+        a merge whose parts, or what it makes, are not among the tokens.
+        """
+        ids: dict[bytes, int] = {}
+        for i, token in tokens.items():
+            if ids.setdefault(token, i) != i:
+                raise ValueError(f"the token {token!r} has the ids {ids[token]} and {i}; it needs one")
+        special, following = {}, max(ids.values(), default=-1) + 1
+        special_tokens = special_tokens if isinstance(special_tokens, str) else tuple(special_tokens)
+        check_special(special_tokens)
+        for text in special_tokens:
+            if text.encode() in ids:
+                special[text] = ids.pop(text.encode())
+            else:
+                special[text], following = following, following + 1
+        pairs = []
+        for left, right in merges:
+            missing = [token for token in (left, right) if token not in ids]
+            if missing:
+                raise ValueError(f"a merge is of {left!r} and {right!r}, but {missing[0]!r} is no ordinary token")
+            pairs.append((ids[left], ids[right]))
+        return cls(ids, pairs, special, pattern, gaps=True)
+
+    @classmethod
     def train(
         cls,
         text_or_texts: str | Iterable[str],
         vocab_size: int,
         special_tokens: tuple[str, ...] = (END_OF_TEXT,),
         pattern: str = DIGITS_PATTERN,
+        ties: str = "oldest",
     ) -> "BPETokenizer":
         """Learn a vocabulary from one text or several, none of which is joined to the next.
 
@@ -90,6 +137,11 @@ class BPETokenizer(Tokenizer):
         tokens that stand in the text separate what is before from what is after, and nothing is learned from
         them. The merges are those of the tokenizers library's BpeTrainer for the same words. A text too short
         for vocab_size gives fewer merges: the result's vocab_size says how many ids there are.
+
+        ties says which pair is merged of those that occur equally often: "oldest" the one whose parts have the smallest
+        ids, as in the library; "greatest" the last one in the order of the parts' bytes, as Stanford's course CS336
+        has it (together with GPT2_PATTERN).
+
         ValueError for no text, or for a vocab_size that does not hold the special tokens and the bytes.
         """
         check_special(special_tokens)
@@ -99,19 +151,21 @@ class BPETokenizer(Tokenizer):
                 f"vocab_size must be an integer of at least {smallest} (256 bytes and {len(special_tokens)} "
                 f"special tokens), received {vocab_size!r}"
             )
+        if ties not in ("oldest", "greatest"):
+            raise ValueError(f'ties must be "oldest" or "greatest", received {ties!r}')
         word_counts = _count_words(text_or_texts, special_tokens, pattern)
         first_byte_id = len(special_tokens)
         byte_ids = {byte: i for i, byte in enumerate(BYTE_SYMBOLS.values(), start=first_byte_id)}
         words = [[byte_ids[byte] for byte in word.encode()] for word in word_counts]
-        merges = learn_merges(words, list(word_counts.values()), smallest, int(vocab_size) - smallest)
-
         tokens = {i: bytes([byte]) for byte, i in byte_ids.items()}
+        by_bytes = tokens if ties == "greatest" else None
+        merges = learn_merges(words, list(word_counts.values()), smallest, int(vocab_size) - smallest, by_bytes)
         for i, (left, right) in enumerate(merges, start=smallest):
             tokens[i] = tokens[left] + tokens[right]
         vocab = {token: i for i, token in tokens.items()}
         return cls(vocab, merges, {text: i for i, text in enumerate(special_tokens)}, pattern)
 
-    def encode_bytes(self, data: bytes, special: bool = True) -> np.ndarray:
+    def encode_bytes(self, data: bytes, special: bool | Collection[str] = True) -> np.ndarray:
         """The ids of any bytes, int32 (T,); decode_bytes gives exactly the same bytes back.
 
         Stretches of valid UTF-8 are encoded as text; each byte between them becomes the token of that byte.
@@ -131,7 +185,15 @@ class BPETokenizer(Tokenizer):
         ]
         return np.concatenate(ids)
 
-    def _encode_plain(self, text: str, at_start: bool) -> Iterable[int]:
+    def _joints(self) -> re.Pattern | None:
+        """Where letters or numbers end, and before white space, which no word but one of Llama 3's goes on with."""
+        if not any(step in PATTERNS for step in self._steps):
+            return None
+        if _PREFIX in self._steps:  # a word that begins with a space gets none
+            return compile_pattern(BEFORE_SPACE)
+        return compile_pattern(LLAMA3_JOINTS if LLAMA3_PATTERN in self._steps else JOINTS)
+
+    def _encode_plain(self, text: str, at_start: bool, goes_on: bool) -> Iterable[int]:
         words: Iterable[str] = [text]
         for step in self._steps:
             if step is _PREFIX:
@@ -149,8 +211,14 @@ class BPETokenizer(Tokenizer):
 
     def to_json(self) -> dict:
         """A BPE model over the printable BYTE_SYMBOLS, as GPT-2 and Llama 3 files have it."""
+        if self.has_gaps:
+            gap = next(i for i in range(self.vocab_size) if i not in self._tokens)
+            raise ValueError(
+                f"the id {gap} stands for no token, and tokenizer.json must have the ids 0 to {self.vocab_size - 1}, "
+                f"each once; give what is missing to special tokens, such as '<|unused {gap}|>'"
+            )
         added = {token.id: token.text for token in self.added_tokens}
-        symbols = [added[i] if i in added else to_symbols(token) for i, token in enumerate(self._tokens)]
+        symbols = [added[i] if i in added else to_symbols(token) for i, token in self._tokens.items()]
         vocab = {symbol: i for i, symbol in enumerate(symbols)}
         if len(vocab) < len(symbols):
             same = next(symbol for i, symbol in enumerate(symbols) if vocab[symbol] != i)

@@ -1,10 +1,11 @@
 """Single characters as tokens."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from .added import AddedToken
+from .added import WHITE, AddedToken
 from .base import Tokenizer, check_special, check_text, plain_parts
 from .description import check_settings, pipeline, read_added_tokens, read_post_processor, read_vocab, split_step
 
@@ -42,12 +43,13 @@ class CharTokenizer(Tokenizer):
             {text: i for i, text in enumerate(special_tokens, start=len(characters))},
         )
 
-    def encode(self, text: str, special: bool = True) -> np.ndarray:
+    def encode(self, text: str, special: bool | Collection[str] = True) -> np.ndarray:
         """As Tokenizer.encode, one id per character; ValueError for a character not in the vocabulary."""
         try:
             return super().encode(text, special)
         except KeyError:
-            parts = [(place, part) for place, part in self._as_given.split(text, special) if isinstance(part, str)]
+            as_given, _, special = self._finders(special)
+            parts = [(place, part) for place, part in as_given.split(text, special) if isinstance(part, str)]
             characters = (place for start, part in parts for place in range(start, start + len(part)))
             position = next(place for place in characters if text[place] not in self._ids)
             raise ValueError(
@@ -56,8 +58,21 @@ class CharTokenizer(Tokenizer):
                 "character, remove the character, or use BPETokenizer, which encodes any text"
             ) from None
 
-    def _encode_plain(self, text: str, at_start: bool) -> Iterable[int]:
+    def encode_iterable(self, texts: Iterable[str], special: bool | Collection[str] = True) -> Iterator[int]:
+        """As Tokenizer.encode_iterable; ValueError for a character not in the vocabulary."""
+        try:
+            yield from super().encode_iterable(texts, special)
+        except KeyError as error:
+            raise ValueError(
+                f"character {error.args[0]!r} (U+{ord(error.args[0]):04X}) is not among the {len(self._ids)} "
+                "characters of this tokenizer; train it on text that has the character, or use BPETokenizer"
+            ) from None
+
+    def _encode_plain(self, text: str, at_start: bool, goes_on: bool) -> Iterable[int]:
         return map(self._ids.__getitem__, text)
+
+    def _joints(self) -> re.Pattern:
+        return re.compile(rf"[^{WHITE}](?=[\s\S])")
 
     def to_json(self) -> dict:
         """A WordLevel model whose words are single characters, line breaks included.
@@ -65,7 +80,7 @@ class CharTokenizer(Tokenizer):
         The model's unknown token is a text that is in no vocabulary, so that the tokenizers library refuses
         an unknown character as this class does.
         """
-        vocab = {token.decode(): i for i, token in enumerate(self._tokens)}
+        vocab = {token.decode(): i for i, token in self._tokens.items()}
         model = {"type": "WordLevel", "vocab": vocab, "unk_token": ""}
         return pipeline(self, model, {"type": "Fuse"}, split_step(r"[\s\S]"))
 

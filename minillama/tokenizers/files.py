@@ -12,6 +12,7 @@ from .llama2c import read_llama2c
 from .sentencepiece import SentencePieceTokenizer
 from .sentencepiece_model import read_sentencepiece
 from .tiktoken import read_tiktoken
+from .vocab_json import is_vocab, read_beside
 from .wordpiece import WordPieceTokenizer, read_vocab_file
 
 # (model.type, decoder.type) of a tokenizer.json -> the class that reads it
@@ -26,7 +27,8 @@ _READERS = {
 def load_tokenizer(
     path: str | os.PathLike,
 ) -> CharTokenizer | BPETokenizer | SentencePieceTokenizer | WordPieceTokenizer:
-    """The tokenizer of a file, or of the first that a folder has: tokenizer.json, tokenizer.model, .bin, vocab.txt
+    """The tokenizer of a file, or of the first that a folder has: tokenizer.json, tokenizer.model, .bin, vocab.txt,
+    vocab.json with merges.txt
 
     A file's name may be another one that ends alike. FileNotFoundError if there is none; ValueError, with the file's
     name, if it is damaged or asks for something that no class here does.
@@ -54,6 +56,8 @@ def _read_json(path: Path):
         data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the file is not complete JSON in UTF-8 ({error}); save or fetch it again") from error
+    if is_vocab(data):
+        return read_beside(path)
     kind = _model_type(data), field(data, "decoder.type", str)
     if kind not in _READERS:
         supported = ", ".join(f"{model} with {decoder}" for model, decoder in _READERS)
@@ -88,5 +92,6 @@ _FILES = {
     "tokenizer.model": _read_model,
     "tokenizer.bin": _read_bin,
     "vocab.txt": read_vocab_file,
+    "vocab.json": _read_json,
 }
-_OTHERS = "a tokenizer.model, tokenizer.bin or vocab.txt"
+_OTHERS = "a tokenizer.model, tokenizer.bin, vocab.txt or vocab.json"

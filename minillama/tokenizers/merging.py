@@ -74,13 +74,18 @@ def check_lengths(tokens) -> None:
 
 
 def learn_merges(
-    words: list[list[int]], counts: Sequence[int], first_id: int, max_merges: int
+    words: list[list[int]],
+    counts: Sequence[int],
+    first_id: int,
+    max_merges: int,
+    tokens: Mapping[int, bytes] | None = None,
 ) -> list[tuple[int, int]]:
     """At most max_merges BPE merges (Sennrich et al. 2016, algorithm 1): pairs of ids in the order learned.
 
     words are distinct sequences of ids, rewritten in place; counts says how often each occurs. A merge gets
     the next id from first_id on. The pair counted most often is merged; of equal ones the smallest pair of
-    ids, as in the tokenizers library. "aaa" counts the pair (a, a) twice, and merging it leaves "aa" + "a".
+    ids, as in the tokenizers library, or, with tokens, id -> bytes of the symbols in words, the greatest pair
+    of bytes. "aaa" counts the pair (a, a) twice, and merging it leaves "aa" + "a".
     Two merges never spell the same token: as each is made everywhere, equal stretches are joined alike.
 
     Rewriting only the words that contain the pair, and correcting only the counts of the pairs around it,
@@ -93,18 +98,21 @@ def learn_merges(
         for pair in zip(word, word[1:], strict=False):
             pair_counts[pair] += counts[w]
             words_with[pair].add(w)
-    heap = [(-count, pair) for pair, count in pair_counts.items()]
+    order = _by_ids if tokens is None else _GreatestFirst(tokens)
+    heap = [(-count, order(pair), pair) for pair, count in pair_counts.items()]
     heapq.heapify(heap)
 
     merges: list[tuple[int, int]] = []
     while heap and len(merges) < max_merges:
-        negative_count, pair = heapq.heappop(heap)
+        negative_count, rank, pair = heapq.heappop(heap)
         if -negative_count != pair_counts[pair]:
             if pair_counts[pair]:
-                heapq.heappush(heap, (-pair_counts[pair], pair))
+                heapq.heappush(heap, (-pair_counts[pair], rank, pair))
             continue
         new_id = first_id + len(merges)
         merges.append(pair)
+        if tokens is not None:
+            order.add(new_id, pair)
         new_pairs = set()
         for w in words_with.pop(pair):
             words[w], lost, gained = _merge_pair(words[w], pair, new_id)
@@ -116,8 +124,30 @@ def learn_merges(
             new_pairs.update(gained)
         for new in new_pairs:
             if pair_counts[new]:
-                heapq.heappush(heap, (-pair_counts[new], new))
+                heapq.heappush(heap, (-pair_counts[new], order(new), new))
     return merges
+
+
+def _by_ids(pair: tuple[int, int]) -> tuple[int, int]:
+    return pair
+
+
+class _GreatestFirst:
+    """Ranks of pairs, the smallest for the greatest pair of bytes."""
+
+    def __init__(self, tokens: Mapping[int, bytes]):
+        # A byte becomes 255 - byte, and the end of a token is above them all: a token goes before its own beginnings.
+        self._keys = {i: "".join(chr(255 - byte) for byte in token) + _END for i, token in tokens.items()}
+
+    def __call__(self, pair: tuple[int, int]) -> tuple[str, str]:
+        return self._keys[pair[0]], self._keys[pair[1]]
+
+    def add(self, i: int, pair: tuple[int, int]) -> None:
+        left, right = self(pair)
+        self._keys[i] = left.removesuffix(_END) + right
+
+
+_END = chr(256)
 
 
 def _merge_pair(word: list[int], pair: tuple[int, int], new_id: int) -> tuple[list[int], list, list]:

@@ -22,6 +22,11 @@ LLAMA3_PATTERN = (
 PATTERNS = (DIGITS_PATTERN, GPT2_PATTERN, GPT2_PATTERN_IN_FULL, LLAMA3_PATTERN)
 # What the tokenizers library calls Digits: numbers, each alone or together, are cut from what is between them.
 DIGIT_CUTS = {True: r"\p{N}|[^\p{N}]+", False: r"\p{N}+|[^\p{N}]+"}
+# Where a text may be parted before it is cut by one of PATTERNS, without another cut: see Tokenizer._joints. Signs take
+# the line breaks behind them along in Llama 3's.
+BEFORE_SPACE = r"\S(?= )"
+JOINTS = r"[\p{L}\p{N}](?=[^\p{L}\p{N}])|\S(?=\s)"
+LLAMA3_JOINTS = r"[\p{L}\p{N}](?=[^\p{L}\p{N}])|\S(?= )"
 
 
 @lru_cache(maxsize=1)
@@ -43,9 +48,9 @@ def _character_classes() -> dict[str, str]:
     return {r"\p{L}": ranges("L"), r"\p{N}": ranges("N"), r"\s": white_space}
 
 
-@lru_cache(maxsize=len(PATTERNS) + len(DIGIT_CUTS))
+@lru_cache(maxsize=len(PATTERNS) + len(DIGIT_CUTS) + 3)
 def compile_pattern(pattern: str) -> re.Pattern:
-    r"""One of PATTERNS for Python's re, with \p{L}, \p{N}, \s and \S as the tokenizers library means them."""
+    r"""One of the patterns above for Python's re, with \p{L}, \p{N}, \s and \S as the tokenizers library means them."""
     classes = _character_classes()
 
     def in_python(match: re.Match) -> str:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from .added import AddedToken
+from .added import WHITE, AddedToken
 from .base import Tokenizer
 from .description import (
     check_settings,
@@ -74,7 +74,7 @@ class SentencePieceTokenizer(Tokenizer):
                 f"special ones; received {sum(i is not None for i in byte_tokens)} of 256 and {unknown!r}"
             )
         if strip:
-            self._starts = list(self._tokens)
+            self._starts = dict(self._tokens)
             for piece, i in pieces.items():
                 if piece.startswith(SPACE):
                     self._starts[i] = _bytes_of(piece[1:])
@@ -108,21 +108,41 @@ class SentencePieceTokenizer(Tokenizer):
         """
         if self.cut:
             return f"{SPACE}[^{SPACE}]*|[^{SPACE}]+"
-        joined = [piece for piece in self.pieces if len(piece) > 1 and not BYTE_TOKEN.fullmatch(piece)]
-        joining = set().union(*joined) - {SPACE}
-        parted = self._byte_ids is None and not {SPACE, *joining} <= self.pieces.keys()
-        if not joining or parted or any(SPACE in piece.lstrip(SPACE) for piece in joined):
+        joining = self._joining()
+        if not joining:
             return r"[\s\S]+"
         joining = re.escape("".join(sorted(joining)))
         return f"{SPACE}*[{joining}]+|{SPACE}+|[^{SPACE}{joining}]+"
 
-    def _normalize(self, text: str) -> str:
-        return self._with_spaces(text, True) if self.in_normalizer else text
+    def _joints(self) -> re.Pattern | None:
+        """Before a space, and between characters across which nothing is merged, as `_word_pattern` has them."""
+        joining, before_space = self._joining(), f"[^{SPACE}{WHITE}](?=[ {SPACE}])"
+        normalized = [self._normalize(token.text) for token in self.added_tokens if token.normalized]
+        if not self.cut and joining is None or any(re.search(before_space, text) for text in normalized):
+            return None
+        if self.cut or normalized:
+            return re.compile(before_space)
+        joining = re.escape("".join(sorted(joining)))
+        begins = f"[^ {SPACE}{WHITE}{joining}](?=[{joining}])"
+        ends = f"(?![{WHITE}])[{joining}](?=[^ {SPACE}{joining}])"
+        return re.compile(f"{before_space}|{begins}|{ends}")
 
-    def _with_spaces(self, text: str, at_start: bool) -> str:
+    def _joining(self) -> set[str] | None:
+        """The characters, without the space, that are in a piece with others; None where there are no ends of words."""
+        joined = [piece for piece in self.pieces if len(piece) > 1 and not BYTE_TOKEN.fullmatch(piece)]
+        joining = set().union(*joined) - {SPACE}
+        parted = self._byte_ids is None and not {SPACE, *joining} <= self.pieces.keys()
+        return None if not joining or parted or any(SPACE in piece.lstrip(SPACE) for piece in joined) else joining
+
+    def _normalize(self, text: str, goes_on: bool = False) -> str:
+        return self._with_spaces(text, True, goes_on) if self.in_normalizer else text
+
+    def _with_spaces(self, text: str, at_start: bool, goes_on: bool) -> str:
         if self.squeeze:
-            text = re.sub("  +", " ", text.lstrip(" ")).rstrip(" " + SPACE)
+            text = re.sub("  +", " ", text if goes_on else text.lstrip(" ")).rstrip(" " + SPACE)
         text = text.replace(" ", SPACE)
+        if goes_on:
+            return text
         if self.prefix == "always":
             add = text != ""
         else:
@@ -130,9 +150,9 @@ class SentencePieceTokenizer(Tokenizer):
             add = wanted and not text.startswith(SPACE)
         return SPACE + text if add else text
 
-    def _encode_plain(self, text: str, at_start: bool) -> list[int]:
+    def _encode_plain(self, text: str, at_start: bool, goes_on: bool) -> list[int]:
         if not self.in_normalizer:
-            text = self._with_spaces(text, at_start)
+            text = self._with_spaces(text, at_start, goes_on)
         ids: list[int] = []
         for word in self._find_words(text):
             ids += self._words[word]

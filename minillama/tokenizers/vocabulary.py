@@ -11,7 +11,7 @@ import numpy as np
 def check_tokenizer(tokenizer, vocab_size):
     """ValueError where an ordinary token of the tokenizer has no row among the vocab_size of a model."""
     special = set(tokenizer.special_tokens.values())
-    if any(i not in special for i in range(vocab_size, tokenizer.vocab_size)):
+    if any(i >= vocab_size and i not in special for i in tokenizer.ids):
         raise ValueError(
             f"the tokenizer has {tokenizer.vocab_size:,} tokens and the model {vocab_size:,}, so it is another "
             f"model's; put the tokenizer there that the model was trained with"

@@ -6,12 +6,13 @@ tokenizers library's are of Unicode 8, so that the two differ in some five hundr
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from .added import WHITE_SPACE, AddedToken
+from .added import WHITE, WHITE_SPACE, AddedToken
 from .base import Tokenizer
 from .description import (
     check_settings,
@@ -76,13 +77,19 @@ class WordPieceTokenizer(Tokenizer):
         self._longest_token = max(map(len, vocab), default=0)
         self._words = WordCache(self._encode_word)
 
-    def _normalize(self, text: str) -> str:
+    def _normalize(self, text: str, goes_on: bool = False) -> str:
         text = text.translate(_characters(self.clean, self.chinese))
         if self.lowercase if self.strip_accents is None else self.strip_accents:
             text = unicodedata.normalize("NFD", text).translate(_WITHOUT_ACCENTS)
         return text.translate(_LOWERCASE) if self.lowercase else text
 
-    def _encode_plain(self, text: str, at_start: bool) -> list[int]:
+    def _joints(self) -> re.Pattern | None:
+        """Before white space, which ends a word; nowhere if an added token of normalised text has some in it."""
+        if any(" " in self._normalize(token.text) for token in self.added_tokens if token.normalized):
+            return None
+        return re.compile(f"[^{WHITE}](?=[{_ENDING}])")
+
+    def _encode_plain(self, text: str, at_start: bool, goes_on: bool) -> list[int]:
         ids: list[int] = []
         for word in text.translate(_APART).split(" "):
             if word:
@@ -219,6 +226,9 @@ _TIDIED = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
     (" do not", " don't"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
 )  # fmt: skip
+
+# White space that is not removed as control characters are
+_ENDING = "".join(c for c in sorted(WHITE_SPACE) if c in "\t\n\r" or unicodedata.category(c) not in _CONTROL)
 
 
 class _Table(dict):

@@ -1,1 +1,1 @@
-"""How a model is trained: settings, the optimizer, objectives, a trainer, and a run with its folder."""
+"""How a model is trained: settings, optimizers, schedules, objectives, a trainer, and a run with its folder."""

@@ -1,7 +1,7 @@
 """The training loop of a run, and the state that lets it go on where it stopped.
 
-A run's folder holds the model as a Hugging Face directory, `metrics.jsonl`, and `trainer.safetensors`: weights, the two
-moments of AdamW and the step, in one file, so that no interruption can mix two moments in time.
+A run's folder holds the model as a Hugging Face directory, `metrics.jsonl`, and `trainer.safetensors`: weights, the
+optimizer's state and the step, in one file, so that no interruption can mix two moments in time.
 """
 
 import itertools
@@ -15,16 +15,17 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from ..catalogue.sizes import parameter_count
+from ..checkpoint import huggingface
 from ..checkpoint.places import MODEL_FILES, require_no_other_model
+from ..checkpoint.tensors import TensorFiles, kind_of, write_tensors
 from ..config import Config
 from ..files import InUse, alone, append_text, remove_leftovers, replacing, require_free, write_text
 from ..interrupts import STOPS, interruptible
 from ..model import Model
+from .optimizers import OPTIMIZERS
 from .trainer import NotFinite, Settings, Trainer
 
 STATE_FILE, METRICS_FILE, CURVE_FILE, LOCK_FILE = "trainer.safetensors", "metrics.jsonl", "loss.png", ".train.lock"
@@ -76,14 +77,16 @@ class _Display:
 class Run(Trainer):
     """A training run: a Trainer, and the folder that keeps it.
 
-    Run.start begins one, Run.resume continues one from its last checkpoint; `train()` does the work, and returns
-    the last validation loss in nats a token, or None if it was interrupted. One process at a time trains in a folder;
-    another gets files.InUse.
+    Run.start begins one with a new model, Run.start_from with one that exists, Run.resume continues one from its last
+    checkpoint; `train()` does the work, and returns the last validation loss in nats a token, or None if it was
+    interrupted. One process at a time trains in a folder; another gets files.InUse.
+
+    origin: where the model came from that the run began with, a path; None for a new one.
     """
 
-    def __init__(self, folder, config, settings, corpus, threads=None):
-        super().__init__(Model(config, settings.seed, threads=threads, init_std=settings.init_std), corpus, settings)
-        self.folder = Path(folder)
+    def __init__(self, folder, model, settings, corpus, origin=None):
+        super().__init__(model, corpus, settings)
+        self.folder, self.origin = Path(folder), origin
         self.seconds = 0.0  # spent in training so far, also before interruptions
         # Since the last row of metrics.jsonl: the loss of each step, and the seconds that they took.
         self._losses, self._interval = [], 0.0
@@ -93,15 +96,22 @@ class Run(Trainer):
     @classmethod
     def start(cls, folder, config, settings, corpus, threads=None, overwrite=False):
         """A new run in a folder in which nothing stands in its way; overwrite: in place of the run that is there."""
+        check_folder(folder, overwrite)
+        model = Model(config, settings.seed, threads=threads, init_std=settings.init_std)
+        return cls.start_from(folder, model, settings, corpus, None, overwrite)
+
+    @classmethod
+    def start_from(cls, folder, model, settings, corpus, origin, overwrite=False):
+        """A new run, as `start`, that goes on from the weights of a model: step 0, and a new state of the optimizer."""
         folder = Path(folder)
         check_folder(folder, overwrite)
-        run = cls(folder, config, settings, corpus, threads)
+        run = cls(folder, model, settings, corpus, origin)
         with run._alone():
             check_folder(folder, overwrite)  # again, as another process may have begun a run there in the meantime
             run._save_state()  # first: from here on the folder holds a run, which can be resumed
             for name in (CURVE_FILE, "generation_config.json", "chat_template.jinja"):  # of what was there before
                 (folder / name).unlink(missing_ok=True)
-            run.model.save(folder, corpus.tokenizer)
+            huggingface.save(folder, run.model, corpus.tokenizer)
             write_text(folder / METRICS_FILE, "")
         return run
 
@@ -114,7 +124,8 @@ class Run(Trainer):
         """
         state = read_state(folder)
         threads = state["threads"] if threads is None else threads
-        run = cls(folder, Config.from_dict(state["config"]), Settings.saved(state["settings"]), corpus, threads)
+        model = Model(Config.from_dict(state["config"]), threads=threads, init_std=None)
+        run = cls(folder, model, Settings.saved(state["settings"]), corpus, state["origin"])
         if state["corpus"] != corpus.fingerprint:
             raise ValueError(
                 f"the text or its tokens differ from those that the run in {folder} was started with; a run can only "
@@ -122,9 +133,9 @@ class Run(Trainer):
             )
         with run._alone():
             state = read_state(folder)  # as no other process changes it now
-            with safe_open(run.folder / STATE_FILE, "np") as file:
-                for name, array in run._state_tensors().items():
-                    array[:] = file.get_tensor(name)
+            saved = TensorFiles([run.folder / STATE_FILE])
+            for name, array in run._state_tensors().items():
+                saved.read_into(array, name)
             run.optimizer.steps = run._on_disk = state["step"]
             run.seconds = state["seconds"]
             run._losses, run._interval = state.get("losses", []), state.get("interval", 0.0)
@@ -138,7 +149,7 @@ class Run(Trainer):
 
     def save(self):
         """Write the checkpoint: first the model for others to open, then the state that `resume` reads."""
-        self.model.save(self.folder, self.corpus.tokenizer)
+        huggingface.save(self.folder, self.model, self.corpus.tokenizer)
         self._save_state()
 
     def _save_state(self):
@@ -152,33 +163,26 @@ class Run(Trainer):
             "threads": self.model.workers.threads,
             "corpus": self.corpus.fingerprint,
             "source": self.corpus.source,
+            "origin": self.origin,
             "floor": self.floor,
             "unit": self.unit,
             "characters_per_token": self.corpus.validation_characters / self.corpus.predicted_tokens,
         }
         with replacing(self.folder / STATE_FILE) as new:
-            save_file(self._state_tensors(), new, metadata={"run": json.dumps(state)})
+            tensors = {name: (kind_of(array), array) for name, array in self._state_tensors().items()}
+            write_tensors(new, tensors, {"run": json.dumps(state)})
         self._on_disk = self.optimizer.steps
 
     def _state_tensors(self):
-        optimizer = self.optimizer
-        return {"weights": self.model.parameters.flat, "mean": optimizer.mean, "square": optimizer.square}
+        return {"weights": self.model.parameters.flat, **self.optimizer.state}
 
     def train(self, quiet=False):
         """Train up to settings.steps; a request to stop (Ctrl-C, SIGTERM and their kin) saves and returns None."""
-        with self._alone():
-            if read_state(self.folder)["step"] != self._on_disk:
-                raise InUse(
-                    f"the run in {self.folder} has gone on since it was opened here, in another process; resume it anew"
-                )
-            return self._train(quiet)
-
-    def _train(self, quiet):
         s, optimizer = self.settings, self.optimizer
-        tokens_a_step = s.batch_size * self.model.config.context
+        tokens_a_step = s.batch_size * self.window
         loss, mark = None, time.perf_counter()
         show = _Display(s.steps, optimizer.steps, quiet)
-        with show, interruptible(_STOPPING, STOPS) as interrupted:
+        with self._alone_since_opened(), show, interruptible(_STOPPING, STOPS) as interrupted:
             while optimizer.steps < s.steps:
                 train_loss, norm, rate = self.step()
                 self._losses.append(train_loss)
@@ -203,6 +207,15 @@ class Run(Trainer):
                     show.text(self._report(loss))
                 mark = time.perf_counter() if evaluating else mark
         return loss if loss is not None else self.evaluate()
+
+    @contextmanager
+    def _alone_since_opened(self):
+        with self._alone():
+            if read_state(self.folder)["step"] != self._on_disk:
+                raise InUse(
+                    f"the run in {self.folder} has gone on since it was opened here, in another process; resume it anew"
+                )
+            yield
 
     def _evaluate_finite(self, norm, rate):
         loss = self.evaluate()
@@ -256,16 +269,15 @@ def read_state(folder):
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no run to resume: there is no {path.name}. Start it without --resume")
     try:
-        with safe_open(path, "np") as file:
-            state = json.loads(file.metadata()["run"])
-            missing = {"weights", "mean", "square"} - set(file.keys())
-            unknown = state["settings"].keys() - {field.name for field in fields(Settings)}
-            if missing or unknown:
-                raise ValueError("its tensors or settings are not those of this version")
-            state |= {"settings": asdict(Settings()) | state["settings"]}
-            _check_state(state, {name: file.get_slice(name).get_shape() for name in file.keys()})
-            return state
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        saved = TensorFiles([path])
+        state = json.loads(saved.metadata["run"])
+        unknown = state["settings"].keys() - {field.name for field in fields(Settings)}
+        if unknown:
+            raise ValueError("its settings are not those of this version")
+        state = {"origin": None, **state, "settings": asdict(Settings()) | state["settings"]}
+        _check_state(state, saved)
+        return state
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path} is truncated or was not written by minillama ({error!r}); it cannot be resumed"
         ) from error
@@ -274,14 +286,24 @@ def read_state(folder):
 def _check_state(state, shapes):
     """An error for what no run has saved, before any of it is used; its text is told with the file's name."""
     config, settings = Config.from_dict(state["config"]), Settings.saved(state["settings"])
-    kinds = {"step": int, "threads": int, "seconds": (int, float), "corpus": str, "source": dict}
+    tensors = "weights", *OPTIMIZERS[settings.optimizer].state_names
+    if shapes.keys() != set(tensors):
+        raise ValueError(f"its tensors are {', '.join(shapes)}, not {', '.join(tensors)}")
+    kinds = {
+        "step": int,
+        "threads": int,
+        "seconds": (int, float),
+        "corpus": str,
+        "source": dict,
+        "origin": (str, type(None)),
+    }
     wrong = [name for name, kind in kinds.items() if not isinstance(state[name], kind)]
     if wrong or not isinstance(state["source"]["data"], str):
         raise ValueError(f"{(wrong or ['source'])[0]} is of another type")
     if not 0 <= state["step"] <= settings.steps:
         raise ValueError(f"it is at step {state['step']} of {settings.steps}")
     size = parameter_count(config)["total"]
-    for name in ("weights", "mean", "square"):
+    for name in tensors:
         if list(shapes[name]) != [size]:
             raise ValueError(f"{name} has shape {list(shapes[name])}, and its config has {size} parameters")
 
@@ -321,9 +343,8 @@ def _mended_metrics(folder):
         kept = next(name for name in names if not name.exists())
         with replacing(kept) as new:  # a copy: until the mended file takes its place, this one stays
             shutil.copyfile(path, new)
-        print(
-            f"{len(damaged)} lines of {path} are damaged, the first is line {damaged[0]}: the other rows go on, and "
-            f"the file as it was is kept in {kept}",
-            file=sys.stderr,
-        )
+        those = f"line {damaged[0]} of {path} is damaged"
+        if len(damaged) > 1:
+            those = f"{len(damaged)} lines of {path} are damaged, the first is line {damaged[0]}"
+        print(f"{those}: the other rows go on, and the file as it was is kept in {kept}", file=sys.stderr)
     return rows

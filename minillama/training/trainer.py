@@ -10,20 +10,22 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..config import option
-from ..data.corpora import Batches
-from ..ops.loss import IGNORED
-from ..ops.masks import MASKS
 from ..tokenizers import MASK
-from .objectives import OBJECTIVES
-from .optim import AdamW, learning_rate
+from .clipping import clip_scale, gradient_norm
+from .objectives import objective_of
+from .optimizers import OPTIMIZERS
+from .schedules import SCHEDULES, learning_rate
 
+# The choices by name: a field of Settings and the table that it chooses from.
+TRAINING_SWITCHES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 _EVALUATION_TOKENS = 8192  # tokens in one forward pass of an evaluation
 
 
 @dataclass(frozen=True)
 class Settings:
     """How a model is trained. AdamW's betas, weight decay, clipping and the cosine's floor are LLaMA's (arXiv
-    2302.13971, section 2.3); learning rate, warm-up and batch suit models of about a million parameters."""
+    2302.13971, section 2.3); learning rate, warm-up and batch suit models of about a million parameters and AdamW.
+    Which of the numbers an optimizer and a schedule read, their tables say."""
 
     steps: int = option(600, "updates of the weights")
     batch_size: int = option(8, "sequences in a step")
@@ -32,21 +34,33 @@ class Settings:
     warmup: int | None = option(
         None, "steps of linear warm-up, fewer than steps (default: 50, or a tenth of 50 steps and fewer)"
     )
-    lr_floor: float = option(0.1, "final learning rate as a share of the peak, reached along a cosine")
-    beta1: float = option(0.9, "AdamW: decay of the mean of the gradient")
-    beta2: float = option(0.95, "AdamW: decay of the mean of its square")
-    weight_decay: float = option(0.1, "AdamW: decay of matrices")
+    lr_floor: float = option(0.1, "final learning rate as a share of the peak")
+    schedule: str = option("cosine", "how the learning rate goes on after the warm-up", SCHEDULES)
+    decay_share: float = option(
+        0.1, "wsd: the part of the steps after the warm-up in which the learning rate leaves its peak"
+    )
+    optimizer: str = option("adamw", "how the gradient changes the weights", OPTIMIZERS)
+    beta1: float = option(0.9, "adamw, adam: decay of the mean of the gradient")
+    beta2: float = option(0.95, "adamw, adam: decay of the mean of its square")
+    momentum: float = option(0.9, "sgd: decay of the sum of past gradients")
+    weight_decay: float = option(0.1, "decay of matrices")
     clip: float = option(1.0, "largest norm of the gradient, a longer one is shortened to it; 0 turns that off")
     seed: int = option(0, "of the initial weights, the order of the data and dropout")
     init_std: float = option(0.06, "standard deviation of the initial weights")  # 0.02 suits widths from 768
     eval_every: int = option(150, "steps between evaluations, samples and checkpoints")
+    window: int | None = None  # tokens of a training sequence, at most the model's context; None: as many
 
     def __post_init__(self):
         if self.warmup is None:
             few = min(max(1, self.steps // 10), max(0, self.steps - 1))
             object.__setattr__(self, "warmup", 50 if self.steps > 50 else few)
+        for name, table in TRAINING_SWITCHES.items():
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in table:
+                raise ValueError(f"{name} must be one of {', '.join(table)}; received {getattr(self, name)!r}")
+        if self.window is not None and self.window < 2:
+            raise ValueError(f"window must be at least 2, a token to read and one to predict; received {self.window}")
         for name, value in asdict(self).items():
-            if not math.isfinite(value):
+            if value is not None and name not in TRAINING_SWITCHES and not math.isfinite(value):
                 off = "; 0 turns clipping off" if name == "clip" else ""
                 raise ValueError(f"{name} must be a finite number; received {value}{off}")
         for name in ("steps", "batch_size", "micro_batches", "eval_every"):
@@ -59,11 +73,13 @@ class Settings:
             if not getattr(self, name) >= 0:
                 off = "; 0 turns clipping off" if name == "clip" else ""
                 raise ValueError(f"{name} must not be negative; received {getattr(self, name)}{off}")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); received {getattr(self, name)}")
         if not 0 <= self.lr_floor <= 1:
             raise ValueError(f"lr_floor is a share of the peak, in [0, 1]; received {self.lr_floor}")
+        if not 0 < self.decay_share <= 1:
+            raise ValueError(f"decay_share is a share of the steps, in (0, 1]; received {self.decay_share}")
         if self.warmup >= self.steps:
             raise ValueError(
                 f"warmup must be less than steps, or the learning rate never comes down from its peak; received warmup "
@@ -83,44 +99,55 @@ class NotFinite(ArithmeticError):
     """The loss or the gradient is infinite or not a number; the run stops and writes no checkpoint of it."""
 
 
-def evaluate(model, tokens, tokenizer):
-    """The mean loss in nats over a whole stream of tokens, in the windows of the model's objective."""
-    context = model.config.context
-    total = count = 0
-    evaluation = objective(model.config).evaluation
-    for ids, targets in evaluation(tokenizer, tokens, context, max(1, _EVALUATION_TOKENS // context)):
-        predicted = np.count_nonzero(targets != IGNORED)
-        total += predicted * model.loss(ids, targets)
-        count += predicted
+def evaluate(model, tokens, tokenizer, objective=None, window=None):
+    """The mean loss in nats over a whole stream of tokens, in windows of the model's objective, or of another one
+
+    window: tokens of a window (default: the model's context).
+    """
+    total, count = evaluation_sums(model, tokens, tokenizer, objective, window)
     return total / count
 
 
-def objective(config):
-    """What a model of this config is trained for: a row of OBJECTIVES."""
-    return OBJECTIVES[MASKS[config.mask].objective]
+def evaluation_sums(model, tokens, tokenizer, objective=None, window=None):
+    """What `evaluate` divides: the sum of the losses, and the number of tokens that they are of."""
+    objective, window = objective or objective_of(model.config), window or model.config.context
+    total = count = 0
+    for examples in objective.evaluation(tokenizer, tokens, window, max(1, _EVALUATION_TOKENS // window)):
+        loss, predicted = objective.losses(model, examples)
+        total += loss
+        count += predicted
+    return total, count
 
 
 class Trainer:
-    """A model, an optimizer, batches of a corpus and an objective, which follows from the model's mask; writes nothing
+    """A model, an optimizer, batches of a corpus and an objective; writes nothing
 
         trainer = Trainer(Model(config, settings.seed, init_std=settings.init_std), corpus, settings)
         while trainer.optimizer.steps < settings.steps:
             loss, norm, rate = trainer.step()
 
-    NotFinite from `step` where the loss or its gradient is none. ValueError for a corpus that does not suit the model.
+    objective: a row of OBJECTIVES (default: what follows from the model's mask). A model with weights of its own is
+    trained on from them. NotFinite from `step` where the loss or its gradient is none. ValueError for a corpus or
+    settings that do not suit the model.
     """
 
-    def __init__(self, model, corpus, settings):
+    def __init__(self, model, corpus, settings, objective=None):
         self.model, self.corpus, self.settings = model, corpus, settings
         config, s = model.config, settings
-        self.optimizer = AdamW(model.parameters, (s.beta1, s.beta2), 1e-8, s.weight_decay, s.clip)
-        self.batches = Batches(corpus.train, config.context, s.batch_size, s.seed, corpus.tokenizer.end_of_text)
-        self.objective = objective(config)
+        self.window = config.context if s.window is None else s.window
+        if self.window > config.context:
+            raise ValueError(
+                f"a window of {self.window} tokens does not fit the context of {config.context} that the model was "
+                f"made for; choose a window up to that"
+            )
+        self.objective = objective or objective_of(config)
         if self.objective.needs_mask_token and corpus.tokenizer.mask_token is None:
             raise ValueError(
                 f"the mask {config.mask!r} asks for a tokenizer with the special token {MASK}; encode the text with "
                 f"mask_token=True"
             )
+        self.optimizer = OPTIMIZERS[s.optimizer].with_settings(model.parameters, s)
+        self.batches = self.objective.batches(corpus, self.window, s)
         if len(corpus.validation) < 2:
             raise ValueError("the validation split, a tenth of the text, has fewer than 2 tokens; use more text")
 
@@ -132,26 +159,43 @@ class Trainer:
     @property
     def unit(self):
         """What a loss is the mean over."""
-        return "token" if self.objective.predicts_text else "hidden token"
+        return self.objective.unit
 
     def step(self):
         """One step of training: loss of the batch, length of its gradient, learning rate."""
-        s, t = self.settings, self.optimizer.steps
-        noise_seed = (s.seed * 0x85EBCA6B + t) % 2**32
-        ids, targets = self.objective.examples(
-            self.corpus.tokenizer, *self.batches[t], np.random.default_rng([s.seed, t, 1])
-        )
-        loss, gradients = self.model.loss_and_gradients(ids, targets, None, s.micro_batches, noise_seed)
-        norm = self.optimizer.gradient_norm(gradients, self.model.workers)
-        rate = learning_rate(t + 1, s.steps, s.lr, s.warmup, s.lr_floor)
+        s, t, workers = self.settings, self.optimizer.steps, self.model.workers
+        options = {"micro_batches": s.micro_batches, "noise_seed": self.noise_seed(t)}
+        loss, gradients = self.objective.loss_and_gradients(self.model, *self.examples(t), **options)
+        norm, rate = gradient_norm(gradients, workers), self.learning_rate(t + 1)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self.not_finite(f"step {t + 1}: loss {loss}", norm, rate)
-        self.optimizer.step(gradients, norm, rate, self.model.workers)
+        self.optimizer.step(gradients, rate, clip_scale(norm, s.clip), workers)
         return loss, norm, rate
+
+    def examples(self, t):
+        """What step t + 1 learns from: ids and targets (B, T), and weights of the targets where they are not alike."""
+        rng = np.random.default_rng([self.settings.seed, t, 1])
+        return self.objective.examples(self.corpus.tokenizer, *self.batches[t], rng)
+
+    def noise_seed(self, t):
+        """The seed of the dropout of step t + 1."""
+        return (self.settings.seed * 0x85EBCA6B + t) % 2**32
+
+    def learning_rate(self, t):
+        """The learning rate of step t, counted from 1."""
+        s = self.settings
+        numbers = [getattr(s, name) for name in SCHEDULES[s.schedule].settings]
+        return learning_rate(t, s.steps, s.lr, s.warmup, *numbers, schedule=s.schedule)
 
     def evaluate(self):
         """The validation loss, over all of the split, in nats a token, or a hidden token."""
-        return evaluate(self.model, self.corpus.validation, self.corpus.tokenizer)
+        total, count = self.evaluation_sums()
+        return total / count
+
+    def evaluation_sums(self):
+        """The sum of the validation losses, and what it is divided by."""
+        c = self.corpus
+        return evaluation_sums(self.model, c.validation, c.tokenizer, self.objective, self.window)
 
     def sample(self, characters=240, seed=0):
         """What the model as it is makes of the text: a beginning of its own, or gaps that it filled."""

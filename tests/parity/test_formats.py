@@ -109,6 +109,6 @@ def test_the_way_round_a_pickle(tmp_path, rng):
     assert command.startswith("python -c ")
     subprocess.run(command.replace("python", f'"{sys.executable}"', 1), shell=True, check=True)
     loaded = load(tmp_path)[0]
-    assert loaded.kind == "BF16"
+    assert loaded.weights.kind == "bfloat16"
     expected = tensors["layers.1.attention.wq.weight"].float().numpy()
     np.testing.assert_array_equal(loaded.parameters["blocks.1.w_q"], expected)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from minillama import load
+from minillama import load, save
 from minillama.catalogue.presets import tiny
 from minillama.checkpoint import generation_config
 from minillama.checkpoint.convert import convert
@@ -85,7 +85,7 @@ def test_a_model_made_here_stops_in_transformers(tmp_path):
 
     tokenizer = BPETokenizer.train("the cat sat on the mat and the dog sat on the cat " * 9, 300)
     model = Model(tiny("llama", vocab_size=tokenizer.vocab_size, context=64), seed=1, threads=1)
-    model.save(tmp_path, tokenizer)
+    save(model, tmp_path, tokenizer)
     made = opened(tmp_path)
     assert made.generation_config.eos_token_id == tokenizer.end_of_text
     free = continued(made, max_new_tokens=20, eos_token_id=-1, do_sample=False, pad_token_id=0)

@@ -1,1 +1,1 @@
-"""Tests of the course's web site; they need requirements-site.txt and Chromium."""
+"""Tests of the course's web site; they need the extra `site` and Chromium."""

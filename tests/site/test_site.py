@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from minillama.lessons import EXERCISES
-from minillama.lessons.notebooks import FOLDER, paths, read, tags
+from minillama.lessons.frames import TOUR
+from minillama.lessons.notebooks import FOLDER, name_of, paths, read, tags
 
-pytest.importorskip("myst_nb", reason="requirements-site.txt is not installed")
-sync_api = pytest.importorskip("playwright.sync_api", reason="requirements-site.txt is not installed")
+pytest.importorskip("myst_nb", reason='the extra "site" is not installed')
+sync_api = pytest.importorskip("playwright.sync_api", reason='the extra "site" is not installed')
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]  # built once
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 LESSONS = [path.stem for path in paths()]
 REFERENCE = [f"api/{path.stem}" for path in sorted((FOLDER / "api").glob("*.rst"))]
@@ -72,7 +74,8 @@ def test_a_page_shows_everything(site, browser, name, width):
         assert Path(link.removeprefix("file://")).is_file(), f"it links to {link}"
     assert page.locator("article details[open]").count() == 0, "a hint or a solution is not folded"
     if name in LESSONS:
-        asked = sum(bool({"hint", "solution"} & tags(cell)) for cell in read(FOLDER / f"{name}.ipynb").cells)
+        folded = {"hint", "solution", "hide-output"}
+        asked = sum(bool(folded & tags(cell)) for cell in read(FOLDER / f"{name}.ipynb").cells)
         assert page.locator("article details").count() >= asked > 0
     page.close()
 
@@ -166,9 +169,12 @@ def test_lecturers_are_told_what_the_lessons_say():
     """The plan's minutes and points, and the sections where a belief is contradicted."""
     told = (FOLDER / "lecturers.md").read_text(encoding="utf-8")
     for path in paths():
+        if name_of(path) == TOUR:
+            assert f"({path.name})" in told
+            continue
         notebook = read(path)
         minutes = re.search(r"\*\*Time\*\*: (\d+) minutes to read, (\d+) for", notebook.cells[0].source).groups()
-        points = sum(e.difficulty for e in EXERCISES.values() if e.lesson == path.name[:2])
+        points = sum(e.difficulty for e in EXERCISES.values() if e.lesson == name_of(path))
         row = next(line for line in told.splitlines() if line.startswith("| ") and f"({path.name})" in line)
         assert tuple(cell.strip() for cell in row.split("|")[-4:-1]) == (*minutes, str(points)), f"{path.name}: {row}"
     assert f"{sum(e.difficulty for e in EXERCISES.values())} in all" in told

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...ops.interface import Operations
 from ..attention import AttentionSaved, attention_layer, attention_layer_backward
 from ..feedforward import FeedForwardSaved, feed_forward_layer, feed_forward_layer_backward
 from .weights import BlockWeights
@@ -21,10 +22,11 @@ class PostSaved(NamedTuple):
 
     @property
     def between(self):
-        return self.feed_forward.x  # what the feed-forward layer reads is the stream itself
+        """The stream between the two layers (N, C): what the feed-forward layer reads is the stream itself."""
+        return self.feed_forward.x
 
 
-def post_block(op, config, p: BlockWeights, x, shard, noise, site, cache=None):
+def post_block(op: Operations, config, p: BlockWeights, x, shard, noise, site, cache=None):
     """h = norm(x + attention(x)),   out = norm(h + feed_forward(h))
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.1; Devlin et al. 2018 (BERT, arXiv 1810.04805).
@@ -40,7 +42,9 @@ def post_block(op, config, p: BlockWeights, x, shard, noise, site, cache=None):
     return out, PostSaved(saved_attention, y, saved_norm_1, saved_ffn, z, saved_norm_2)
 
 
-def post_block_backward(op, config, p: BlockWeights, grad: BlockWeights, dx, shard, noise, site, saved: PostSaved):
+def post_block_backward(
+    op: Operations, config, p: BlockWeights, grad: BlockWeights, dx, shard, noise, site, saved: PostSaved
+):
     saved_attention, y, saved_norm_1, saved_ffn, z, saved_norm_2 = saved
     dsum = op.norm_backward(dx, z, p.ffn_norm.weight, saved_norm_2, *grad.ffn_norm)
     dz = noise.drop(op, dsum, site + 1)

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...ops.interface import Operations
 from ..attention import AttentionSaved, attention_layer, attention_layer_backward
 from ..feedforward import FeedForwardSaved, feed_forward_layer, feed_forward_layer_backward
 from .weights import BlockWeights
@@ -20,7 +21,7 @@ class PreSaved(NamedTuple):
     feed_forward: FeedForwardSaved
 
 
-def pre_block(op, config, p: BlockWeights, x, shard, noise, site, cache=None):
+def pre_block(op: Operations, config, p: BlockWeights, x, shard, noise, site, cache=None):
     """y = x + attention(norm(x)),   z = y + feed_forward(norm(y))
 
     Source: Radford et al. 2019 (GPT-2), section 2.3; Touvron et al. 2023 (arXiv 2302.13971), section 2.2.
@@ -36,7 +37,9 @@ def pre_block(op, config, p: BlockWeights, x, shard, noise, site, cache=None):
     return z, PreSaved(x, saved_norm_1, saved_attention, y, saved_norm_2, saved_ffn)
 
 
-def pre_block_backward(op, config, p: BlockWeights, grad: BlockWeights, dx, shard, noise, site, saved: PreSaved):
+def pre_block_backward(
+    op: Operations, config, p: BlockWeights, grad: BlockWeights, dx, shard, noise, site, saved: PreSaved
+):
     x, saved_norm_1, saved_attention, y, saved_norm_2, saved_ffn = saved
     dz = noise.drop(op, dx, site + 1)
     dh = feed_forward_layer_backward(op, p.feed_forward, grad.feed_forward, dz, saved_ffn)

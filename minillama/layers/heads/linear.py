@@ -1,11 +1,13 @@
 """The output matrix alone, as in LLaMA and GPT-2."""
 
+from ...ops.interface import Operations
 
-def linear_head(op, config, p, x):
+
+def linear_head(op: Operations, config, p, x):
     return x, None
 
 
-def linear_head_backward(op, config, p, grad, dy, saved):
+def linear_head_backward(op: Operations, config, p, grad, dy, saved):
     return dy
 
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from ...ops.interface import Operations
 from .. import declare
 from ..declare import Affine
 
@@ -22,7 +23,7 @@ def masked_lm_head_parameters(config):
     )
 
 
-def masked_lm_head(op, config, p: MaskedLMWeights, x):
+def masked_lm_head(op: Operations, config, p: MaskedLMWeights, x):
     """y = norm(gelu(w_head x + b_head)): (N, C)
 
     Source: Devlin et al. 2018 (arXiv 1810.04805) and its code, get_masked_lm_output.
@@ -33,7 +34,7 @@ def masked_lm_head(op, config, p: MaskedLMWeights, x):
     return y, (x, inner, hidden, saved_norm)
 
 
-def masked_lm_head_backward(op, config, p: MaskedLMWeights, grad: MaskedLMWeights, dy, saved):
+def masked_lm_head_backward(op: Operations, config, p: MaskedLMWeights, grad: MaskedLMWeights, dy, saved):
     x, inner, hidden, saved_norm = saved
     dhidden = op.norm_backward(dy, hidden, p.norm.weight, saved_norm, *grad.norm)
     dinner = op.gelu_backward(dhidden, inner)

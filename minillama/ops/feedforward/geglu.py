@@ -11,7 +11,7 @@ def geglu(gate_up):
     gate_up (N, 2 F), gate in the first F columns and up in the last F -> h (N, F).
     Source: Shazeer 2020 (arXiv 2002.05202), equation 5 (without biases; equation 6 is the layer).
     """
-    gate, up = np.split(gate_up, 2, axis=1)
+    gate, up = np.split(gate_up, 2, axis=-1)
     return gelu(gate) * up
 
 
@@ -20,5 +20,5 @@ def geglu_backward(dh, gate_up):
 
     dh (N, F), gate_up (N, 2 F) -> (N, 2 F), dgate and dup side by side.
     """
-    gate, up = np.split(gate_up, 2, axis=1)
-    return np.concatenate([gelu_backward(dh * up, gate), dh * gelu(gate)], axis=1)
+    gate, up = np.split(gate_up, 2, axis=-1)
+    return np.concatenate([gelu_backward(dh * up, gate), dh * gelu(gate)], axis=-1)

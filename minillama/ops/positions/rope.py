@@ -43,9 +43,13 @@ def rope_tables(config, length, dtype=np.float32):
     The frequencies are scaled as config.rope_scaling says. Where the scaling's row has by_length, length must be that
     of the sequence that is read; elsewhere tables of the whole context serve every sequence.
     """
-    frequencies = rope_frequencies(config.head_dim, config.rope_theta)
-    frequencies, attention_factor = scale_frequencies(frequencies, config, length)
+    frequencies, attention_factor = rope_speeds(config, length)
     return rope_turns(np.arange(length), frequencies, dtype, attention_factor)
+
+
+def rope_speeds(config, length):
+    """The frequencies (D/2,) and the attention factor of a config's model for a sequence of this length."""
+    return scale_frequencies(rope_frequencies(config.head_dim, config.rope_theta), config, length)
 
 
 def rope(x, cos, sin, layout, heads=None):
@@ -53,7 +57,8 @@ def rope(x, cos, sin, layout, heads=None):
 
     x (B, T, H, D), cos and sin (T, D/2), layout a key of ROPE_LAYOUTS -> x. With `heads` only the first so many heads
     are turned: the queries and keys of rows that hold the values behind them. In place because neither the backward
-    nor anything else needs the unrotated values. Source: RoFormer (arXiv 2104.09864), equation 34.
+    nor anything else needs the unrotated values; `rotated` makes a new array. Source: RoFormer (arXiv 2104.09864),
+    equation 34.
     """
     a, b = ROPE_LAYOUTS[layout](x[:, :, :heads])
     cos, sin = cos[:, None], sin[:, None]  # (T, 1, D/2): the same turn for every head
@@ -64,6 +69,58 @@ def rope(x, cos, sin, layout, heads=None):
 def rope_backward(dy, cos, sin, layout, heads=None):
     """The transpose of a rotation is the rotation by the opposite angle: dx = rope(dy) with -sin, in place."""
     return rope(dy, cos, -sin, layout, heads)
+
+
+def rotated(x, positions, frequencies=None, attention_factor=1.0, layout="rotate_half"):
+    """(a cos - b sin, a sin + b cos) of each pair (a, b), with the angles t f_i, times the attention factor; x stays
+
+    `rope` for arrays whose positions are the last axis but one, and for positions that differ from row to row.
+    x (..., T, D), positions t that broadcast to (..., T) -> a new array (..., T, D). frequencies (D/2,): None for
+    rope_frequencies(D, 10000); those of a model, with its attention factor, are `rope_speeds(config, T)`.
+    ValueError for an odd D, shapes that do not fit, and a layout that is none of ROPE_LAYOUTS. Source: RoFormer (arXiv
+    2104.09864), equation 34.
+    """
+    cos, sin = _turns_of(x, positions, frequencies, attention_factor, layout)
+    return _turned(x, cos, sin, layout)
+
+
+def rotated_backward(dy, positions, frequencies=None, attention_factor=1.0, layout="rotate_half"):
+    """dx, a new array: as in `rope_backward` the rotation by the opposite angle, times the same factor."""
+    cos, sin = _turns_of(dy, positions, frequencies, attention_factor, layout)
+    return _turned(dy, cos, -sin, layout)
+
+
+def _turned(x, cos, sin, layout):
+    y = np.empty_like(x)
+    (a, b), (c, d) = ROPE_LAYOUTS[layout](x), ROPE_LAYOUTS[layout](y)
+    c[...], d[...] = a * cos - b * sin, a * sin + b * cos
+    return y
+
+
+def _turns_of(x, positions, frequencies, attention_factor, layout):
+    """cos and sin for each row of x (..., T, D), both (..., T, D/2) or with fewer axes; ValueError for unfit input."""
+    if layout not in ROPE_LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(ROPE_LAYOUTS)}; received {layout!r}")
+    if x.ndim == 0 or x.dtype.kind != "f":
+        raise ValueError(f"x must be floating-point numbers of shape (..., T, D); received {x.dtype} {x.shape}")
+    D, positions = x.shape[-1], np.asarray(positions)
+    if D % 2:
+        raise ValueError(f"rotary embedding turns coordinates in pairs, so their number must be even; received {D}")
+    frequencies = rope_frequencies(D, 10000.0) if frequencies is None else np.asarray(frequencies)
+    if frequencies.shape != (D // 2,):
+        raise ValueError(f"{D} coordinates need {D // 2} frequencies, one a pair; received {frequencies.shape}")
+    try:
+        fits = np.broadcast_shapes(positions.shape, x.shape[:-1]) == x.shape[:-1]
+    except ValueError:
+        fits = False
+    if not fits or positions.dtype.kind not in "iuf":
+        raise ValueError(
+            f"positions must be numbers that broadcast to {x.shape[:-1]}, one for each row; received "
+            f"{positions.dtype} {positions.shape}"
+        )
+    cos, sin = rope_turns(positions.ravel(), frequencies, x.dtype, attention_factor)
+    shape = *positions.shape, D // 2
+    return cos.reshape(shape), sin.reshape(shape)
 
 
 def swap_rope_layout(weight, heads, source):

@@ -1,14 +1,13 @@
-"""Narrow weights as float32: one pass that reads each once, where NumPy makes arrays in between."""
+"""Rows of bfloat16 and half precision, widened in registers or, many at once, in one pass that reads each once."""
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from ..runtime.memory import empty
-from .simd import JIT
-
-GROUP = 64  # minillama.ops.narrow.GROUP; a constant of this file, as compiled code is kept by its own file
+from ...runtime.memory import empty
+from ..simd import JIT
+from . import Rows, block_of_one, cut_of_one
 
 
 def widen_bfloat16(raw):
@@ -25,34 +24,17 @@ def _widen_half(raw):
     return y
 
 
-def widen_int8(q, scales):
-    y = empty(q.shape, np.float32)
-    _scale_rows(q, scales, y)
-    return y
-
-
 @njit(**JIT)
 def _widen_rows(raw, y):
     R, C = raw.shape
     for r in range(R):
         row, out = raw[r], y[r]
         for c in range(C):
-            out[c] = widen(row[c])
-
-
-@njit(**JIT)
-def _scale_rows(q, scales, y):
-    R, C = q.shape
-    for r in range(R):
-        row, out = q[r], y[r]
-        for start in range(0, C, GROUP):
-            scale = scales[r, start // GROUP]
-            for c in range(start, min(start + GROUP, C)):
-                out[c] = scale * np.float32(row[c])
+            out[c] = _widen(row[c])
 
 
 @intrinsic
-def widen(typing_context, bits):
+def _widen(typing_context, bits):
     """The float32 that uint16 bits stand for as bfloat16, or int16 bits as a finite half-precision number
 
     Half precision has 5 bits of exponent and 10 of mantissa. Moved to their places in a float32 they are a number that
@@ -71,3 +53,19 @@ def widen(typing_context, bits):
         return builder.bitcast(builder.or_(magnitude, builder.shl(builder.and_(wide, word(0x8000)), word(16))), number)
 
     return types.float32(bits), bfloat16 if bits == types.uint16 else float16
+
+
+def _multiply(matrix, first, x, y, add):
+    for i in range(len(y)):
+        row, total = matrix[0][first + i], x.dtype.type(0)
+        for c in range(len(x)):
+            total += _widen(row[c]) * x[c]
+        y[i] = y[i] + total if add else total
+
+
+def _read_row(matrix, r, out):
+    for c in range(len(out)):
+        out[c] = _widen(matrix[0][r, c])
+
+
+ROWS = Rows((("uint16",), ("int16",)), block_of_one, cut_of_one, _multiply, _read_row)

@@ -1,0 +1,40 @@
+"""What the notebooks of one kind have in common: the lessons, and the tour, which has no exercises and no number."""
+
+import re
+from typing import NamedTuple
+
+TOUR = "tour"  # what the tour is called where lessons are numbers, and the name of its file
+HEADER = ("**You will be able to**", "**You need**", "**Time**", "**Papers**")  # of every first cell
+
+
+class Frame(NamedTuple):
+    """A kind of notebook."""
+
+    title: str  # how the first cell begins
+    sections: tuple[str, ...]
+    seconds: int  # that it runs, at most
+
+
+LESSON_FRAME = Frame("# NN · title", ("## Exercises", "## Takeaways", "## Where this is in minillama"), 90)
+TOUR_FRAME = Frame("# The tour · title", ("## Takeaways", "## Where to go next"), 60)
+
+
+def name_of(path):
+    """What a notebook is called where lessons are named, from its file: "03", or "tour"."""
+    return TOUR if path.stem == TOUR else path.name[:2]
+
+
+def lesson_of_title(source):
+    """The same, from the cell with its title; None where that is the title of neither."""
+    title = re.match(r"# (?:(\d\d)|The tour) · ", source)
+    return title and (title[1] or TOUR)
+
+
+def lesson_of(notebook):
+    """The same, from the first cell of a notebook."""
+    return lesson_of_title(notebook.cells[0].source) if notebook.cells else None
+
+
+def frame_of(notebook):
+    """Its Frame: the tour's, or that of the lessons."""
+    return TOUR_FRAME if lesson_of(notebook) == TOUR else LESSON_FRAME
