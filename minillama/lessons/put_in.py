@@ -25,7 +25,7 @@ from .checks import check
 
 VOCABULARY, THETA = 512, 10000.0  # theta: Config's
 SHAPE = {"dim": 64, "layers": 2, "heads": 4, "context": 64}
-SETTINGS = {"batch_size": 8, "lr": 0.01}
+TRAINING = {"batch_size": 8, "lr": 0.01}
 STEPS, WARMUP = 100, 10
 _VALIDATION_TOKENS = 8192
 _STORY_TOKENS = 60
@@ -168,7 +168,7 @@ def train(steps=STEPS, seed=0):
     """
     corpus = _stories()
     config = Config(corpus.tokenizer.vocab_size, **SHAPE)
-    settings = Settings(steps=steps, warmup=min(WARMUP, steps - 1), seed=seed, **SETTINGS)
+    settings = Settings(steps=steps, warmup=min(WARMUP, steps - 1), seed=seed, **TRAINING)
     model = Model(config, seed, np.float64, threads=1, init_std=settings.init_std)
     trainer, losses = Trainer(model, corpus, settings), []
     try:
