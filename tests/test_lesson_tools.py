@@ -262,6 +262,18 @@ def test_the_lint_knows_what_a_cell_takes_from_a_solution(later, borrowed):
     assert bool(faults) is borrowed, faults
 
 
+def test_a_cell_that_puts_an_exercise_into_the_model_may_read_it():
+    """Its stub defines it too; nothing else of a solution may be read there."""
+    solved = code("def swiglu_backward():\n    pass\n\n\nhelper = 2", "solution")
+
+    def borrowed(source, *tagged):
+        return [fault for fault in found_in(solved, code(source, *tagged)) if "students have no solutions" in fault]
+
+    assert borrowed("train_with(swiglu_backward)", "put-in") == []
+    assert borrowed("train_with(swiglu_backward)")
+    assert borrowed("train_with(helper)", "put-in")
+
+
 def test_the_lint_names_a_cell_that_is_no_python():
     assert any("is not plain Python" in fault for fault in found_in(code("%timeit f()")))
 
