@@ -306,9 +306,9 @@ def _borrowed_from_solutions(cells):
             solved |= _defined(statements)
             continue
         own = _defined(statements) if "exercise" in tags(cell) else set()
-        own |= EXERCISES.keys() if "put-in" in tags(cell) else set()  # the stub defines it too, and is not put in
+        stubs = EXERCISES.keys() if "put-in" in tags(cell) else set()  # a stub is not put in
         for statement in statements:
-            for name in sorted(solved & _read(statement) - own):
+            for name in sorted(solved & _read(statement) - own - stubs):
                 yield f"{_name(cell)}: reads {name}, which a solution above defines; students have no solutions"
             own |= _defined([statement])
         solved -= own
