@@ -144,7 +144,7 @@ class Model:
         if weights is None and init_std is not None:
             initialise(self.parameters, config, seed, init_std)
 
-    def _hold(self, weights):
+    def _hold(self, weights: Weights) -> None:
         self.weights, self.parameters = weights, weights.parameters
         self.tables = PositionTables(self.config, weights.dtype)
         self._views = views(self.config, weights.matrices, weights.matrix, weights.vectors, self.tables.vectors)

@@ -89,7 +89,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def from_scores(
-        cls, pieces: Mapping[str, int], scores: Mapping[int, float], added: Sequence[AddedToken], **options
+        cls, pieces: Mapping[str, int], scores: Mapping[int, float], added: Sequence[AddedToken], **options: Any
     ) -> "SentencePieceTokenizer":
         """The tokenizer that, as SentencePiece does, merges the pair first whose joined piece has the highest score.
 

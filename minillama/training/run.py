@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -29,6 +29,7 @@ from ..data.corpora import EncodedCorpus
 from ..files import InUse, alone, append_text, remove_leftovers, replacing, require_free, write_text
 from ..interrupts import STOPS, interruptible
 from ..model import Model
+from ..runtime.memory import Store
 from .optimizers import OPTIMIZERS
 from .trainer import NotFinite, Settings, Trainer
 
@@ -202,7 +203,7 @@ class Run(Trainer):
         self._on_disk = self.optimizer.steps
 
     def _state_tensors(self) -> dict[str, np.ndarray]:
-        return {"weights": self.model.parameters.flat, **self.optimizer.state}
+        return {"weights": cast(Store, self.model.parameters).flat, **self.optimizer.state}
 
     def train(self, quiet: bool = False) -> float | None:
         """Train up to settings.steps; a request to stop (Ctrl-C, SIGTERM and their kin) saves and returns None."""
