@@ -105,12 +105,9 @@ class NotFinite(ArithmeticError):
 
 
 def evaluate(
-    model: Model,
-    tokens: np.ndarray,
-    tokenizer: Tokenizer,
-    objective: Objective | None = None,
+    model: Model, tokens: np.ndarray, tokenizer: Tokenizer, objective: Objective | None = None,
     window: int | None = None,
-) -> float:
+) -> float:  # fmt: skip
     """The mean loss in nats over a whole stream of tokens, in windows of the model's objective, or of another one
 
     window: tokens of a window (default: the model's context).
@@ -120,12 +117,9 @@ def evaluate(
 
 
 def evaluation_sums(
-    model: Model,
-    tokens: np.ndarray,
-    tokenizer: Tokenizer,
-    objective: Objective | None = None,
+    model: Model, tokens: np.ndarray, tokenizer: Tokenizer, objective: Objective | None = None,
     window: int | None = None,
-) -> tuple[float, int]:
+) -> tuple[float, int]:  # fmt: skip
     """What `evaluate` divides: the sum of the losses, and the number of tokens that they are of."""
     objective, window = objective or objective_of(model.config), window or model.config.context
     total = count = 0

@@ -18,13 +18,7 @@ class Adam(AdamW):
     """
 
     def update(
-        self,
-        op: Any,
-        weight: np.ndarray,
-        gradient: np.ndarray,
-        state: Sequence[np.ndarray],
-        rate: float,
-        decay: float,
-        scale: float,
-    ) -> None:
+        self, op: Any, weight: np.ndarray, gradient: np.ndarray, state: Sequence[np.ndarray], rate: float,
+        decay: float, scale: float,
+    ) -> None:  # fmt: skip
         op.adam(weight, gradient, *state, self.steps, rate, self.betas, self.eps, decay, scale)

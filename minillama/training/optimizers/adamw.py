@@ -35,13 +35,7 @@ class AdamW(Optimizer):
         return cls(parameters, (settings.beta1, settings.beta2), weight_decay=settings.weight_decay)
 
     def update(
-        self,
-        op: Any,
-        weight: np.ndarray,
-        gradient: np.ndarray,
-        state: Sequence[np.ndarray],
-        rate: float,
-        decay: float,
-        scale: float,
-    ) -> None:
+        self, op: Any, weight: np.ndarray, gradient: np.ndarray, state: Sequence[np.ndarray], rate: float,
+        decay: float, scale: float,
+    ) -> None:  # fmt: skip
         op.adamw(weight, gradient, *state, self.steps, rate, self.betas, self.eps, decay, scale)

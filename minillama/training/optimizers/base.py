@@ -101,21 +101,15 @@ class Optimizer:
                 )
         return arrays
 
-    @classmethod
+    @classmethod  # settings is a Settings, whose module imports this one
     def with_settings(cls, parameters: Mapping[str, np.ndarray], settings: Any) -> "Optimizer":
         """The optimizer of these parameters with the numbers that minillama.training.trainer.Settings has for it."""
         raise NotImplementedError
 
     def update(
-        self,
-        op: Any,
-        weight: np.ndarray,
-        gradient: np.ndarray,
-        state: Sequence[np.ndarray],
-        rate: float,
-        decay: float,
-        scale: float,
-    ) -> None:
+        self, op: Any, weight: np.ndarray, gradient: np.ndarray, state: Sequence[np.ndarray], rate: float,
+        decay: float, scale: float,
+    ) -> None:  # fmt: skip
         """One step in place on weight, and on state, the arrays of state_names; all are flat and equally long."""
         raise NotImplementedError
 

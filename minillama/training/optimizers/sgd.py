@@ -29,13 +29,7 @@ class SGD(Optimizer):
         return cls(parameters, settings.momentum, settings.weight_decay)
 
     def update(
-        self,
-        op: Any,
-        weight: np.ndarray,
-        gradient: np.ndarray,
-        state: Sequence[np.ndarray],
-        rate: float,
-        decay: float,
-        scale: float,
-    ) -> None:
+        self, op: Any, weight: np.ndarray, gradient: np.ndarray, state: Sequence[np.ndarray], rate: float,
+        decay: float, scale: float,
+    ) -> None:  # fmt: skip
         op.sgd(weight, gradient, *state, rate, self.momentum, decay, scale)
