@@ -18,7 +18,7 @@ class NetworkWeights:
 
     embedding: EmbeddingWeights
     blocks: list  # of the named tuple that the config's row of PLACEMENTS declares
-    final_norm: Affine | None  # None where the blocks leave nothing to normalise
+    final_norm: Any  # an Affine; None where the blocks leave nothing to normalise
     head: Any  # the named tuple that the config's row of HEADS declares, or None
     output: Affine  # weight (V, C), which may be the embedding matrix
 

@@ -1,13 +1,12 @@
 """The embeddings: what a row knows of its token, of its position and of the kind of its text."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..ops.interface import Operations
 from ..ops.positions import POSITIONS
 from . import declare
-from .declare import Affine
 
 
 class EmbeddingWeights(NamedTuple):
@@ -16,7 +15,7 @@ class EmbeddingWeights(NamedTuple):
     token: np.ndarray  # (V, C)
     position: np.ndarray | None  # (context, C), learned or fixed; a fixed table is no parameter and has no gradient
     token_type: np.ndarray | None  # (token_types, C)
-    norm: Affine | None  # weight (C,); None without config.embedding_norm
+    norm: Any  # an Affine, weight (C,); None without config.embedding_norm
 
 
 def embedding_parameters(config):
