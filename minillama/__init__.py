@@ -1,15 +1,19 @@
 """minillama: the LLaMA family in NumPy, with hand-written backward passes and Numba kernels."""
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
     from .analysis.layer_alone import LayerAlone
     from .catalogue.presets import PRESETS
     from .config import Config
     from .model import Model
     from .ops.loss import IGNORED
+    from .tokenizers import Tokenizer
 
 __all__ = ["IGNORED", "PRESETS", "Config", "LayerAlone", "Model", "load", "save"]
 __version__ = "0.2.0"
@@ -24,7 +28,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     """A name of _MODULES, or a module of the package; Python asks here for what it does not find above and below."""
     if name in _MODULES:
         found = getattr(import_module(_MODULES[name], __name__), name)
@@ -36,11 +40,13 @@ def __getattr__(name):
     return found
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def load(path, threads=None, dtype=None):
+def load(
+    path: str | os.PathLike, threads: int | None = None, dtype: "DTypeLike | None" = None
+) -> tuple["Model", "Tokenizer | None"]:
     """The model and the tokenizer of what lies at a path: (Model, tokenizer)
 
     path: a folder that `save` or `minillama train` wrote, or another Hugging Face folder; a folder in Meta's
@@ -55,7 +61,7 @@ def load(path, threads=None, dtype=None):
     return model, load_tokenizer(path, model.config.vocab_size)
 
 
-def save(model, path, tokenizer=None):
+def save(model: "Model", path: str | os.PathLike, tokenizer: "Tokenizer | None" = None) -> None:
     """Write a Hugging Face directory: config.json, model.safetensors and, with a tokenizer, tokenizer.json
 
     transformers opens it where it has the architecture (minillama.checkpoint); `load` opens every one. TypeError for

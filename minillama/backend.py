@@ -19,12 +19,13 @@ from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
 
+from .messages import closest
 from .ops.feedforward import FEED_FORWARDS
 from .ops.norms import NORMS
 
 BACKENDS = {"numpy": ("ops",), "numba": ("ops", "kernels")}
 LEAST_NUMBA = 0, 60
-_chosen = None
+_chosen = None  # a name of BACKENDS, a namespace, or None for the default
 
 
 @cache
@@ -93,7 +94,10 @@ def _modules(package):
 
 @cache
 def _bound(name, config):
-    op = load(name)
+    return _with_roles(load(name), config)
+
+
+def _with_roles(op, config):
     norm, norm_backward = NORMS[config.norm].with_bias(op)
     activation, activation_backward = (getattr(op, f.__name__) for f in FEED_FORWARDS[config.feed_forward][:2])
     return SimpleNamespace(
@@ -106,21 +110,45 @@ def _bound(name, config):
 
 
 def active(config=None):
-    """The backend in use: what `use` asked for, or the default
+    """The backend in use: what `use` or `replaced` asked for, or the default
 
     With a Config it has, besides all operations, those that the config chose under the names of their roles: `norm`,
     `norm_backward`, `activation` and `activation_backward`.
     """
-    name = _chosen or _default()
-    return load(name) if config is None else _bound(name, config)
+    chosen = _chosen or _default()
+    if isinstance(chosen, SimpleNamespace):
+        return chosen if config is None else _with_roles(chosen, config)
+    return load(chosen) if config is None else _bound(chosen, config)
 
 
 @contextmanager
 def use(name):
     """Inside this block every model computes with the backend called name."""
-    global _chosen
     load(name)
-    before, _chosen = _chosen, name
+    with _choosing(name):
+        yield
+
+
+@contextmanager
+def replaced(**functions):
+    """Inside this block every model computes with the NumPy backend, and with these functions for its own operations
+
+    For a function that is to be tried in a whole model: it has the arguments and results of the operation of its name
+    in minillama.ops, and is called by as many threads as the model has. ValueError for a name that is no operation.
+    """
+    known = vars(load("numpy"))
+    for name in functions:
+        if name == "name" or name not in known:
+            near = ", ".join(map(repr, closest(name, known, most=3)))
+            raise ValueError(f"there is no operation {name!r}" + (f"; did you mean {near}?" if near else ""))
+    with _choosing(SimpleNamespace(**{**known, **functions})):
+        yield
+
+
+@contextmanager
+def _choosing(chosen):
+    global _chosen
+    before, _chosen = _chosen, chosen
     try:
         yield
     finally:

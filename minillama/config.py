@@ -1,9 +1,11 @@
 """What a model is: its shape and its choices, and nothing about how it is trained."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from numbers import Integral, Real
 from sys import float_info
+from typing import Any
 
 from .layers.blocks import PLACEMENTS
 from .layers.heads import HEADS
@@ -17,7 +19,7 @@ from .ops.rope_scaling import ROPE_SCALINGS
 
 _MOST_LAYERS = 10_000  # what is made for each, names above all, would take all memory long before the weights do
 # The choices by name: a field of Config and the table that it chooses from. A row more is a choice more, everywhere.
-SWITCHES = {
+SWITCHES: dict[str, Mapping[str, Any]] = {
     "norm": NORMS,
     "placement": PLACEMENTS,
     "position": POSITIONS,
@@ -32,7 +34,7 @@ SWITCHES = {
 BIASES = ("qkv", "o", "ffn", "norm", "head")
 
 
-def option(default, text, choices=None):
+def option(default: Any, text: str, choices: Iterable[str] | None = None) -> Any:
     """A field of a dataclass that is an option of the command line too: its default, its help, the names it can have
 
     The option's type is the field's. Where the default follows from other fields, the text says how: (default: ...).
@@ -83,7 +85,7 @@ class Config:
     rope_low: float | None = None  # turns over the original context below which a pair is stretched; None: as published
     rope_high: float | None = None  # turns above which a pair is left alone; None: as published
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kv_heads is None:
             object.__setattr__(self, "kv_heads", self.heads)
         for name in ("vocab_size", "dim", "layers", "heads", "kv_heads"):
@@ -101,10 +103,11 @@ class Config:
             object.__setattr__(self, "ffn", ffn_width(self.dim) if self.gated else 4 * self.dim)
         self._require_integer("ffn", 1)
         for name in ("norm_eps", "rope_theta", "dropout", "rope_factor", "rope_low", "rope_high"):
-            value = getattr(self, name)
+            value: Any = getattr(self, name)
             if value is None and name in ("rope_low", "rope_high"):
                 continue
-            if not isinstance(value, Real) or isinstance(value, bool) or not abs(value) <= float_info.max:
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not is_number or not abs(value) <= float_info.max:
                 raise ValueError(f"{name} must be a finite number; received {value!r}")
         for name in ("tied", "qk_norm", "embedding_norm"):
             if not isinstance(getattr(self, name), bool):
@@ -114,12 +117,13 @@ class Config:
         self._check_rope()
         self._check_combinations()
 
-    def _check_shape(self):
+    def _check_shape(self) -> None:
         if self.dim % self.heads:
             raise ValueError(
                 f"heads must divide dim, so that every head has the same width; received dim {self.dim} and heads "
                 f"{self.heads}. Near values that work: {_near_divisors(self.dim, self.heads)}"
             )
+        assert self.kv_heads is not None  # it was None at most until __post_init__ began
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"kv_heads must divide heads, so that every key/value head serves the same number of query heads; "
@@ -131,7 +135,7 @@ class Config:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is a probability below 1; received {self.dropout}. 0 turns it off")
 
-    def _check_bias(self):
+    def _check_bias(self) -> None:
         if not isinstance(self.bias, tuple | list):  # a string is a sequence of letters
             raise ValueError(f"bias must be a tuple of names among {', '.join(BIASES)}; received {self.bias!r}")
         unknown = [kind for kind in self.bias if kind not in BIASES]
@@ -139,7 +143,7 @@ class Config:
             raise ValueError(f"bias names the places {', '.join(BIASES)}; received {unknown[0]!r}")
         object.__setattr__(self, "bias", tuple(kind for kind in BIASES if kind in self.bias))
 
-    def _check_rope(self):
+    def _check_rope(self) -> None:
         if POSITIONS[self.position].rotation is not None and self.head_dim % 2:
             raise ValueError(
                 f"rotary embedding turns coordinates in pairs, so the head width dim / heads must be even; received "
@@ -158,7 +162,7 @@ class Config:
                 raise ValueError(f"rope_scaling {self.rope_scaling!r} has no bounds in turns; leave {name} out")
             if value is not None and not value > 0:
                 raise ValueError(f"{name} counts turns and must be positive; received {value}")
-        if row.low is not None:
+        if row.low is not None and row.high is not None:
             low, high = self.rope_low or row.low, self.rope_high or row.high
             if not low < high:
                 raise ValueError(
@@ -171,7 +175,7 @@ class Config:
                     f"above 1; received {self.rope_theta}"
                 )
 
-    def _check_combinations(self):
+    def _check_combinations(self) -> None:
         """Refuse choices that say nothing together; each would train something else than its name says."""
         if POSITIONS[self.position].rotation is None and self.rope_scaling != _default("rope_scaling"):
             raise ValueError(
@@ -209,44 +213,45 @@ class Config:
         if self.token_types == 1:
             raise ValueError("token_types 1 gives every token the same kind; choose 0, for none, or 2 and more")
 
-    def _require_integer(self, name, least):
-        value = getattr(self, name)
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+    def _require_integer(self, name: str, least: int) -> None:
+        value: Any = getattr(self, name)
+        is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not is_whole or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}; received {value!r}")
         if value >= 2**63:  # more than any array holds; far more overflows where it meets a float
             raise ValueError(f"{name} must be below 2^63; received {value}")
         object.__setattr__(self, name, int(value))
 
     @property
-    def head_dim(self):
+    def head_dim(self) -> int:
         """D, the width of one head."""
         return self.dim // self.heads
 
     @cached_property
-    def gated(self):
+    def gated(self) -> bool:
         """Whether the feed-forward multiplies two projections of its input."""
         return FEED_FORWARDS[self.feed_forward].gated
 
     @cached_property
-    def causal(self):
+    def causal(self) -> bool:
         """Whether a position reads nothing that comes after it; else the model fills gaps and writes no text."""
         return MASKS[self.mask].causal
 
     @cached_property
-    def is_llama(self):
+    def is_llama(self) -> bool:
         """Whether every choice is LLaMA's: then a token is decoded in one compiled call."""
         free = {"vocab_size", "dim", "layers", "heads", "kv_heads", "ffn", "context", "norm_eps", "tied", "dropout"}
         chosen = [field for field in fields(self) if field.name not in free and not field.name.startswith("rope_")]
         return all(getattr(self, field.name) == field.default for field in chosen)
 
     @cached_property
-    def cached_context(self):
+    def cached_context(self) -> int:
         """The longest text that can grow with a cache of keys: of a scaling by length, what needs no stretching."""
         by_length = ROPE_SCALINGS[self.rope_scaling].by_length
         return min(self.context, self.rope_original_context or self.context) if by_length else self.context
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """The Config with these fields; an unknown name is an error that offers the nearest known one."""
         known = [field.name for field in fields(cls)]
         for name in values:
@@ -256,16 +261,16 @@ class Config:
                 raise ValueError(f"a Config has no field {name!r}{hint}")
         return cls(**values)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The fields and their values, for JSON."""
         return asdict(self)
 
 
-def _default(name):
+def _default(name: str) -> Any:
     return Config.__dataclass_fields__[name].default
 
 
-def ffn_width(dim, multiple_of=8, multiplier=1.0):
+def ffn_width(dim: int, multiple_of: int = 8, multiplier: float = 1.0) -> int:
     """LLaMA's width of the gated feed-forward: two thirds of 4 dim, times multiplier, rounded up to multiple_of.
 
     Three matrices of 2/3 * 4 dim hold as many parameters as the two of 4 dim that a feed-forward without a gate has.
@@ -275,6 +280,6 @@ def ffn_width(dim, multiple_of=8, multiplier=1.0):
     return -(-width // multiple_of) * multiple_of
 
 
-def _near_divisors(number, wanted):
+def _near_divisors(number: int, wanted: int) -> str:
     divisors = [d for d in range(1, min(number, 10_000) + 1) if number % d == 0]  # no model has more heads
     return ", ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:4])))

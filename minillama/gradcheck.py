@@ -1,9 +1,12 @@
 """Finite differences: the check that a gradient written by hand is the gradient."""
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def numerical_gradient(f, x, step=1e-5):
+def numerical_gradient(f: Callable[[], float], x: np.ndarray, step: float = 1e-5) -> np.ndarray:
     """(f(x + step e_i) - f(x - step e_i)) / (2 step) for every element i of x
 
     f a function of no arguments that reads x, an array of float64, and returns a float; x is changed in place and put
@@ -22,7 +25,7 @@ def numerical_gradient(f, x, step=1e-5):
     return gradient
 
 
-def directional_derivative(f, x, direction, step=1e-5):
+def directional_derivative(f: Callable[[], float], x: np.ndarray, direction: np.ndarray, step: float = 1e-5) -> float:
     """The derivative of f along a direction, by the difference of fourth order; one number for a whole array
 
     (8 (f(x + s d) - f(x - s d)) - (f(x + 2 s d) - f(x - 2 s d))) / (12 s), to be compared with sum(gradient * d).
@@ -37,12 +40,12 @@ def directional_derivative(f, x, direction, step=1e-5):
     return (8 * (values[0] - values[1]) - (values[2] - values[3])) / (12 * step)
 
 
-def relative_error(a, b):
+def relative_error(a: ArrayLike, b: ArrayLike) -> float:
     """max |a - b| / max |b|, one number for two arrays; |a - b| itself where b is 0 everywhere."""
     largest = np.max(np.abs(b))
     return float(np.max(np.abs(np.asarray(a) - b)) / (largest if largest > 0 else 1))
 
 
-def _require_float64(x):
+def _require_float64(x: np.ndarray) -> None:
     if x.dtype != np.float64:
         raise ValueError(f"finite differences need float64: rounding in {x.dtype} would hide the gradient")

@@ -9,13 +9,16 @@ and BERT are other choices of the same parts (minillama.config.SWITCHES).
 Source: Touvron et al. 2023 (arXiv 2302.13971), section 2.2.
 """
 
+from collections.abc import Callable
 from contextlib import contextmanager
 from copy import copy
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from . import backend
+from .config import Config
 from .layers.blocks import PLACEMENTS
 from .layers.embedding import embed, embed_backward
 from .layers.heads import HEADS
@@ -25,9 +28,10 @@ from .layers.positions import PositionTables
 from .ops.interface import Operations
 from .ops.loss import IGNORED
 from .parameters import NetworkWeights, initialise, views
-from .runtime.memory import KVCache, empty, frame
+from .runtime.memory import KVCache, Store, empty, frame
 from .runtime.shards import Shard, cut, even_cuts
 from .runtime.workers import Workers, available_threads
+from .weights import Weights
 from .weights.floats import FloatWeights
 from .weights.gradients import Gradients
 
@@ -133,32 +137,35 @@ class Model:
     ones of dtype float32 or float64. `minillama.save` writes a model.
     """
 
-    def __init__(self, config, seed=0, dtype=np.float32, threads=None, init_std=0.02, weights=None):
+    def __init__(
+        self, config: Config, seed: int = 0, dtype: DTypeLike = np.float32, threads: int | None = None,
+        init_std: float | None = 0.02, weights: Weights | None = None,
+    ) -> None:  # fmt: skip
         self.config = config
         self._hold(FloatWeights(config, dtype) if weights is None else weights)
         self.workers = Workers(available_threads() if threads is None else threads)
         if weights is None and init_std is not None:
             initialise(self.parameters, config, seed, init_std)
 
-    def _hold(self, weights):
+    def _hold(self, weights: Weights) -> None:
         self.weights, self.parameters = weights, weights.parameters
         self.tables = PositionTables(self.config, weights.dtype)
         self._views = views(self.config, weights.matrices, weights.matrix, weights.vectors, self.tables.vectors)
         self._gradients = Gradients(self.config, weights)
 
-    def with_weights(self, weights):
+    def with_weights(self, weights: Weights) -> "Model":
         """This model with other weights of its Config (minillama.weights), on the same threads."""
         other = copy(self)
         other._hold(weights)
         return other
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         """What is computed in: float32 or float64."""
         return self.weights.dtype
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """The size of the weights as they are kept, in bytes."""
         return self.weights.nbytes
 
@@ -166,8 +173,9 @@ class Model:
         return self.weights.operations(backend.active(self.config))
 
     def loss_and_gradients(
-        self, ids, targets, weights=None, micro_batches=1, noise_seed=None, types=None, lengths=None
-    ):  # fmt: skip
+        self, ids: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, micro_batches: int = 1,
+        noise_seed: int | None = None, types: ArrayLike | None = None, lengths: ArrayLike | None = None,
+    ) -> tuple[float, Store]:  # fmt: skip
         """The sum of weight * loss in nats over the targets, and {name: gradient} with the parameters' shapes
 
         weights (B, T): None weighs all targets that are not IGNORED alike, so that the result is the mean of their
@@ -213,12 +221,16 @@ class Model:
 
         return shard_loss
 
-    def loss(self, ids, targets, types=None, lengths=None):
+    def loss(
+        self, ids: ArrayLike, targets: ArrayLike, types: ArrayLike | None = None, lengths: ArrayLike | None = None
+    ) -> float:
         """The mean loss in nats over the targets that are not IGNORED, without gradients."""
         losses = self.losses(ids, targets, types, lengths)
         return float(losses.sum(dtype=np.float64)) / np.count_nonzero(np.asarray(targets) != IGNORED)
 
-    def losses(self, ids, targets, types=None, lengths=None):
+    def losses(
+        self, ids: ArrayLike, targets: ArrayLike, types: ArrayLike | None = None, lengths: ArrayLike | None = None
+    ) -> np.ndarray:
         """The loss of each target in nats (B, T), 0 where it is IGNORED."""
         inputs = check_inputs(self.config, ids, types, lengths)
         targets, _ = check_targets(self.config, ids, targets, lengths)
@@ -232,7 +244,10 @@ class Model:
         self._map_rows(rows_losses, *inputs)
         return losses
 
-    def logits(self, ids, cache=None, types=None, lengths=None):
+    def logits(
+        self, ids: ArrayLike, cache: KVCache | None = None, types: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """ids (B, T) -> logits (B, T, V) at each position: of the next token, or without a causal mask of its own
 
         With a `minillama.runtime.memory.KVCache`, ids continue what the cache holds, and are added to it.
@@ -242,7 +257,7 @@ class Model:
         self._map_rows(self._put_logits(logits), ids, types, lengths, cache)
         return logits.reshape(*ids.shape, -1)
 
-    def logits_of_stream(self, x):
+    def logits_of_stream(self, x: ArrayLike) -> np.ndarray:
         """A residual stream x (B, T, C) -> logits (B, T, V), read as the one that leaves the last block."""
         x = np.asarray(x, self.dtype)
         if x.ndim != 3 or x.size == 0 or x.shape[2] != self.config.dim:
@@ -262,7 +277,10 @@ class Model:
 
         return rows_logits
 
-    def observe(self, see, ids, types=None, lengths=None):
+    def observe(
+        self, see: Callable[..., object], ids: ArrayLike, types: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+    ) -> None:  # fmt: skip
         """Compute ids (B, T) as for `logits`, and show it: see(op, shard, i, x, saved), after each block i
 
         x (N, C) is the residual stream that leaves the block, saved what its forward saved (minillama.layers.blocks).
@@ -272,7 +290,7 @@ class Model:
         """
         self._map_rows(lambda op, h, rows: None, *check_inputs(self.config, ids, types, lengths), see=see)
 
-    def next_logits(self, ids, cache=None):
+    def next_logits(self, ids: ArrayLike, cache: KVCache | None = None) -> np.ndarray:
         """ids (B, T) -> logits (B, V) of the token that follows each row; cache as for `logits`
 
         What generation asks for: a single token of a single sequence goes through one call where the model is a LLaMA
@@ -298,7 +316,7 @@ class Model:
         self._map_rows(last_rows, ids, types, None, cache)
         return logits
 
-    def new_cache(self, batch_size=1, room=None):
+    def new_cache(self, batch_size: int = 1, room: int | None = None) -> KVCache:
         """An empty cache for decoding batch_size sequences of up to `room` tokens (default: config.context)
 
         All of its memory is asked for at once, and the context of a published model may want more than there is.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .layers.blocks import PLACEMENTS
-from .layers.declare import Affine, Declared, filled, leaves, norm
+from .layers.declare import ABSENT, Affine, Declared, filled, leaves, norm
 from .layers.embedding import EmbeddingWeights, embedding_parameters
 from .layers.heads import HEADS
 
@@ -18,7 +18,7 @@ class NetworkWeights:
 
     embedding: EmbeddingWeights
     blocks: list  # of the named tuple that the config's row of PLACEMENTS declares
-    final_norm: Affine | None  # None where the blocks leave nothing to normalise
+    final_norm: Affine  # ABSENT where the blocks leave nothing to normalise
     head: Any  # the named tuple that the config's row of HEADS declares, or None
     output: Affine  # weight (V, C), which may be the embedding matrix
 
@@ -32,7 +32,7 @@ def network_parameters(config):
     return NetworkWeights(
         embedding=embedding_parameters(config),
         blocks=[placement.parameters(config)] * config.layers,
-        final_norm=norm(config, "final_norm", C) if placement.final_norm else None,
+        final_norm=norm(config, "final_norm", C) if placement.final_norm else ABSENT,
         head=HEADS[config.head].parameters(config),
         output=Affine(output, bias),
     )

@@ -1,6 +1,7 @@
 """A new optimizer, schedule and objective is a file and a row each; here they are added to a copy of the package."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -164,8 +165,7 @@ def add(folder, table, name, code, imported, row):
     (place / f"{name}.py").write_text(code, encoding="utf-8")
     init = place / "__init__.py"
     text = init.read_text(encoding="utf-8")
-    head, equals, rest = text.partition(f"\n{table.upper()} = {{")
-    assert equals, text
+    head, equals, rest = re.split(rf"(\n{table.upper()}(?:: .+)? = \{{)", text, maxsplit=1)  # it may have a type
     last = head.rindex("\nfrom .") + 1  # the last of the imports from this folder
     head = f"{head[:last]}{imported}\n{head[last:]}"
     init.write_text(f"{head}{equals}{row}, {rest}", encoding="utf-8")

@@ -11,7 +11,7 @@ from minillama import Config, Model
 from minillama.data.batches import Batches
 from minillama.data.corpora import encode_corpus
 from minillama.gradcheck import numerical_gradient, relative_error
-from minillama.lessons import learning_rates, notebooks, one_head
+from minillama.lessons import learn_product, learning_rates, notebooks, one_head
 from minillama.training.clipping import clip_scale, gradient_norm
 from minillama.training.optimizers import AdamW
 from minillama.training.schedules import learning_rate
@@ -162,6 +162,27 @@ def test_the_answer_of_a_lookup_stands_with_the_letter_that_is_asked_for(rng):
     assert np.all(places <= np.arange(one_head.LENGTH))
     assert np.array_equal(np.take_along_axis(letters, places, axis=1), wanted)
     assert np.array_equal(np.take_along_axis(digits, places, axis=1), answers)
+
+
+@pytest.mark.parametrize("kind", learn_product.WIDTHS)
+def test_the_gradients_of_networks_that_learn_a_product(kind, rng):
+    net, x = learn_product.network(kind, 3, [1, 2]), rng.uniform(-1, 1, (2, 5, 2))
+    found = learn_product.loss_and_gradients(kind, net, x)[1]
+    for got, array in zip(found, net, strict=True):
+        expected = numerical_gradient(lambda: learn_product.loss_and_gradients(kind, net, x)[0].sum(), array)
+        assert relative_error(got, expected) < 1e-6
+
+
+def test_networks_that_learn_a_product_have_the_same_sizes_and_no_influence_on_each_other():
+    sizes = {
+        kind: [learn_product.network(kind, width, [0]).parameters for width in widths]
+        for kind, widths in learn_product.WIDTHS.items()
+    }
+    assert sizes == {"relu": [16, 28, 56, 112], "silu": [16, 28, 56, 112], "swiglu": [14, 28, 56, 112]}
+    both = learn_product.train("swiglu", 3, [1, 2], [0.1, 0.01], steps=20)
+    alone = [learn_product.train("swiglu", 3, [seed], [rate], steps=20)[0] for seed, rate in ((1, 0.1), (2, 0.01))]
+    np.testing.assert_allclose(both, alone, rtol=1e-9)
+    assert both[1] < 1.5  # relative to answering 0: it learns, and does not run away
 
 
 def test_the_table_of_witten_and_bell_is_its_definition():

@@ -262,6 +262,19 @@ def test_the_lint_knows_what_a_cell_takes_from_a_solution(later, borrowed):
     assert bool(faults) is borrowed, faults
 
 
+def test_a_cell_that_puts_an_exercise_into_the_model_may_read_it():
+    """Its stub defines it too; nothing else of a solution may be read there."""
+    solved = code("def doubled(x):\n    return helper * x\n\n\nhelper = 2", "solution")
+
+    def borrowed(*later):
+        return [fault for fault in found_in(solved, *later) if "students have no solutions" in fault]
+
+    assert borrowed(code("train_with(doubled)", "put-in")) == []
+    assert borrowed(code("train_with(doubled)"))
+    assert borrowed(code("train_with(helper)", "put-in"))
+    assert borrowed(code("train_with(doubled)", "put-in"), code("doubled(3)"))
+
+
 def test_the_lint_names_a_cell_that_is_no_python():
     assert any("is not plain Python" in fault for fault in found_in(code("%timeit f()")))
 

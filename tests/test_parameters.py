@@ -99,7 +99,7 @@ def test_initial_values_are_as_declared(choice):
 def test_weights_and_what_is_saved_are_named_tuples_of_their_layers(rng):
     model, (ids, targets), _ = make(rng)
     model.loss_and_gradients(ids, targets)
-    for p in (model._views, model._gradients[0][1]):
+    for p in (model._views, model._gradients.views[0]):
         assert isinstance(p, NetworkWeights) and isinstance(p.final_norm, Affine)
         for block in p.blocks:
             assert isinstance(block, BlockWeights)

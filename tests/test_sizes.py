@@ -71,7 +71,7 @@ def test_training_takes_what_is_said(config):
     ids = np.arange(10)[None] % config.vocab_size
     model.loss_and_gradients(ids, ids)
     optimizer = AdamW(model.parameters)
-    gradients = [store.flat for store, _ in model._gradients]
+    gradients = [store.flat for store in model._gradients.stores]
     arrays = [model.parameters.flat, *gradients, *optimizer.state.values()]
     assert sum(array.nbytes for array in arrays) == training_bytes(config)
 

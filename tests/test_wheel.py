@@ -55,6 +55,7 @@ def test_it_brings_the_package_and_the_dependencies_of_the_core_alone(folder):
     assert not {"numba", "matplotlib", "tqdm", "filelock"} & set(loaded)  # imported when they are needed
     places = {re.sub(r"^minillama-.*\.dist-info", "info", path.replace("\\", "/")).split("/")[0] for path in files}
     assert places <= {"minillama", "info", "..", "bin", "Scripts"}, places
+    assert "minillama/py.typed" in {path.replace("\\", "/") for path in files}  # its types are for others to use
     core = {"filelock", "llvmlite", "minillama", "numba", "numpy", "threadpoolctl", "tqdm"}
     assert set(names) - {"pip", "setuptools", "wheel"} == core
 

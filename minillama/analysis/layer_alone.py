@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from .. import backend
+from ..config import Config
 from ..layers.attention import attention_layer, attention_layer_backward, attention_parameters
 from ..layers.blocks import PLACEMENTS
 from ..layers.declare import filled, leaves
@@ -78,7 +80,7 @@ class LayerAlone:
     arrays, to be changed in place. Computes with the backend in use, without dropout and on one thread.
     """
 
-    def __init__(self, kind, config, seed=0, dtype=np.float32):
+    def __init__(self, kind: str, config: Config, seed: int = 0, dtype: DTypeLike = np.float32) -> None:
         if kind not in LAYERS:
             raise ValueError(f"there is no layer {kind!r}; choose among {', '.join(LAYERS)}")
         if np.dtype(dtype) not in (np.float32, np.float64):
@@ -92,7 +94,7 @@ class LayerAlone:
             for name in part.shapes:
                 part.initialise(self.parameters[name], rng)
 
-    def forward(self, x):
+    def forward(self, x: ArrayLike) -> tuple[np.ndarray, Kept]:
         """x (B, T, C) -> y (B, T, C), and what `backward` needs. x is left as it is.
 
         A block's auxiliary loss (minillama.layers.blocks), a number for each row, is `auxiliary` (B, T) of the second.
@@ -105,7 +107,7 @@ class LayerAlone:
         auxiliary = saved.auxiliary.reshape(x.shape[:2]) if self._has_auxiliary else None
         return y.reshape(x.shape), Kept(x.shape, shard, saved, auxiliary)
 
-    def backward(self, dy, kept, dauxiliary=None):
+    def backward(self, dy: ArrayLike, kept: Kept, dauxiliary: ArrayLike | None = None) -> tuple[np.ndarray, Store]:
         """dL/dy (B, T, C) and what `forward` returned last -> dL/dx (B, T, C), {name: dL/dparameter}, new arrays
 
         dauxiliary (B, T) = dL/dauxiliary of a block with an auxiliary loss, and only of one; ValueError otherwise.
@@ -117,7 +119,7 @@ class LayerAlone:
                 if self._has_auxiliary
                 else "the layer has no auxiliary loss whose gradient could be given; leave dauxiliary out"
             )
-        also = [self._checked(dauxiliary, "dauxiliary", kept.shape[:2]).reshape(-1)] if self._has_auxiliary else []
+        also = [] if dauxiliary is None else [self._checked(dauxiliary, "dauxiliary", kept.shape[:2]).reshape(-1)]
         gradients = Store(self.parameters.shapes, dy.dtype)
         op, p, grad = backend.active(self.config), self._views(self.parameters), self._views(gradients)
         with kept.shard.at_work():
@@ -125,10 +127,10 @@ class LayerAlone:
             dx = self._part.backward(op, self.config, p, grad, rows, kept.shard, kept.saved, *also)
         return dx.reshape(dy.shape), gradients
 
-    def _views(self, store):
+    def _views(self, store: Store) -> Any:
         return filled(self._declared, lambda part: store.fused(list(part.shapes)))
 
-    def _shard(self, x):
+    def _shard(self, x: np.ndarray) -> Shard:
         B, T, _ = x.shape
         if T > self.config.context:
             raise ValueError(
@@ -137,7 +139,7 @@ class LayerAlone:
         (shard,) = cut(self.config, B, T, self._positions.reading(T), threads=1)
         return shard
 
-    def _checked(self, x, name, shape=None):
+    def _checked(self, x: ArrayLike, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
         """x as one block of memory; ValueError unless it has the layer's dtype and this shape, by default (B, T, C)."""
         x, dtype, C = np.asarray(x), self.parameters.flat.dtype, self.config.dim
         fits = x.shape == shape if shape else x.ndim == 3 and x.size > 0 and x.shape[2] == C

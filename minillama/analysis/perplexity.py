@@ -12,19 +12,23 @@ Source: "Perplexity of fixed-length models", the guide of Hugging Face's transfo
 """
 
 import codecs
+import os
 import re
 import sys
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from math import log, nan
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from ..model import Model
 from ..ops.loss import IGNORED
-from ..tokenizers import END_OF_TEXT
+from ..tokenizers import END_OF_TEXT, Tokenizer
 from ..tokenizers.vocabulary import check_ids
 
 LONGEST_CONTEXT = 2048  # tokens, unless more are asked for
@@ -40,27 +44,34 @@ class Score(NamedTuple):
     bytes: int
 
     @property
-    def perplexity(self):
+    def perplexity(self) -> float:
         """exp of the mean over tokens: among how many equally likely tokens the model would be as undecided."""
         return _exp(self.nats / self.tokens)
 
     @property
-    def byte_perplexity(self):
+    def byte_perplexity(self) -> float:
         """exp of the mean over bytes; comparable between tokenizers. NaN where no token that is scored has a byte."""
         return _exp(self.nats / self.bytes) if self.bytes else nan
 
     @property
-    def bits_per_byte(self):
+    def bits_per_byte(self) -> float:
         """The length of the text, in bits a byte, if it were compressed with the model (arithmetic coding); or NaN."""
         return self.nats / self.bytes / log(2) if self.bytes else nan
 
 
-def _exp(x):
+def _exp(x: float) -> float:
     with np.errstate(over="ignore"):
         return float(np.exp(x))
 
 
-def perplexity(model, tokenizer, text, context=None, stride=None, report=None):
+def perplexity(
+    model: Model,
+    tokenizer: Tokenizer,
+    text: str | Iterable[str],
+    context: int | None = None,
+    stride: int | None = None,
+    report: Callable[[np.ndarray], object] | None = None,
+) -> Score:
     """The Score of one text, a str or an iterable of its consecutive pieces (`read_pieces` of a file)
 
     context: tokens in a window (default: the model's, at most LONGEST_CONTEXT); stride: between windows (default: half
@@ -73,9 +84,9 @@ def perplexity(model, tokenizer, text, context=None, stride=None, report=None):
     """
     require_causal(model)
     context, stride = check_windows(model, context, stride)
-    count = Counter()
+    count: Counter[str] = Counter()
 
-    def parts():
+    def parts() -> Iterator[np.ndarray]:
         if tokenizer.begin_of_text is not None:
             count["tokens"] += 1
             yield np.array([tokenizer.begin_of_text])
@@ -93,7 +104,13 @@ def perplexity(model, tokenizer, text, context=None, stride=None, report=None):
     return Score(nats, tokens, count["bytes"])
 
 
-def pseudo_perplexity(model, tokenizer, text, context=None, report=None):
+def pseudo_perplexity(
+    model: Model,
+    tokenizer: Tokenizer,
+    text: str | Iterable[str],
+    context: int | None = None,
+    report: Callable[[np.ndarray], object] | None = None,
+) -> Score:
     """The Score of one text under a model that reads both ways: each token is hidden in turn, the others are read
 
     pseudo-perplexity = exp(-1/N sum over the tokens of log p(token | the others in its window)): no probability of the
@@ -115,9 +132,9 @@ def pseudo_perplexity(model, tokenizer, text, context=None, report=None):
     before, behind = [token for token in [begin] if token is not None], [end] if end not in (begin, None) else []
     if context <= len(before) + len(behind):
         raise ValueError(f"a context of {context} has no room for a token of the text; ask for more")
-    count = Counter()
+    count: Counter[str] = Counter()
 
-    def windows():
+    def windows() -> Iterator[np.ndarray]:
         rest, room = np.empty(0, np.int64), context - len(before) - len(behind)
         for ids, size in token_parts(tokenizer, _pieces(text)):
             count["bytes"] += size
@@ -128,7 +145,7 @@ def pseudo_perplexity(model, tokenizer, text, context=None, report=None):
         if len(rest):
             yield rest
 
-    def hidden():
+    def hidden() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for window in windows():
             ids = check_ids(np.array([*before, *window, *behind]), tokenizer, model.config.vocab_size)
             places = len(before) + np.arange(len(window))
@@ -144,11 +161,13 @@ def pseudo_perplexity(model, tokenizer, text, context=None, report=None):
     return Score(nats, tokens, count["bytes"])
 
 
-def _pieces(text):
+def _pieces(text: str | Iterable[str]) -> Iterable[str]:
     return [text] if isinstance(text, str) else text
 
 
-def _sum(scored, report):
+def _sum(
+    scored: Iterable[tuple[np.ndarray, np.ndarray]], report: Callable[[np.ndarray], object] | None
+) -> tuple[float, int]:
     """The sum of -log p of what `scored` yields, and the number of tokens."""
     nats, tokens = 0.0, 0
     for ids, losses in scored:
@@ -159,7 +178,7 @@ def _sum(scored, report):
     return nats, tokens
 
 
-def token_losses(model, ids, context=None, stride=None):
+def token_losses(model: Model, ids: ArrayLike, context: int | None = None, stride: int | None = None) -> np.ndarray:
     """-log p in nats of each token of ids (N,) after the first: (N - 1,), read in windows as by `perplexity`."""
     require_causal(model)
     windows = check_windows(model, context, stride)
@@ -167,14 +186,18 @@ def token_losses(model, ids, context=None, stride=None):
     return np.concatenate(losses) if losses else np.empty(0, model.dtype)
 
 
-def scored_tokens(model, parts, context, stride):
+def scored_tokens(
+    model: Model, parts: Iterable[np.ndarray], context: int, stride: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the tokens of a stream of ids after the first, in order, and their -log p: (n,), (n,), some at a time."""
     for ids, targets in window_batches(parts, context, stride, max(1, _TOKENS_AT_A_TIME // context)):
         wanted = targets != IGNORED
         yield targets[wanted], model.losses(ids, targets)[wanted]
 
 
-def window_batches(parts, context, stride, batch_size):
+def window_batches(
+    parts: Iterable[np.ndarray], context: int, stride: int, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The windows of a stream of ids, given in parts: yields ids, targets (up to batch_size, context)
 
     Window w reads tokens w stride to w stride + context and predicts the token after each, IGNORED where the window
@@ -196,18 +219,18 @@ def window_batches(parts, context, stride, batch_size):
         yield _stacked([_window(rest, known)])
 
 
-def _window(tokens, known):
+def _window(tokens: np.ndarray, known: int) -> tuple[np.ndarray, np.ndarray]:
     targets = tokens[1:].copy()
     targets[:known] = IGNORED
     return tokens[:-1], targets
 
 
-def _stacked(windows):
+def _stacked(windows: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     ids, targets = zip(*windows, strict=True)
     return np.stack(ids), np.stack(targets)
 
 
-def token_parts(tokenizer, pieces):
+def token_parts(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the ids of a text that comes in pieces, some at a time, and how many bytes of text they are."""
     marked = END_OF_TEXT in tokenizer.special_tokens
     for piece in pieces:
@@ -224,7 +247,7 @@ def token_parts(tokenizer, pieces):
 _CUT = re.compile(r"(?<=\S)(?:\n(?=\S)|(?= \S))")
 
 
-def read_pieces(path, size=_BYTES_AT_A_TIME):
+def read_pieces(path: str | os.PathLike, size: int = _BYTES_AT_A_TIME) -> Generator[str, None, None]:
     """Yield the text of a UTF-8 file in pieces of about `size` bytes, so that a file of any length can be read
 
     A path may be a pipe, and "-" is standard input. As in training data a byte order mark is left out and line ends are
@@ -260,7 +283,7 @@ def read_pieces(path, size=_BYTES_AT_A_TIME):
         raise ValueError(f"{path} is empty; there is nothing to score")
 
 
-def _opened(path):
+def _opened(path: str | os.PathLike) -> AbstractContextManager[BinaryIO]:
     """The file at a path, or standard input, from its beginning, as a context; what was not opened here stays open."""
     if str(path) == "-":
         if sys.stdin is None:
@@ -276,7 +299,7 @@ def _opened(path):
     return file
 
 
-def check_readable(paths):
+def check_readable(paths: Sequence[str | os.PathLike]) -> Iterator[tuple[str | os.PathLike, int | None, Iterable[str]]]:
     """An iterator of (path, its size in bytes or None, the pieces of its text), once the beginning of each was read
 
     So a file that cannot be read is reported before another is scored. An ordinary file is opened again for that, as
@@ -298,12 +321,12 @@ def check_readable(paths):
     )
 
 
-def _last_cut(text):
+def _last_cut(text: str) -> int:
     """The last place near the end of the text where it can be cut; 0 if there is none."""
     return max((match.end() for match in _CUT.finditer(text, max(0, len(text) - 2**12))), default=0)
 
 
-def check_windows(model, context, stride):
+def check_windows(model: Model, context: int | None, stride: int | None) -> tuple[int, int]:
     """context and stride, with their defaults, or ValueError."""
     longest = model.config.context
     context = min(longest, LONGEST_CONTEXT) if context is None else context
@@ -318,7 +341,7 @@ def check_windows(model, context, stride):
     return context, stride
 
 
-def require_causal(model):
+def require_causal(model: Model) -> None:
     """ValueError for a model that reads what comes after a token."""
     if not model.config.causal:
         raise ValueError(
@@ -328,9 +351,9 @@ def require_causal(model):
         )
 
 
-def table(scores):
+def table(scores: Iterable[tuple[str, Score]]) -> str:
     """The scores [(name, Score)], one a line under a head, and the sum where there are several."""
-    rows = [("", "tokens", "bytes", "perplexity", "a byte", "nats a token", "bits a byte")]
+    rows: list[tuple[str, ...]] = [("", "tokens", "bytes", "perplexity", "a byte", "nats a token", "bits a byte")]
     named = list(scores)
     if len(named) > 1:
         named.append(("all", Score(*map(sum, zip(*(score for _, score in scores), strict=True)))))

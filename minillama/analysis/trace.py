@@ -10,12 +10,19 @@ The forward is the model's own, which shows its blocks to `trace` (`Model.observ
 but the attention maps, which no kernel keeps. `minillama.analysis.plots` draws all of it.
 """
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from ..config import Config
 from ..layers.attention import attention_maps
+from ..model import Model
+from ..runtime.shards import Shard
+from ..tokenizers import Tokenizer
 from ..tokenizers.vocabulary import check_ids
 
 
@@ -34,17 +41,17 @@ class Trace(NamedTuple):
     layers: tuple[int, ...]
 
     @property
-    def norms(self):
+    def norms(self) -> np.ndarray:
         """|x| of the stream at each place and position: float64 (2 L + 1, T)."""
         return np.sqrt(np.square(self.streams, dtype=np.float64).sum(axis=-1))
 
     @property
-    def after_blocks(self):
+    def after_blocks(self) -> np.ndarray:
         """The stream after the embedding and after each whole block (L + 1, T, C)."""
         return self.streams[::2]
 
 
-def trace(model, ids, types=None, layers=None):
+def trace(model: Model, ids: ArrayLike, types: ArrayLike | None = None, layers: Iterable[int] | None = None) -> Trace:
     """Compute the text ids (T,) with the model and return the Trace
 
     types (T,): kinds of the tokens, in a model that has them. layers: the numbers of the layers whose attention maps
@@ -61,7 +68,7 @@ def trace(model, ids, types=None, layers=None):
     streams = np.empty((2 * config.layers + 1, T, config.dim), model.dtype)
     maps = np.empty((len(layers), config.heads, T, T), model.dtype)
 
-    def see(op, shard, i, x, saved):
+    def see(op: Any, shard: Shard, i: int, x: np.ndarray, saved: Any) -> None:
         streams[2 * i + 2, shard.rows] = x
         if saved is None:
             return
@@ -74,7 +81,7 @@ def trace(model, ids, types=None, layers=None):
     return Trace(ids, streams, maps, layers)
 
 
-def logit_lens(model, seen):
+def logit_lens(model: Model, seen: Trace) -> np.ndarray:
     """The stream after the embedding and after each block, read as if it were the last: logits (L + 1, T, V)
 
     Each goes through what follows the last block: the final norm (where there is one), the head, the output matrix. The
@@ -84,7 +91,7 @@ def logit_lens(model, seen):
     return np.stack([model.logits_of_stream(x[None])[0] for x in seen.after_blocks])
 
 
-def top_tokens(model, seen, count):
+def top_tokens(model: Model, seen: Trace, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The `count` likeliest tokens of the logit lens, the likeliest first: ids and probabilities (L + 1, T, count)."""
     V = model.config.vocab_size
     if not 1 <= count <= V:
@@ -102,7 +109,7 @@ def top_tokens(model, seen, count):
     return np.stack(tokens), np.stack(probabilities)
 
 
-def lens_table(model, tokenizer, seen, position, count):
+def lens_table(model: Model, tokenizer: Tokenizer, seen: Trace, position: int, count: int) -> str:
     """The `count` likeliest tokens after the embedding and each layer at one position, a line each, as text."""
     tokens, probabilities = (array[:, position] for array in top_tokens(model, seen, count))
     lines = [f"the likeliest tokens at {token_labels(tokenizer, seen.ids[[position]])[0]}, position {position}, after"]
@@ -112,12 +119,12 @@ def lens_table(model, tokenizer, seen, position, count):
     return "\n".join(line.rstrip() for line in lines)
 
 
-def place_names(config):
+def place_names(config: Config) -> list[str]:
     """What the 2 L + 1 rows of Trace.streams and Trace.norms come after."""
     return ["embedding", *(f"{i} {layer}" for i in range(config.layers) for layer in ("attention", "feed-forward"))]
 
 
-def prompt_ids(model, tokenizer, text):
+def prompt_ids(model: Model, tokenizer: Tokenizer, text: str) -> np.ndarray:
     """The ids of a text as the model is used to them; special tokens in it count as such
 
     begin_of_text stands before it, and end_of_text after it in a model that reads a text as a whole (BERT's [SEP]),
@@ -138,7 +145,7 @@ def prompt_ids(model, tokenizer, text):
     return np.array(check_ids(ids, tokenizer, model.config.vocab_size))
 
 
-def token_labels(tokenizer, ids, longest=13):
+def token_labels(tokenizer: Tokenizer, ids: Iterable[int], longest: int = 13) -> list[str]:
     """Each token as a line can show it: blanks and line breaks as signs, bytes that are no text in hexadecimal
 
     An id beyond the tokenizer's, of a row that fills the model's matrices up, is shown by its number.
@@ -147,7 +154,7 @@ def token_labels(tokenizer, ids, longest=13):
     return [_label(tokenizer.token_bytes(int(i)), longest) if 0 <= i < known else f"id {i}" for i in ids]
 
 
-def drawn(folder, layers):
+def drawn(folder: str | os.PathLike, layers: Iterable[int]) -> list[Path]:
     """The paths that `draw` writes to: logit-lens.png, stream-norms.png, and attention-layer-N.png of each layer N."""
     return [
         Path(folder) / f"{name}.png"
@@ -155,7 +162,7 @@ def drawn(folder, layers):
     ]
 
 
-def draw(model, tokenizer, seen, folder, positions=16):
+def draw(model: Model, tokenizer: Tokenizer, seen: Trace, folder: str | os.PathLike, positions: int = 16) -> list[Path]:
     """Draw the maps of `seen.layers`, the norms, and the logit lens of the last positions; returns the PNGs' paths."""
     from . import plots
 
@@ -179,7 +186,7 @@ def draw(model, tokenizer, seen, folder, positions=16):
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "→", "\r": "←"}
 
 
-def _label(token, longest):
+def _label(token: bytes, longest: int) -> str:
     text = token.decode("utf-8", errors="backslashreplace")
     text = "".join(_SIGNS.get(c, c) if c in _SIGNS or c.isprintable() else f"\\u{ord(c):04x}" for c in text)
     return text if len(text) <= longest else text[: longest - 1] + "…"

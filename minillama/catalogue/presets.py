@@ -1,19 +1,21 @@
 """The models by name: LLaMA and its relatives as they were published, and small ones that train on a laptop."""
 
+from typing import Any
+
 from ..config import BIASES, Config, ffn_width
 from .sizes import match_parameters, parameter_count
 
 # What GPT-2 and BERT choose where LLaMA chooses otherwise. Dropout belongs to a training, and is left at 0.
 # Sources: Radford et al. 2019 (GPT-2) and github.com/openai/gpt-2; Devlin et al. 2018 (BERT, arXiv 1810.04805) and
 # github.com/google-research/bert.
-GPT2 = {
+GPT2: dict[str, Any] = {
     "norm": "layernorm",
     "position": "learned",
     "feed_forward": "gelu_tanh",
     "bias": ("qkv", "o", "ffn", "norm"),
     "tied": True,
 }
-BERT = {
+BERT: dict[str, Any] = {
     "norm": "layernorm",
     "norm_eps": 1e-12,
     "placement": "post",
@@ -28,29 +30,33 @@ BERT = {
 }
 
 # The choices of each family, as changes to the defaults of Config.
-FAMILIES = {"llama": {}, "gpt2": GPT2, "bert": BERT}
+FAMILIES: dict[str, dict[str, Any]] = {"llama": {}, "gpt2": GPT2, "bert": BERT}
 
 
-def _llama(vocab_size, context, dim, layers, heads, kv_heads, ffn, **rest):
+def _llama(
+    vocab_size: int, context: int, dim: int, layers: int, heads: int, kv_heads: int, ffn: int, **rest: Any
+) -> Config:
     return Config(vocab_size, dim, layers, heads, kv_heads, ffn, context, **rest)
 
 
-def _llama_3(context, dim, layers, heads, ffn, factor=None, **rest):
+def _llama_3(
+    context: int, dim: int, layers: int, heads: int, ffn: int, factor: float | None = None, **rest: Any
+) -> Config:
     """Llama 3 with its context of 8K; with a factor 3.1 or 3.2, whose slow rotations are slowed by it."""
     if factor is not None:
         rest |= {"rope_scaling": "llama3", "rope_factor": factor, "rope_original_context": 8192}
     return _llama(128256, context, dim, layers, heads, 8, ffn, rope_theta=5e5, **rest)
 
 
-def _gpt(context, dim, layers, heads):
+def _gpt(context: int, dim: int, layers: int, heads: int) -> Config:
     return Config(50257, dim, layers, heads, context=context, **GPT2)
 
 
-def _bert(dim, layers, heads):
+def _bert(dim: int, layers: int, heads: int) -> Config:
     return Config(30522, dim, layers, heads, context=512, **BERT)
 
 
-def tiny(family, vocab_size=1024, context=256, **rest):
+def tiny(family: str, vocab_size: int = 1024, context: int = 256, **rest: Any) -> Config:
     """A model of the family "llama", "gpt2" or "bert" that trains on a laptop; rest: fields of Config
 
     LLaMA has 0.79 million parameters and 128 for each token of the vocabulary; the others have as many, to half a
@@ -61,7 +67,14 @@ def tiny(family, vocab_size=1024, context=256, **rest):
     """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}; received {family!r}")
-    size = {"vocab_size": vocab_size, "dim": 128, "layers": 4, "heads": 4, "context": context, "tied": True}
+    size: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "dim": 128,
+        "layers": 4,
+        "heads": 4,
+        "context": context,
+        "tied": True,
+    }
     return match_parameters(Config(**{**size, **FAMILIES[family], **rest}), parameter_count(Config(**size))["total"])
 
 
@@ -69,7 +82,7 @@ def tiny(family, vocab_size=1024, context=256, **rest):
 # configurations in their repositories; CodeLlama 13B and its vocabulary: litgpt's configurations
 # (github.com/Lightning-AI/litgpt). norm_eps of LLaMA 1: 1e-6; for its 65B the published configurations disagree, 1e-6
 # or 1e-5.
-PRESETS = {
+PRESETS: dict[str, Config] = {
     "llama-7b": _llama(32000, 2048, 4096, 32, 32, 32, ffn_width(4096, 256), norm_eps=1e-6),
     "llama-13b": _llama(32000, 2048, 5120, 40, 40, 40, ffn_width(5120, 256), norm_eps=1e-6),
     "llama-33b": _llama(32000, 2048, 6656, 60, 52, 52, ffn_width(6656, 256), norm_eps=1e-6),

@@ -7,7 +7,7 @@ not done here is named in `Generation.notes`, as the model itself is not touched
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..generation.generate import check_sampling
 from .huggingface import read_json
@@ -18,7 +18,7 @@ TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # {key that is read: what transformers takes where it is missing, so that it says nothing in a config.json}
 SETTINGS = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0}
 # {key: values that change nothing}: with another one transformers draws in a way that is not computed here
-NEUTRAL = {
+NEUTRAL: dict[str, tuple[Any, ...]] = {
     "bad_words_ids": (None, []),
     "begin_suppress_tokens": (None, []),
     "constraints": (None,),

@@ -5,7 +5,7 @@ minillama.checkpoint.ARCHITECTURES says which. The tables here decide for the ot
 none of them is unknown, and refused, since it may change the model.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Decision(NamedTuple):
@@ -51,7 +51,7 @@ IGNORED_KEYS = {
     },
 }  # fmt: skip
 # {key: (values that it may have, what another one would mean)}
-REQUIRED = {
+REQUIRED: dict[str, tuple[tuple[Any, ...], str]] = {
     "quantization_config": ((None,), "the weights are quantized; get the model in float16, bfloat16 or float32"),
     "compression_config": ((None,), "the weights are compressed"),
     "quantization": ((None,), "the weights are quantized for MLX"),

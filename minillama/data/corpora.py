@@ -9,9 +9,11 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import filter as matching
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +43,7 @@ _FILES_OF_MODELS = {*TEXTS_OF_MODELS, "corpus.json", "report.md"}
 VALIDATION_SHARE = 0.1
 STORIES_CHARACTERS, STORIES_SEED = 4_000_000, 0
 _SHOWN = 8  # names of what was passed over, in a message
+_Encoded = tuple[Tokenizer, np.ndarray, np.ndarray, dict[str, Any]]  # what _encode makes
 _TOKENIZER_SAMPLE = 2_000_000  # characters that a BPE tokenizer is trained on, at most
 
 
@@ -64,24 +67,24 @@ class EncodedCorpus:
     validation_characters: int
     entropy: float | None
     fingerprint: str
-    source: dict  # the arguments of encode_corpus; the data alone where it was given a Tokenizer
+    source: dict[str, Any]  # the arguments of encode_corpus; the data alone where it was given a Tokenizer
 
     @property
-    def floor(self):
+    def floor(self) -> float | None:
         """The true entropy in nats a token, which no model's loss can beat on average; None if it is unknown."""
         return None if self.entropy is None else self.entropy / self.predicted_tokens
 
     @property
-    def predicted_tokens(self):
+    def predicted_tokens(self) -> int:
         """The tokens that an evaluation predicts: all of the validation split but the first."""
         return len(self.validation) - 1
 
-    def per_character(self, nats_per_token):
+    def per_character(self, nats_per_token: float) -> float:
         """A loss in nats a character of the validation text."""
         return nats_per_token * self.predicted_tokens / self.validation_characters
 
 
-def read_corpus(data, held_out=VALIDATION_SHARE):
+def read_corpus(data: str | os.PathLike, held_out: float = VALIDATION_SHARE) -> Corpus:
     """The Corpus of a UTF-8 text file, of a folder of text files, or of the name "stories"
 
     A file is one document, or several with the marker <|endoftext|> between them; text_files says which files of a
@@ -125,7 +128,7 @@ def read_corpus(data, held_out=VALIDATION_SHARE):
     return Corpus(train, validation)
 
 
-def text_files(folder):
+def text_files(folder: str | os.PathLike) -> tuple[list[Path], dict[Path, str]]:
     """The text files of a folder and of those in it, sorted, and {what was passed over: why}
 
     What is hidden (its name begins with a dot) is left out, and so are folders that hold no text of their author, such
@@ -135,7 +138,7 @@ def text_files(folder):
     folder = Path(folder)
     paths, passed_over = [], {}
 
-    def unreadable(error):
+    def unreadable(error: OSError) -> None:
         raise error
 
     for name, folders, files in os.walk(folder, onerror=unreadable):
@@ -163,7 +166,7 @@ def text_files(folder):
     return sorted(paths), dict(sorted(passed_over.items()))
 
 
-def what_is_read(data):
+def what_is_read(data: str | os.PathLike) -> str | None:
     """What a command says of its data before it reads it: how many files of a folder, and what is passed over
 
     None for all but folders.
@@ -174,13 +177,15 @@ def what_is_read(data):
     return f"{len(paths)} text file{'' if len(paths) == 1 else 's'} in {data}{_listed(passed_over)}"
 
 
-def _listed(passed_over):
+def _listed(passed_over: Mapping[Path, str]) -> str:
     shown = [f"{path} ({kind})" for path, kind in list(passed_over.items())[:_SHOWN]]
     more = f" and {len(passed_over) - _SHOWN} more" if len(passed_over) > _SHOWN else ""
     return f"; passed over: {', '.join(shown)}{more}" if shown else ""
 
 
-def encode_corpus(data, tokenizer="bpe", vocab_size=1024, mask_token=False):
+def encode_corpus(
+    data: str | os.PathLike, tokenizer: str | Tokenizer = "bpe", vocab_size: int = 1024, mask_token: bool = False
+) -> EncodedCorpus:
     """Read data (see read_corpus), train a tokenizer on it ("bpe" of vocab_size tokens, or "char") and encode it
 
     mask_token adds the special token that stands for a gap, which models that fill gaps need. A Tokenizer in the place
@@ -191,8 +196,8 @@ def encode_corpus(data, tokenizer="bpe", vocab_size=1024, mask_token=False):
     text is encoded anew.
     """
     if isinstance(tokenizer, Tokenizer):
-        terms = [tokenizer.to_json()]
-        source = {"data": str(data)}
+        terms: list[Any] = [tokenizer.to_json()]
+        source: dict[str, Any] = {"data": str(data)}
     elif tokenizer in TOKENIZERS:
         terms = [tokenizer, vocab_size, (MASK,) if mask_token else ()]
         source = {"data": str(data), "tokenizer": tokenizer, "vocab_size": vocab_size, "mask_token": mask_token}
@@ -200,7 +205,7 @@ def encode_corpus(data, tokenizer="bpe", vocab_size=1024, mask_token=False):
         raise ValueError(f"tokenizer must be one of {', '.join(TOKENIZERS)}; received {tokenizer!r}")
     key = hashlib.sha256(json.dumps([_code_version(), *terms]).encode())
     if data == "stories":
-        corpus = None
+        corpus: Corpus | None = None
         key.update(f"{STORIES_CHARACTERS} {STORIES_SEED}".encode())
     else:
         corpus = read_corpus(data)
@@ -208,9 +213,9 @@ def encode_corpus(data, tokenizer="bpe", vocab_size=1024, mask_token=False):
             key.update(f"{len(documents)} ".encode())
             for document in documents:
                 key.update(f"{len(document)} ".encode() + document.encode())
-    folder = cache_folder()
-    folder = folder and folder / key.hexdigest()[:32]
-    cached = folder and _read_cache(folder)
+    cache = cache_folder()
+    folder = None if cache is None else cache / key.hexdigest()[:32]
+    cached = None if folder is None else _read_cache(folder)
     if cached is None:
         corpus = corpus or read_corpus(data)
         if not isinstance(tokenizer, Tokenizer):
@@ -221,7 +226,7 @@ def encode_corpus(data, tokenizer="bpe", vocab_size=1024, mask_token=False):
     return EncodedCorpus(tokenizer_made, train, validation, **facts, source=source)
 
 
-def cache_folder():
+def cache_folder() -> Path | None:
     """Where encoded corpora are kept; None where no variable names a folder and this user has no home."""
     if os.environ.get("MINILLAMA_CACHE"):
         return Path(os.environ["MINILLAMA_CACHE"])
@@ -231,7 +236,7 @@ def cache_folder():
         return None
 
 
-def _read_cache(folder):
+def _read_cache(folder: Path) -> _Encoded | None:
     """What _encode made, from its folder; None where there is nothing, or where it is damaged, which is said
 
     The fingerprint is that of the tokenizer and all tokens, so that no damage passes.
@@ -253,7 +258,9 @@ def _read_cache(folder):
     return tokenizer, train, validation, facts
 
 
-def _keep(folder, tokenizer, train, validation, facts):
+def _keep(
+    folder: Path | None, tokenizer: Tokenizer, train: np.ndarray, validation: np.ndarray, facts: dict[str, Any]
+) -> None:
     """Write what _encode made to a folder of the cache; where that is not possible, say so and go on without"""
     try:
         if folder is None:
@@ -271,18 +278,18 @@ def _keep(folder, tokenizer, train, validation, facts):
         )
 
 
-def _fingerprint(tokenizer, train, validation):
+def _fingerprint(tokenizer: Tokenizer, train: np.ndarray, validation: np.ndarray) -> str:
     digest = hashlib.sha256(json.dumps(tokenizer.to_json()).encode())
     for tokens in (train, validation):
         digest.update(tokens.tobytes())
     return digest.hexdigest()
 
 
-def _check(facts):
+def _check(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _read_documents(path):
+def _read_documents(path: Path) -> list[str]:
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
@@ -294,7 +301,7 @@ def _read_documents(path):
         ) from error
 
 
-def _split(documents):
+def _split(documents: list[str]) -> tuple[list[str], list[str]]:
     """The last tenth of all characters, cutting through a document where it falls, as the validation split."""
     left = int(sum(map(len, documents)) * (1 - VALIDATION_SHARE))
     train, validation = [], []
@@ -307,13 +314,13 @@ def _split(documents):
     return train, validation
 
 
-def _train_char(corpus, vocab_size, special_tokens):
+def _train_char(corpus: Corpus, vocab_size: int, special_tokens: tuple[str, ...]) -> Tokenizer:
     documents = corpus.train + corpus.validation
     several = max(len(corpus.train), len(corpus.validation)) > 1
     return CharTokenizer.train("".join(documents), ((END_OF_TEXT,) if several else ()) + special_tokens)
 
 
-def _train_bpe(corpus, vocab_size, special_tokens):
+def _train_bpe(corpus: Corpus, vocab_size: int, special_tokens: tuple[str, ...]) -> Tokenizer:
     left, sample = _TOKENIZER_SAMPLE, []
     for document in corpus.train:
         sample.append(document[:left])
@@ -323,20 +330,20 @@ def _train_bpe(corpus, vocab_size, special_tokens):
     return BPETokenizer.train(sample, vocab_size, (END_OF_TEXT, *special_tokens))
 
 
-TOKENIZERS = {"bpe": _train_bpe, "char": _train_char}
+TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {"bpe": _train_bpe, "char": _train_char}
 
 
-def _stream(tokenizer, documents):
+def _stream(tokenizer: Tokenizer, documents: list[str]) -> np.ndarray:
     begin, end = document_start(tokenizer), tokenizer.end_of_text
     two = end not in (begin, None)
     before, behind = [] if begin is None else [begin], [end] if two else [] if begin is None else [begin]
-    parts = [[] if two else before]
+    parts: list[Any] = [[] if two else before]
     for document in documents:
         parts += [before if two else [], tokenizer.encode(document, special=False), behind]
     return np.concatenate([np.asarray(part, np.int32) for part in parts])
 
 
-def _encode(corpus, tokenizer):
+def _encode(corpus: Corpus, tokenizer: Tokenizer) -> _Encoded:
     """The tokenizer, the two streams of tokens, and what EncodedCorpus has besides."""
     train, validation = (_stream(tokenizer, getattr(corpus, split)) for split in ("train", "validation"))
     facts = {
@@ -347,7 +354,7 @@ def _encode(corpus, tokenizer):
     return tokenizer, train, validation, facts
 
 
-def _code_version():
+def _code_version() -> str:
     """A digest of the code that decides what an encoded corpus holds, so that a changed program makes a new one."""
     here = Path(__file__).parent
     paths = [here / "corpora.py", here / "stories.py", *sorted((here.parent / "tokenizers").glob("*.py"))]

@@ -13,7 +13,7 @@ class Estimate(NamedTuple):
     mean: float
     low: float
     high: float
-    count: int
+    count: int  # type: ignore[assignment]  # every tuple has a method of this name
 
 
 def t_probability(t, freedom):

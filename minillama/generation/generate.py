@@ -1,14 +1,27 @@
 """Text from a model: sampling with a key/value cache, one token at a time."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import backend
-from ..runtime.memory import Arena, empty, frame
+from ..runtime.memory import Arena, KVCache, empty, frame
+
+if TYPE_CHECKING:
+    from ..model import Model
 
 
-def check_sampling(temperature, top_k, top_p, max_tokens=None, seed=0, repetition_penalty=1.0):
+def check_sampling(
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+    max_tokens: int | None = None,
+    seed: int = 0,
+    repetition_penalty: float = 1.0,
+) -> None:
     """ValueError for settings that do not describe a distribution, or how to draw from it."""
     if not temperature > 0:
         raise ValueError(
@@ -28,7 +41,9 @@ def check_sampling(temperature, top_k, top_p, max_tokens=None, seed=0, repetitio
         )
 
 
-def next_token_distribution(logits, temperature=1.0, top_k=None, top_p=1.0):
+def next_token_distribution(
+    logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0
+) -> np.ndarray:
     """softmax(logits / temperature), cut to the top_k likeliest tokens, then to the fewest that hold top_p of it
 
     logits (V,) -> probabilities (V,) in float64 that add up to 1. Source of top-p (nucleus): Holtzman et al. 2020
@@ -39,7 +54,7 @@ def next_token_distribution(logits, temperature=1.0, top_k=None, top_p=1.0):
     return p
 
 
-def _weights(logits, temperature, top_k, top_p):
+def _weights(logits: np.ndarray, temperature: float, top_k: int | None, top_p: float) -> np.ndarray:
     """next_token_distribution before it is divided by its sum; draw does not need that."""
     z, p = backend.active().softmax_weights(logits, temperature)
     if np.isnan(p[0]):
@@ -51,7 +66,7 @@ def _weights(logits, temperature, top_k, top_p):
     return p
 
 
-def _keep_likeliest(p, z, limit, weights):
+def _keep_likeliest(p: np.ndarray, z: np.ndarray, limit: float, weights: np.ndarray | None) -> None:
     """0 for the tokens whose likelier ones weigh `limit` or more (each 1 if weights is None); of equals the first stay
 
     To sort a large vocabulary would take longer than the model does. So tokens are counted by bins of z, which is
@@ -70,7 +85,7 @@ def _keep_likeliest(p, z, limit, weights):
         p[tokens[before[last] + own.cumsum() - own >= limit]] = 0
 
 
-def penalise(logits, tokens, penalty):
+def penalise(logits: np.ndarray, tokens: Sequence[int], penalty: float) -> None:
     """Make tokens that occurred less likely: their logits are divided by the penalty, or multiplied where negative
 
     logits (V,) are changed in place; tokens: ids, each once. A penalty below 1 makes them more likely.
@@ -81,12 +96,14 @@ def penalise(logits, tokens, penalty):
     logits[tokens] = np.where(chosen < 0, chosen * penalty, chosen / penalty)
 
 
-def draw(p, u):
+def draw(p: np.ndarray, u: float) -> int:
     """The token where the running sum of p (V,) passes the share u, in [0, 1), of its total."""
     return backend.active().draw(p, u)
 
 
-def fill(model, ids, mask_token, vocab_size=None):
+def fill(
+    model: "Model", ids: ArrayLike, mask_token: int, vocab_size: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The gaps of a text, filled one after the other, the surest first: ids (T,), probabilities (T,)
 
     ids (T,) of a bidirectional model, with mask_token in the place of each gap. A gap gets its most likely token, and
@@ -109,9 +126,11 @@ def fill(model, ids, mask_token, vocab_size=None):
 
 
 def generate(
-    model, prompt, max_tokens=None, temperature=1.0, top_k=None, top_p=1.0, seed=0, stop=(), sliding_window=False,
-    cache=None, vocab_size=None, repetition_penalty=1.0,
-):  # fmt: skip
+    model: "Model", prompt: Iterable[int], max_tokens: int | None = None, temperature: float = 1.0,
+    top_k: int | None = None, top_p: float = 1.0, seed: int = 0, stop: Iterable[int | None] = (),
+    sliding_window: bool = False, cache: KVCache | None = None, vocab_size: int | None = None,
+    repetition_penalty: float = 1.0,
+) -> Iterator[int]:  # fmt: skip
     """Yield up to max_tokens token ids that continue the prompt, a list of ids; ends after one of the tokens in `stop`
 
     Prompt and answer together must fit model.config.cached_context, which is the context of most models, or a
@@ -132,16 +151,16 @@ def generate(
         raise ValueError("the prompt is empty; begin with the end-of-text token, or with a character")
     if vocab_size is not None and vocab_size < 1:
         raise ValueError(f"vocab_size must be at least 1, the number of tokens to choose from; received {vocab_size}")
-    stop = {int(token) for token in stop if token is not None}
+    ends = {int(token) for token in stop if token is not None}
     if max_tokens is None and sliding_window:
-        if not any(token < min(model.config.vocab_size, vocab_size or model.config.vocab_size) for token in stop):
+        if not any(token < min(model.config.vocab_size, vocab_size or model.config.vocab_size) for token in ends):
             raise ValueError(
                 "with the sliding window a text goes on until the model ends it, and here no token ends a text; say "
                 "how many tokens to write with max_tokens (--max-tokens)"
             )
     elif max_tokens is None:
         max_tokens = max(1, context - len(text))
-    if not sliding_window and len(text) + max_tokens > context:
+    if not sliding_window and max_tokens is not None and len(text) + max_tokens > context:
         raise ValueError(
             f"a prompt of {len(text)} tokens and an answer of {max_tokens} do not fit this model's context of "
             f"{context} tokens; shorten them, or ask for the sliding window, which forgets the older half of the text"
@@ -158,13 +177,14 @@ def generate(
         )
     rng = np.random.default_rng(seed)
     return _generate(
-        model, text, max_tokens, temperature, top_k, top_p, rng, stop, cache, vocab_size, repetition_penalty
+        model, text, max_tokens, temperature, top_k, top_p, rng, ends, cache, vocab_size, repetition_penalty
     )
 
 
 def _generate(
-    model, text, max_tokens, temperature, top_k, top_p, rng, stop, cache, vocab_size, repetition_penalty
-):  # fmt: skip
+    model: "Model", text: list[int], max_tokens: int | None, temperature: float, top_k: int | None, top_p: float,
+    rng: np.random.Generator, stop: set[int], cache: KVCache, vocab_size: int | None, repetition_penalty: float,
+) -> Iterator[int]:  # fmt: skip
     context = model.config.cached_context
     new = text[cache.length :][-(context - 1) :]
     occurred = set(text)

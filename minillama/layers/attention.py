@@ -14,8 +14,8 @@ class AttentionWeights(NamedTuple):
     """The parameters of an attention layer."""
 
     qkv: Affine  # weight ((H + 2 K) D, C): w_q, w_k and w_v, one below the other
-    q_norm: Affine | None  # weight (D,), and of k_norm; None without config.qk_norm
-    k_norm: Affine | None
+    q_norm: Affine  # weight (D,), and of k_norm; ABSENT without config.qk_norm
+    k_norm: Affine
     o: Affine  # weight (C, H D)
 
 
@@ -47,8 +47,8 @@ def attention_parameters(config):
     projections = {"q": (H * D, C), "k": (K * D, C), "v": (K * D, C)}
     return AttentionWeights(
         qkv=declare.linear(projections, "attention", "qkv" in config.bias),
-        q_norm=declare.norm(config, "q_norm", D) if config.qk_norm else None,
-        k_norm=declare.norm(config, "k_norm", D) if config.qk_norm else None,
+        q_norm=declare.norm(config, "q_norm", D) if config.qk_norm else declare.ABSENT,
+        k_norm=declare.norm(config, "k_norm", D) if config.qk_norm else declare.ABSENT,
         o=declare.linear({"o": (C, H * D)}, "attention", "o" in config.bias, declare.to_stream(config)),
     )
 
@@ -62,7 +62,8 @@ def attention_layer(op: Operations, config, p: AttentionWeights, x, shard, cache
     qkv = op.linear(x, *p.qkv)  # (N, (H + 2 K) D)
     saved_norms = _normalise_heads(op, config, p, qkv) if config.qk_norm else None
     if shard.rotation is not None:
-        op.rope(shard.by_position(qkv), *shard.rotation, config.rope_layout, H + K)  # not the values behind them
+        cos, sin = shard.rotation
+        op.rope(shard.by_position(qkv), cos, sin, config.rope_layout, H + K)  # not the values behind them
     attended = []
     for task, part in zip(shard.tasks, shard.to_heads(qkv), strict=True):
         q, k, v = split_heads(part, task)
@@ -83,7 +84,8 @@ def attention_layer_backward(
     dparts = [op.attention_backward(do, *part) for do, part in zip(shard.to_heads(dmixed), attended, strict=True)]
     dqkv = shard.to_rows(dparts, H + 2 * K)  # (N, (H + 2 K) D)
     if shard.rotation is not None:
-        op.rope_backward(shard.by_position(dqkv), *shard.rotation, config.rope_layout, H + K)
+        cos, sin = shard.rotation
+        op.rope_backward(shard.by_position(dqkv), cos, sin, config.rope_layout, H + K)
     if config.qk_norm:
         _normalise_heads_backward(op, config, p, grad, dqkv, saved_norms)
     return op.linear_backward(dqkv, x, p.qkv.weight, *grad.qkv)
@@ -95,7 +97,7 @@ def attention_maps(op: Operations, shard, saved: AttentionSaved):
         yield task, op.attention_map(part.q, part.k, part.log_denominator, part.causal, part.slopes, part.lengths)
 
 
-def _normalise_heads(op: Operations, config, p, qkv):
+def _normalise_heads(op: Operations, config, p: AttentionWeights, qkv):
     """Norm of each head's query and key, in place, one weight (D,) for all queries and one for all keys
 
     Source: Henry et al. 2020 (arXiv 2010.04245); with learned weights as in Dehghani et al. 2023 (arXiv 2302.05442).

@@ -33,6 +33,9 @@ class Affine(NamedTuple):
     bias: np.ndarray | None
 
 
+ABSENT = Affine(None, None)  # a norm that the model does not have at all
+
+
 @dataclass(frozen=True)
 class Declared:
     """Matrices of one width that lie one below the other, or vectors, and are read as one array

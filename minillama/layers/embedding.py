@@ -16,7 +16,7 @@ class EmbeddingWeights(NamedTuple):
     token: np.ndarray  # (V, C)
     position: np.ndarray | None  # (context, C), learned or fixed; a fixed table is no parameter and has no gradient
     token_type: np.ndarray | None  # (token_types, C)
-    norm: Affine | None  # weight (C,); None without config.embedding_norm
+    norm: Affine  # weight (C,); ABSENT without config.embedding_norm
 
 
 def embedding_parameters(config):
@@ -26,7 +26,7 @@ def embedding_parameters(config):
         token=declare.table("embedding", config.vocab_size, C),
         position=declare.table("position_embedding", config.context, C) if learned else None,
         token_type=declare.table("type_embedding", config.token_types, C) if config.token_types else None,
-        norm=declare.norm(config, "embedding_norm", C) if config.embedding_norm else None,
+        norm=declare.norm(config, "embedding_norm", C) if config.embedding_norm else declare.ABSENT,
     )
 
 

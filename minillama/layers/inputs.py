@@ -17,7 +17,7 @@ def require_causal(config):
         )
 
 
-def check_inputs(config, ids, types, lengths, cache=None):
+def check_inputs(config, ids, types, lengths, cache=None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """ids, types and lengths as arrays, or ValueError."""
     if cache is not None and lengths is not None:
         raise ValueError("lengths count tokens from the beginning, of which a cache holds some; leave lengths out")

@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..gradcheck import numerical_gradient, relative_error
 
-EXERCISES = {}  # function name -> Exercise, in the order of the lessons
+EXERCISES: dict[str, Any] = {}  # function name -> Exercise, in the order of the lessons
 _TOLERANCE = 1e-6  # of float64 results and finite differences; a mistake in a formula is far above it
 _LIBRARIES = [
     Path(__file__).parents[1],

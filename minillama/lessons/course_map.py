@@ -6,7 +6,8 @@ from .figures import COLOURS, Diagram
 with needs("lessons", "drawing the map of the course"):
     from matplotlib.patches import Circle, FancyBboxPatch
 
-WRITTEN = ("00", "01", "02", "03", "04", "05", "06")  # lessons that exist; the numbers of the others are drawn pale
+# Lessons that exist; the numbers of the others are drawn pale.
+WRITTEN = ("00", "01", "02", "03", "04", "05", "06", "07")
 _STREAM = 19  # where the residual stream runs, from top to bottom
 
 

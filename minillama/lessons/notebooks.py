@@ -8,6 +8,7 @@ A cell's tags say what it is:
     measured  code that prints times or rounding errors: its numbers differ from run to run
     exercise  code with a stub and its check; hint and solution follow it
     hint, solution: of the exercise above; the students' set has no solutions
+    put-in    code that puts the function of the exercise above into the model, or says that it does not pass yet
     drawn     code that prints what a model wrote that was trained in the notebook: another text on another machine
     prose     code that prints a text, whose lines the site breaks where they must end
     whole     code that shows something whole, such as a model's forward, and may be longer than other cells
@@ -105,7 +106,7 @@ def run(path, machine):
         cell.metadata.pop("execution", None)
         if has_figure(cell) and len(cell.source.splitlines()) > DRAWING_LINES:
             cell.metadata["tags"] = sorted(tags(cell) | {"hide-input"})
-            cell.metadata.setdefault("mystnb", {})["code_prompt_show"] = "Show the code that draws this"
+            cell.metadata.setdefault("mystnb", {}).setdefault("code_prompt_show", "Show the code that draws this")
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -305,8 +306,9 @@ def _borrowed_from_solutions(cells):
             solved |= _defined(statements)
             continue
         own = _defined(statements) if "exercise" in tags(cell) else set()
+        stubs = EXERCISES.keys() if "put-in" in tags(cell) else set()  # a stub is not put in
         for statement in statements:
-            for name in sorted(solved & _read(statement) - own):
+            for name in sorted(solved & _read(statement) - own - stubs):
                 yield f"{_name(cell)}: reads {name}, which a solution above defines; students have no solutions"
             own |= _defined([statement])
         solved -= own

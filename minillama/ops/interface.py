@@ -16,12 +16,18 @@ class Operations(Protocol):
 
     # The choices of the config, by their roles: rows of ops.norms.NORMS and ops.feedforward.FEED_FORWARDS
     @staticmethod
-    def norm(x: Array, weight: Array, bias: Array | None, eps: float) -> tuple[Array, Any]:
+    def norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Any]:
         """ops.norms: y (N, C), and what the backward wants."""
 
     @staticmethod
     def norm_backward(
-        dy: Array, x: Array, weight: Array, saved: Any, dweight: Array, dbias: Array | None, dx: Array | None = None
+        dy: Array,
+        x: Array,
+        weight: Array | None,
+        saved: Any,
+        dweight: Array | None,
+        dbias: Array | None,
+        dx: Array | None = None,
     ) -> Array:
         """ops.norms: dx (N, C), added to the given one in place."""
 
@@ -34,11 +40,13 @@ class Operations(Protocol):
         """ops.feedforward: dz, in the shape of z."""
 
     @staticmethod
-    def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    def linear(x: Array, weight: Array | None, bias: Array | None = None) -> Array:
         """ops.linear: y (N, out) = x weight^T + bias."""
 
     @staticmethod
-    def linear_backward(dy: Array, x: Array, weight: Array, dweight: Array, dbias: Array | None = None) -> Array:
+    def linear_backward(
+        dy: Array, x: Array, weight: Array | None, dweight: Array | None, dbias: Array | None = None
+    ) -> Array:
         """ops.linear: dx (N, in)."""
 
     @staticmethod

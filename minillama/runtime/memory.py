@@ -6,11 +6,13 @@ that is emptied after every step, so that a steady step allocates nothing and me
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 BLOCK_POSITIONS = 128  # at most, in a block of the key/value cache
@@ -18,7 +20,7 @@ _FURTHER_BUFFER = 2**26  # bytes; the C library gives blocks above 2^25 back to 
 _local = threading.local()
 
 
-def aligned_zeros(size, dtype):
+def aligned_zeros(size: int, dtype: DTypeLike) -> np.ndarray:
     """`size` zeros whose first one begins a cache line, as NumPy's own arrays seldom do: vectors then cross no line."""
     if size >= 2**60:  # NumPy says no more than that a dimension is too large, and not as a MemoryError
         raise MemoryError(f"{size:,} numbers in one array")
@@ -27,7 +29,7 @@ def aligned_zeros(size, dtype):
     return raw[shift : raw.size - _ALIGNMENT + shift].view(dtype)
 
 
-class Store(Mapping):
+class Store(Mapping[str, np.ndarray]):
     """One flat buffer with a view for every name of a `{name: shape}` description.
 
     Matrices come first and vectors after them (each in the order of the description), so that `store.matrices` is the
@@ -35,7 +37,9 @@ class Store(Mapping):
     sum over workers are each one operation on `store.flat`.
     """
 
-    def __init__(self, shapes, dtype=np.float32, flat=None):
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32, flat: np.ndarray | None = None
+    ) -> None:
         order = sorted(shapes, key=lambda name: len(shapes[name]) < 2)  # sorted() is stable
         size = sum(prod(shape) for shape in shapes.values())
         self.shapes = dict(shapes)
@@ -49,16 +53,16 @@ class Store(Mapping):
         first_vector = sum(prod(s) for s in shapes.values() if len(s) > 1)
         self.matrices, self.vectors = self.flat[:first_vector], self.flat[first_vector:]
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         return self._views[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.shapes)
 
-    def fused(self, names):
+    def fused(self, names: Sequence[str]) -> np.ndarray:
         """One view over matrices, or vectors, that lie side by side: w_q, w_k, w_v as one (sum of rows, columns)"""
         first = start = self._starts[names[0]]
         columns = self.shapes[names[0]][1:]
@@ -154,7 +158,7 @@ class KVCache:
     sequence; grouped heads (K < H) save the factor H / K.
     """
 
-    def __init__(self, config, batch_size, dtype=np.float32, room=None):
+    def __init__(self, config: Any, batch_size: int, dtype: DTypeLike = np.float32, room: int | None = None) -> None:
         self.room = config.context if room is None else room
         blocks = -(-self.room // BLOCK_POSITIONS)
         positions = -(-self.room // blocks)

@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cache
 from numbers import Integral
 from threading import BrokenBarrierError
+from typing import Any
 
 import threadpoolctl
 
@@ -51,8 +52,8 @@ def check_threads(threads, name="threads"):
 
 
 _in_use = threading.RLock()
-_limits = []  # (thread, limit of BLAS) of the blocks that are being run
-_all = weakref.WeakSet()  # of Workers
+_limits: list[tuple[int, Any]] = []  # (thread, limit of BLAS) of the blocks that are being run
+_all: weakref.WeakSet[Any] = weakref.WeakSet()  # of Workers
 
 
 def _wait_for_all(futures):
@@ -199,7 +200,7 @@ def _go_on_in_parent():
     _held.pop().release()
 
 
-_held = []  # the lock, between the two
+_held: list[Any] = []  # the lock, between the two
 if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(
         before=_wait_for_computations, after_in_parent=_go_on_in_parent, after_in_child=_begin_anew_in_child

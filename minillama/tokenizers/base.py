@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class Tokenizer:
         added: Iterable[AddedToken] = (),
         template: tuple[str | None, str | None] = (None, None),
         gaps: bool = False,
-    ):
+    ) -> None:
         added = [*(AddedToken(text, i) for text, i in special_tokens.items()), *added]
         check_special(tuple(token.text for token in added if token.special))
         check_added(added)
@@ -63,11 +64,12 @@ class Tokenizer:
         self._tokens = dict(together)  # id -> bytes, in the order of the ids
         self._size = ids[-1] + 1 if ids else 0
         # What a token gives at the start of a text, where that is something else, and the ids that leave it the start.
-        self._starts: list[bytes] | None = None
+        self._starts: Mapping[int, bytes] | Sequence[bytes] | None = None
         self._silent: frozenset[int] = frozenset()
         self.template = template
         self._as_given = self._find_as_given(self.added_tokens)
-        self._allowed = None  # the special tokens that were last allowed, with what finds them
+        # The special tokens that were last allowed, with what finds them.
+        self._allowed: tuple[frozenset[str], AddedTokenFinder, AddedTokenFinder] | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -188,7 +190,7 @@ class Tokenizer:
         """The bytes that ids (T,) stand for, special tokens included; ValueError for an id out of range."""
         return b"".join(self._spell(ids, at_start=True)[0])
 
-    def _spell(self, ids, at_start: bool) -> tuple[list[bytes], bool]:
+    def _spell(self, ids: Sequence[int] | np.ndarray, at_start: bool) -> tuple[list[bytes], bool]:
         """The bytes of each id, and whether what comes after them still is the start of the text."""
         ids = np.asarray(ids)
         if ids.size == 0:
@@ -241,8 +243,8 @@ class Tokenizer:
         load_tokenizer and transformers' AutoTokenizer.from_pretrained open the folder. Each file is replaced
         as a whole: a crash leaves the old one or the new one.
         """
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        names = {i: text for text, i in self.special_tokens.items()}
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        names: dict[int | None, str] = {i: text for text, i in self.special_tokens.items()}
         if self.begin_of_text != self.end_of_text:
             config["bos_token"] = names.get(self.begin_of_text)
         config["eos_token"] = names.get(self.end_of_text)
@@ -258,7 +260,7 @@ class TokenStream:
     its ids first: the start of a text may be spelled in another way than the middle.
     """
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._at_start = True
@@ -308,7 +310,7 @@ def checked_blocks(texts: Iterable[str], size: int) -> Iterator[str]:
             yield block
 
 
-def check_special(special_tokens: tuple[str, ...]) -> None:
+def check_special(special_tokens: str | tuple[str, ...]) -> None:
     if isinstance(special_tokens, str):
         raise TypeError(f"special_tokens must be a tuple of str, received {special_tokens!r}; add a comma")
     for text in special_tokens:

@@ -266,7 +266,7 @@ class BPETokenizer(Tokenizer):
 
 
 _BYTE_LEVEL = {"add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-_CUTS = {
+_CUTS: dict[str, Mapping[str, object]] = {
     "Split": {"pattern": {}, "behavior": "", "invert": False},
     "Digits": {"individual_digits": False},
     "ByteLevel": _BYTE_LEVEL,

@@ -135,12 +135,13 @@ _OFFSETS_ONLY = {"add_prefix_space": True, "trim_offsets": True, "use_regex": Tr
 def read_post_processor(data: dict, added: Iterable[AddedToken]) -> tuple[str | None, str | None]:
     """The special tokens that the file's post_processor puts before and after a text, at most one of each."""
     ids = {token.text: token.id for token in added if token.special}
-    kinds = {
+    kinds: dict[str, Mapping[str, object]] = {
         "ByteLevel": _OFFSETS_ONLY,
         "TemplateProcessing": {"single": [], "pair": [], "special_tokens": {}},
         "BertProcessing": {"cls": [], "sep": []},
     }
-    before, after = [], []
+    before: list[str] = []
+    after: list[str] = []
     for path, step in sequence(data.get("post_processor"), "post_processor", "processors"):
         settings = step_settings(step, path, kinds)
         if settings["type"] == "TemplateProcessing":
@@ -164,7 +165,7 @@ def read_post_processor(data: dict, added: Iterable[AddedToken]) -> tuple[str | 
                 side.append(pair[0])
     if len(before) > 1 or len(after) > 1:
         raise refusal(f"post_processor puts {before} before a text and {after} after it, supported: one token each")
-    return (before or [None])[0], (after or [None])[0]
+    return before[0] if before else None, after[0] if after else None
 
 
 def _template(tokenizer: Tokenizer, begin: str | None, end: str | None) -> dict:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from .byte_level import BPETokenizer
 from .characters import CharTokenizer
@@ -16,7 +17,7 @@ from .vocab_json import is_vocab, read_beside
 from .wordpiece import WordPieceTokenizer, read_vocab_file
 
 # (model.type, decoder.type) of a tokenizer.json -> the class that reads it
-_READERS = {
+_READERS: dict[tuple[str, str], Any] = {
     ("WordLevel", "Fuse"): CharTokenizer,
     ("BPE", "ByteLevel"): BPETokenizer,
     ("BPE", "Sequence"): SentencePieceTokenizer,

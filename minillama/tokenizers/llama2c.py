@@ -20,7 +20,8 @@ def read_llama2c(data: bytes) -> SentencePieceTokenizer:
     if len(data) < 4:
         raise ValueError(f"it has {len(data)} bytes, expected a tokenizer.bin of llama2.c")
     (longest,) = struct.unpack_from("<i", data)
-    pieces, scores = {}, {}
+    pieces: dict[str, int] = {}
+    scores: dict[int, float] = {}
     place, i = 4, 0
     while place < len(data):
         if len(data) - place < 8:

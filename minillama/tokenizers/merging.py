@@ -8,6 +8,7 @@ tokenizers library), the scores of the tokens (SentencePiece), their ranks (tikt
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 LONGEST_TOKEN = 1024  # of what is cut in all places below; the longest token of Llama 3 has 128 bytes
 
@@ -17,7 +18,7 @@ def merge(symbols: Sequence[int], merges: Mapping[tuple[int, int], tuple[int, in
 
     The queue makes this O(n log n) in the number of symbols, so that a million spaces are no trap.
     """
-    ids: list[int | None] = list(symbols)
+    ids: list[Any] = list(symbols)  # None in the places that were joined to others
     n = len(ids)
     before, after = list(range(-1, n - 1)), list(range(1, n + 1))  # the neighbours of each place in use
     queue = []  # (priority, place of the left part, id of the two joined)
@@ -98,7 +99,8 @@ def learn_merges(
         for pair in zip(word, word[1:], strict=False):
             pair_counts[pair] += counts[w]
             words_with[pair].add(w)
-    order = _by_ids if tokens is None else _GreatestFirst(tokens)
+    greatest_first = None if tokens is None else _GreatestFirst(tokens)
+    order = greatest_first or _by_ids
     heap = [(-count, order(pair), pair) for pair, count in pair_counts.items()]
     heapq.heapify(heap)
 
@@ -111,8 +113,8 @@ def learn_merges(
             continue
         new_id = first_id + len(merges)
         merges.append(pair)
-        if tokens is not None:
-            order.add(new_id, pair)
+        if greatest_first is not None:
+            greatest_first.add(new_id, pair)
         new_pairs = set()
         for w in words_with.pop(pair):
             words[w], lost, gained = _merge_pair(words[w], pair, new_id)

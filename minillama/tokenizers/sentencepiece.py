@@ -8,6 +8,7 @@ the tokens of its UTF-8 bytes, <0x00> to <0xFF>.
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from .added import WHITE, AddedToken
 from .base import Tokenizer
@@ -66,18 +67,19 @@ class SentencePieceTokenizer(Tokenizer):
         self.cut, self.squeeze, self.strip = cut, squeeze, strip
 
         byte_tokens = [pieces.get(f"<0x{byte:02X}>") for byte in range(256)]
-        self._byte_ids = None if None in byte_tokens else byte_tokens
-        self._unknown_id = self.special_tokens.get(unknown)
+        self._byte_ids: list[Any] | None = None if None in byte_tokens else byte_tokens
+        self._unknown_id = None if unknown is None else self.special_tokens.get(unknown)
         if self._byte_ids is None and self._unknown_id is None:
             raise ValueError(
                 f"characters without a token need either the tokens <0x00> to <0xFF> or an unknown token among the "
                 f"special ones; received {sum(i is not None for i in byte_tokens)} of 256 and {unknown!r}"
             )
         if strip:
-            self._starts = dict(self._tokens)
+            starts = dict(self._tokens)
             for piece, i in pieces.items():
                 if piece.startswith(SPACE):
-                    self._starts[i] = _bytes_of(piece[1:])
+                    starts[i] = _bytes_of(piece[1:])
+            self._starts = starts
             self._silent = frozenset(self.special_tokens.values())
             if squeeze and SPACE in pieces:
                 self._silent |= {pieces[SPACE]}
@@ -87,7 +89,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def from_scores(
-        cls, pieces: Mapping[str, int], scores: Mapping[int, float], added: Sequence[AddedToken], **options
+        cls, pieces: Mapping[str, int], scores: Mapping[int, float], added: Sequence[AddedToken], **options: Any
     ) -> "SentencePieceTokenizer":
         """The tokenizer that, as SentencePiece does, merges the pair first whose joined piece has the highest score.
 
@@ -118,9 +120,9 @@ class SentencePieceTokenizer(Tokenizer):
         """Before a space, and between characters across which nothing is merged, as `_word_pattern` has them."""
         joining, before_space = self._joining(), f"[^{SPACE}{WHITE}](?=[ {SPACE}])"
         normalized = [self._normalize(token.text) for token in self.added_tokens if token.normalized]
-        if not self.cut and joining is None or any(re.search(before_space, text) for text in normalized):
+        if joining is None and not self.cut or any(re.search(before_space, text) for text in normalized):
             return None
-        if self.cut or normalized:
+        if joining is None or self.cut or normalized:
             return re.compile(before_space)
         joining = re.escape("".join(sorted(joining)))
         begins = f"[^ {SPACE}{WHITE}{joining}](?=[{joining}])"
@@ -161,7 +163,7 @@ class SentencePieceTokenizer(Tokenizer):
     def _encode_word(self, word: str) -> list[int]:
         size = self.vocab_size
         symbols = [self.pieces.get(c, size + ord(c)) for c in word]
-        ids: list[int] = []
+        ids: list[Any] = []
         after_unknown = False
         for symbol in merge(symbols, self._merges):
             unknown = symbol >= size
@@ -291,7 +293,7 @@ def _read_spaces(normalizer, pre_tokenizer) -> dict:
 
 def _read_decoder(decoder) -> bool:
     """Whether a file's decoder takes the first space away."""
-    kinds = {
+    kinds: dict[str, Mapping[str, object]] = {
         "Replace": {"pattern": {}, "content": ""},
         "ByteFallback": {},
         "Fuse": {},

@@ -32,7 +32,9 @@ def read_sentencepiece(data: bytes) -> SentencePieceTokenizer:
     if not protobuf.integer(normalizer, 5, 1):
         raise ValueError(f"it does not write spaces as {SPACE!r}, which is needed")
 
-    pieces, scores, added, unknown = {}, {}, [], None
+    pieces: dict[str, int] = {}
+    scores: dict[int, float] = {}
+    added, unknown = [], None
     for i, row in enumerate(model[1]):
         if not isinstance(row, bytes):
             raise ValueError(f"piece {i} is the number {row}, expected a message")

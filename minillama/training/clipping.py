@@ -1,19 +1,23 @@
 """The length of a gradient, and clipping: a gradient that is longer than a limit is shortened to it."""
 
+from collections.abc import Iterable, Mapping
 from math import sqrt
 
 import numpy as np
 
+from ..runtime.memory import Store
+from ..runtime.workers import Workers
+
 _ADDED = 1e-6  # to the length that clip_gradients divides by, as in PyTorch
 
 
-def gradient_norm(gradients, workers):
+def gradient_norm(gradients: Store, workers: Workers) -> float:
     """The Euclidean norm of all gradients of a Store as one vector, a share of the sum on each worker."""
     flat = gradients.flat
     return sqrt(sum(workers.run(lambda _, s: float(np.dot(flat[s], flat[s])), workers.split(len(flat)))))
 
 
-def clip_scale(norm, limit):
+def clip_scale(norm: float, limit: float) -> float:
     """min(1, limit / norm): the factor that shortens a gradient to at most `limit`; 1 where that is 0, clipping off
 
     An optimizer takes it as `scale` and multiplies as it reads, so that no pass over the gradients is needed for it.
@@ -22,7 +26,7 @@ def clip_scale(norm, limit):
     return min(1.0, limit / norm) if norm > 0 and limit > 0 else 1.0
 
 
-def clip_gradients(arrays, limit):
+def clip_gradients(arrays: Mapping[str, np.ndarray] | Iterable[np.ndarray], limit: float) -> float:
     """Multiply all arrays by min(1, limit / (norm + 1e-6)), in place; returns norm, their length as one vector before
 
     arrays: a mapping {name: array}, a Store among them, or arrays one after the other. The 1e-6 is that of PyTorch's

@@ -7,12 +7,15 @@ optimizer's state and the step, in one file, so that no interruption can mix two
 import itertools
 import json
 import math
+import os
 import shutil
 import sys
 import time
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -22,9 +25,11 @@ from ..checkpoint import huggingface
 from ..checkpoint.places import MODEL_FILES, require_no_other_model
 from ..checkpoint.tensors import TensorFiles, kind_of, write_tensors
 from ..config import Config
+from ..data.corpora import EncodedCorpus
 from ..files import InUse, alone, append_text, remove_leftovers, replacing, require_free, write_text
 from ..interrupts import STOPS, interruptible
 from ..model import Model
+from ..runtime.memory import Store
 from .optimizers import OPTIMIZERS
 from .trainer import NotFinite, Settings, Trainer
 
@@ -41,31 +46,31 @@ class _Display:
     Where the reader has gone, or a log's disk is full, the training goes on without: it is worth more than they are.
     """
 
-    def __init__(self, steps, done, quiet):
+    def __init__(self, steps: int, done: int, quiet: bool) -> None:
         self._bar = None
         with self._as_long_as_it_is_read():
             self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, disable=quiet, mininterval=0.5)
 
-    def __enter__(self):
+    def __enter__(self) -> "_Display":
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         with self._as_long_as_it_is_read():
             if self._bar is not None:
                 self._bar.close()
 
-    def step(self, text):
+    def step(self, text: str) -> None:
         with self._as_long_as_it_is_read():
             if self._bar is not None:
                 self._bar.set_postfix_str(text, refresh=False)
                 self._bar.update()
 
-    def text(self, text):
+    def text(self, text: str) -> None:
         with self._as_long_as_it_is_read():
             tqdm.write(text)
 
     @contextmanager
-    def _as_long_as_it_is_read(self):
+    def _as_long_as_it_is_read(self) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError):  # ValueError: a closed file
@@ -84,24 +89,49 @@ class Run(Trainer):
     origin: where the model came from that the run began with, a path; None for a new one.
     """
 
-    def __init__(self, folder, model, settings, corpus, origin=None):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        model: Model,
+        settings: Settings,
+        corpus: EncodedCorpus,
+        origin: str | None = None,
+    ) -> None:
         super().__init__(model, corpus, settings)
         self.folder, self.origin = Path(folder), origin
         self.seconds = 0.0  # spent in training so far, also before interruptions
         # Since the last row of metrics.jsonl: the loss of each step, and the seconds that they took.
-        self._losses, self._interval = [], 0.0
+        self._losses: list[float] = []
+        self._interval = 0.0
         self.stopped_by = 0  # the signal that ended `train`, if any
-        self._on_disk = None  # the step of the state in the folder, as far as this run knows
+        self._on_disk: int | None = None  # the step of the state in the folder, as far as this run knows
 
     @classmethod
-    def start(cls, folder, config, settings, corpus, threads=None, overwrite=False):
+    def start(
+        cls,
+        folder: str | os.PathLike,
+        config: Config,
+        settings: Settings,
+        corpus: EncodedCorpus,
+        threads: int | None = None,
+        overwrite: bool = False,
+    ) -> "Run":
         """A new run in a folder in which nothing stands in its way; overwrite: in place of the run that is there."""
         check_folder(folder, overwrite)
         model = Model(config, settings.seed, threads=threads, init_std=settings.init_std)
         return cls.start_from(folder, model, settings, corpus, None, overwrite)
 
     @classmethod
-    def start_from(cls, folder, model, settings, corpus, origin, overwrite=False, texts=None):
+    def start_from(
+        cls,
+        folder: str | os.PathLike,
+        model: Model,
+        settings: Settings,
+        corpus: EncodedCorpus,
+        origin: str | None,
+        overwrite: bool = False,
+        texts: Mapping[str, str] | None = None,
+    ) -> "Run":
         """A new run, as `start`, that goes on from the weights of a model: step 0, and a new state of the optimizer
 
         texts: {name: text} of the model's files that say how text is written with it, such as chat_template.jinja.
@@ -123,7 +153,7 @@ class Run(Trainer):
         return run
 
     @classmethod
-    def resume(cls, folder, corpus, threads=None):
+    def resume(cls, folder: str | os.PathLike, corpus: EncodedCorpus, threads: int | None = None) -> "Run":
         """The run of a folder at its last checkpoint. Rows of metrics.jsonl that are later are taken back.
 
         threads None means as many as before, which makes the run go on to the same bits. Of a damaged metrics.jsonl
@@ -151,15 +181,15 @@ class Run(Trainer):
             write_text(run.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
         return run
 
-    def _alone(self):
+    def _alone(self) -> AbstractContextManager:
         return alone(self.folder / LOCK_FILE, f"training in {self.folder}")
 
-    def save(self):
+    def save(self) -> None:
         """Write the checkpoint: first the model for others to open, then the state that `resume` reads."""
         huggingface.save(self.folder, self.model, self.corpus.tokenizer)
         self._save_state()
 
-    def _save_state(self):
+    def _save_state(self) -> None:
         state = {
             "step": self.optimizer.steps,
             "seconds": self.seconds,
@@ -180,10 +210,10 @@ class Run(Trainer):
             write_tensors(new, tensors, {"run": json.dumps(state)})
         self._on_disk = self.optimizer.steps
 
-    def _state_tensors(self):
-        return {"weights": self.model.parameters.flat, **self.optimizer.state}
+    def _state_tensors(self) -> dict[str, np.ndarray]:
+        return {"weights": cast(Store, self.model.parameters).flat, **self.optimizer.state}
 
-    def train(self, quiet=False):
+    def train(self, quiet: bool = False) -> float | None:
         """Train up to settings.steps; a request to stop (Ctrl-C, SIGTERM and their kin) saves and returns None."""
         s, optimizer = self.settings, self.optimizer
         tokens_a_step = s.batch_size * self.window
@@ -200,7 +230,7 @@ class Run(Trainer):
                 speed = tokens_a_step * len(self._losses) / self._interval
                 if evaluating or optimizer.steps % LOG_EVERY == 0:
                     loss = self._evaluate_finite(norm, rate) if evaluating else None
-                    self._log(train_loss=np.mean(self._losses), val_loss=loss, speed=speed, rate=rate, norm=norm)
+                    self._log(train_loss=float(np.mean(self._losses)), val_loss=loss, speed=speed, rate=rate, norm=norm)
                     self._losses, self._interval = [], 0.0
                     if evaluating:
                         self.save()
@@ -210,13 +240,13 @@ class Run(Trainer):
                         self.save()
                     return None
                 show.step(f"loss {train_loss:.3f}, {speed:,.0f} tokens/s")
-                if evaluating and not quiet:
+                if loss is not None and evaluating and not quiet:
                     show.text(self._report(loss))
                 mark = time.perf_counter() if evaluating else mark
         return loss if loss is not None else self.evaluate()
 
     @contextmanager
-    def _alone_since_opened(self):
+    def _alone_since_opened(self) -> Iterator[None]:
         with self._alone():
             if read_state(self.folder)["step"] != self._on_disk:
                 raise InUse(
@@ -224,24 +254,24 @@ class Run(Trainer):
                 )
             yield
 
-    def _evaluate_finite(self, norm, rate):
+    def _evaluate_finite(self, norm: float, rate: float) -> float:
         loss = self.evaluate()
         if not math.isfinite(loss):
             raise self.not_finite(f"after step {self.optimizer.steps}: validation loss {loss}", norm, rate)
         return loss
 
-    def not_finite(self, what, norm, rate):
+    def not_finite(self, what: str, norm: float, rate: float) -> NotFinite:
         error = super().not_finite(what, norm, rate)
         return NotFinite(f"{error}. The last checkpoint in {self.folder} is kept")
 
-    def _report(self, loss):
+    def _report(self, loss: float) -> str:
         floor = "" if self.floor is None else f" (true entropy {self.floor:.4f})"
         return f"step {self.optimizer.steps}: validation loss {loss:.4f} nats a {self.unit}{floor}\n{self.sample()}\n"
 
-    def _log(self, train_loss, val_loss, speed, rate, norm):
+    def _log(self, train_loss: float, val_loss: float | None, speed: float, rate: float, norm: float) -> None:
         row = {
             "step": self.optimizer.steps,
-            "train_loss": float(train_loss),
+            "train_loss": train_loss,
             "val_loss": val_loss,
             "seconds": round(self.seconds, 3),
             "tokens_per_second": round(speed, 1),
@@ -251,7 +281,7 @@ class Run(Trainer):
         append_text(self.folder / METRICS_FILE, json.dumps(row) + "\n")
 
 
-def check_folder(folder, overwrite=False):
+def check_folder(folder: str | os.PathLike, overwrite: bool = False) -> None:
     """FileExistsError where a new run in the folder would change files that are there, or mix with another model
 
     overwrite: files of the names that a run has may be replaced.
@@ -267,7 +297,7 @@ def check_folder(folder, overwrite=False):
     require_free([folder / name for name in names], overwrite, _OTHER)
 
 
-def read_state(folder):
+def read_state(folder: str | os.PathLike) -> dict[str, Any]:
     """Step, settings, config, threads and data of the run in a folder, as a dictionary
 
     A setting that the run was made without, by an older version, has its default.
@@ -290,13 +320,13 @@ def read_state(folder):
         ) from error
 
 
-def _check_state(state, shapes):
+def _check_state(state: dict[str, Any], shapes: TensorFiles) -> None:
     """An error for what no run has saved, before any of it is used; its text is told with the file's name."""
     config, settings = Config.from_dict(state["config"]), Settings.saved(state["settings"])
     tensors = "weights", *OPTIMIZERS[settings.optimizer].state_names
     if shapes.keys() != set(tensors):
         raise ValueError(f"its tensors are {', '.join(shapes)}, not {', '.join(tensors)}")
-    kinds = {
+    kinds: dict[str, type | tuple[type, ...]] = {
         "step": int,
         "threads": int,
         "seconds": (int, float),
@@ -315,7 +345,7 @@ def _check_state(state, shapes):
             raise ValueError(f"{name} has shape {list(shapes[name])}, and its config has {size} parameters")
 
 
-def read_metrics(folder):
+def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl. A last line that was cut off by a kill is left out; ValueError for a damaged one."""
     rows, damaged = _read_rows(Path(folder) / METRICS_FILE)
     if damaged:
@@ -326,7 +356,7 @@ def read_metrics(folder):
     return rows
 
 
-def _read_rows(path):
+def _read_rows(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """The rows of a file of metrics, and the numbers of the lines that are none."""
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
     rows, damaged = [], []
@@ -341,7 +371,7 @@ def _read_rows(path):
     return rows, damaged
 
 
-def _mended_metrics(folder):
+def _mended_metrics(folder: str | os.PathLike) -> list[dict[str, Any]]:
     """The rows that can be read of metrics.jsonl, which is kept under another name where others cannot."""
     path = Path(folder) / METRICS_FILE
     rows, damaged = _read_rows(path)

@@ -5,19 +5,23 @@ the step are all that it takes to go on where another left off. What keeps them 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from ..config import option
-from ..tokenizers import MASK
+from ..data.corpora import EncodedCorpus
+from ..model import Model
+from ..tokenizers import MASK, Tokenizer
 from .clipping import clip_scale, gradient_norm
-from .objectives import objective_of
+from .objectives import Objective, objective_of
 from .optimizers import OPTIMIZERS
 from .schedules import SCHEDULES, learning_rate
 
 # The choices by name: a field of Settings and the table that it chooses from.
-TRAINING_SWITCHES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+TRAINING_SWITCHES: dict[str, Mapping[str, Any]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 _EVALUATION_TOKENS = 8192  # tokens in one forward pass of an evaluation
 
 
@@ -50,7 +54,7 @@ class Settings:
     eval_every: int = option(150, "steps between evaluations, samples and checkpoints")
     window: int | None = None  # tokens of a training sequence, at most the model's context; None: as many
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.warmup is None:
             few = min(max(1, self.steps // 10), max(0, self.steps - 1))
             object.__setattr__(self, "warmup", 50 if self.steps > 50 else few)
@@ -80,6 +84,7 @@ class Settings:
             raise ValueError(f"lr_floor is a share of the peak, in [0, 1]; received {self.lr_floor}")
         if not 0 < self.decay_share <= 1:
             raise ValueError(f"decay_share is a share of the steps, in (0, 1]; received {self.decay_share}")
+        assert self.warmup is not None  # it was None at most until this began
         if self.warmup >= self.steps:
             raise ValueError(
                 f"warmup must be less than steps, or the learning rate never comes down from its peak; received warmup "
@@ -88,7 +93,7 @@ class Settings:
             )
 
     @classmethod
-    def saved(cls, values):
+    def saved(cls, values: Mapping[str, Any]) -> "Settings":
         """The Settings of a saved run; earlier ones may have a warm-up as long as the run, and go on with it."""
         settings = cls(**{**values, "warmup": 0})
         object.__setattr__(settings, "warmup", values["warmup"])
@@ -99,7 +104,10 @@ class NotFinite(ArithmeticError):
     """The loss or the gradient is infinite or not a number; the run stops and writes no checkpoint of it."""
 
 
-def evaluate(model, tokens, tokenizer, objective=None, window=None):
+def evaluate(
+    model: Model, tokens: np.ndarray, tokenizer: Tokenizer, objective: Objective | None = None,
+    window: int | None = None,
+) -> float:  # fmt: skip
     """The mean loss in nats over a whole stream of tokens, in windows of the model's objective, or of another one
 
     window: tokens of a window (default: the model's context).
@@ -108,7 +116,10 @@ def evaluate(model, tokens, tokenizer, objective=None, window=None):
     return total / count
 
 
-def evaluation_sums(model, tokens, tokenizer, objective=None, window=None):
+def evaluation_sums(
+    model: Model, tokens: np.ndarray, tokenizer: Tokenizer, objective: Objective | None = None,
+    window: int | None = None,
+) -> tuple[float, int]:  # fmt: skip
     """What `evaluate` divides: the sum of the losses, and the number of tokens that they are of."""
     objective, window = objective or objective_of(model.config), window or model.config.context
     total = count = 0
@@ -131,7 +142,9 @@ class Trainer:
     settings that do not suit the model.
     """
 
-    def __init__(self, model, corpus, settings, objective=None):
+    def __init__(
+        self, model: Model, corpus: EncodedCorpus, settings: Settings, objective: Objective | None = None
+    ) -> None:
         self.model, self.corpus, self.settings = model, corpus, settings
         config, s = model.config, settings
         self.window = config.context if s.window is None else s.window
@@ -152,16 +165,16 @@ class Trainer:
             raise ValueError("the validation split, a tenth of the text, has fewer than 2 tokens; use more text")
 
     @property
-    def floor(self):
+    def floor(self) -> float | None:
         """The true entropy in nats a token, which no loss of next tokens can beat on average; None if it is unknown."""
         return self.corpus.floor if self.objective.predicts_text else None
 
     @property
-    def unit(self):
+    def unit(self) -> str:
         """What a loss is the mean over."""
         return self.objective.unit
 
-    def step(self):
+    def step(self) -> tuple[float, float, float]:
         """One step of training: loss of the batch, length of its gradient, learning rate."""
         s, t, workers = self.settings, self.optimizer.steps, self.model.workers
         options = {"micro_batches": s.micro_batches, "noise_seed": self.noise_seed(t)}
@@ -172,36 +185,37 @@ class Trainer:
         self.optimizer.step(gradients, rate, clip_scale(norm, s.clip), workers)
         return loss, norm, rate
 
-    def examples(self, t):
+    def examples(self, t: int) -> tuple[np.ndarray, ...]:
         """What step t + 1 learns from: ids and targets (B, T), and weights of the targets where they are not alike."""
         rng = np.random.default_rng([self.settings.seed, t, 1])
         return self.objective.examples(self.corpus.tokenizer, *self.batches[t], rng)
 
-    def noise_seed(self, t):
+    def noise_seed(self, t: int) -> int:
         """The seed of the dropout of step t + 1."""
         return (self.settings.seed * 0x85EBCA6B + t) % 2**32
 
-    def learning_rate(self, t):
+    def learning_rate(self, t: int) -> float:
         """The learning rate of step t, counted from 1."""
         s = self.settings
+        assert s.warmup is not None
         numbers = [getattr(s, name) for name in SCHEDULES[s.schedule].settings]
         return learning_rate(t, s.steps, s.lr, s.warmup, *numbers, schedule=s.schedule)
 
-    def evaluate(self):
+    def evaluate(self) -> float:
         """The validation loss, over all of the split, in nats a token, or a hidden token."""
         total, count = self.evaluation_sums()
         return total / count
 
-    def evaluation_sums(self):
+    def evaluation_sums(self) -> tuple[float, int]:
         """The sum of the validation losses, and what it is divided by."""
         c = self.corpus
         return evaluation_sums(self.model, c.validation, c.tokenizer, self.objective, self.window)
 
-    def sample(self, characters=240, seed=0):
+    def sample(self, characters: int = 240, seed: int = 0) -> str:
         """What the model as it is makes of the text: a beginning of its own, or gaps that it filled."""
         return self.objective.sample(self.model, self.corpus, characters, seed)
 
-    def not_finite(self, what, norm, rate):
+    def not_finite(self, what: str, norm: float, rate: float) -> "NotFinite":
         """The error to raise where a number of the training is infinite or none."""
         return NotFinite(
             f"{what}, gradient norm {norm}, learning rate {rate:.3g}. Try a lower --lr or a longer --warmup"

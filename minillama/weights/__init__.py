@@ -6,7 +6,7 @@ docstring says what stands in it, and a row here; a kernel may follow in minilla
 vectors, of which there are few: where matrices are kept in fewer bytes they are float32.
 
 The weights of a whole model are FloatWeights or PackedWeights (minillama.weights.floats, .packed). Of either, and of
-any further holder, ask
+any further holder, ask what the class Weights lists:
 
     kind, dtype             the name of the kind; the type that is computed in
     parameters              {name: array}; where they cannot be changed, read-only copies, each made when asked for
@@ -26,8 +26,8 @@ What is to train beside frozen weights of any kind, as low-rank matrices do, is 
 matrix(names) pairs the two, and its operations multiply by the pair.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -40,6 +40,30 @@ from ..ops.weights.halves import (
     widen_float16,
 )
 from ..ops.weights.int8 import layout_int8, pack_int8, widen_int8
+
+
+class Weights(Protocol):
+    """What every holder of a model's weights has; the module's docstring says what each means."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def dtypes(self) -> tuple[str, ...]: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def parameters(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def matrices(self) -> Mapping[str, Any]: ...
+    @property
+    def vectors(self) -> Mapping[str, np.ndarray]: ...
+    def matrix(self, names: Sequence[str]) -> Any: ...
+    def kept(self, names: Sequence[str]) -> np.ndarray: ...
+    def operations(self, op: Any) -> Any: ...
+    def stacked(self, config: Any) -> tuple: ...
+    def require_trainable(self) -> None: ...
 
 
 class WeightKind(NamedTuple):

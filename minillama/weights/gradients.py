@@ -14,11 +14,13 @@ class Gradients:
         gradients.begin()
         for each part:    gradients.open(shards);    worker i adds to gradients.of(i, shards[i]);    gradients.close()
         gradients.sum(workers)
+
+    stores, views: those of each worker, in the order of their numbers.
     """
 
     def __init__(self, config, weights):
         self._config, self._weights = config, weights
-        self._stores, self._views, self._vectors = [], [], []
+        self.stores, self.views, self._vectors = [], [], []
         self._used = self._count = 0  # stores that hold something of this batch, and those that this part is added to
 
     def begin(self):
@@ -30,31 +32,31 @@ class Gradients:
         shared = shards[0].shares_gradients
         self._count = 1 if shared else len(shards)
         shapes, dtype = self._weights.parameters.shapes, self._weights.dtype
-        while len(self._stores) < self._count:
+        while len(self.stores) < self._count:
             store = Store(shapes, dtype)
-            self._stores.append(store)
-            self._views.append(views(self._config, store))
+            self.stores.append(store)
+            self.views.append(views(self._config, store))
         vectors = {name: shape for name, shape in shapes.items() if len(shape) == 1} if shared else {}
         self._vectors = [Store(vectors, dtype) for _ in shards] if shared else []
 
     def of(self, i, shard):
         """What worker i adds to: to be asked for on its thread, as a store that is new to the batch is cleared then."""
         if self._used <= i < self._count:
-            self._stores[i].flat.fill(0)
+            self.stores[i].flat.fill(0)
         if not self._vectors:
-            return self._views[i]
-        store = self._stores[0]
+            return self.views[i]
+        store = self.stores[0]
         return views(self._config, store, lambda names: shard.shared(store.fused(names), names), self._vectors[i])
 
     def close(self):
         """All workers have added what they have."""
         for own in self._vectors:
-            self._stores[0].vectors[:] += own.flat
+            self.stores[0].vectors[:] += own.flat
         self._used, self._vectors = max(self._used, self._count), []
 
     def sum(self, workers):
         """The Store of the whole batch: the first one, to which the others are added."""
-        total, *others = self._stores[: self._used]
+        total, *others = self.stores[: self._used]
 
         def add_up(_, part):
             for other in others:

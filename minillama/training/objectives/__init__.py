@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...config import Config
 from ...data.batches import Batches, document_start
 from ...model import Model
 from ...ops.loss import IGNORED
@@ -68,6 +69,6 @@ OBJECTIVES = {
 }
 
 
-def objective_of(config):
+def objective_of(config: Config) -> Objective:
     """What a model of this config is trained for, where nothing else is asked: a row of OBJECTIVES."""
     return OBJECTIVES[MASKS[config.mask].objective]

@@ -10,4 +10,4 @@ from .sgd import SGD
 
 __all__ = ["OPTIMIZERS", "Adam", "AdamW", "Optimizer", "SGD"]
 
-OPTIMIZERS = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}

@@ -1,5 +1,10 @@
 """Adam with L2 regularisation, as it was before AdamW: the contrast that shows what decoupling the decay changes."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
 from .adamw import AdamW
 
 
@@ -12,5 +17,8 @@ class Adam(AdamW):
     1711.05101), algorithm 2, the line for L2.
     """
 
-    def update(self, op, weight, gradient, state, rate, decay, scale):
+    def update(
+        self, op: Any, weight: np.ndarray, gradient: np.ndarray, state: Sequence[np.ndarray], rate: float,
+        decay: float, scale: float,
+    ) -> None:  # fmt: skip
         op.adam(weight, gradient, *state, self.steps, rate, self.betas, self.eps, decay, scale)

@@ -1,5 +1,10 @@
 """AdamW: every weight moves by about the learning rate, whatever the size of its gradient."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
 from .base import Optimizer
 
 
@@ -15,13 +20,22 @@ class AdamW(Optimizer):
     state_names = "mean", "square"
     settings = "beta1", "beta2", "weight_decay"
 
-    def __init__(self, parameters, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    def __init__(
+        self,
+        parameters: Mapping[str, np.ndarray],
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+    ) -> None:
         super().__init__(parameters, weight_decay)
         self.betas, self.eps = betas, eps
 
     @classmethod
-    def with_settings(cls, parameters, settings):
+    def with_settings(cls, parameters: Mapping[str, np.ndarray], settings: Any) -> "AdamW":
         return cls(parameters, (settings.beta1, settings.beta2), weight_decay=settings.weight_decay)
 
-    def update(self, op, weight, gradient, state, rate, decay, scale):
+    def update(
+        self, op: Any, weight: np.ndarray, gradient: np.ndarray, state: Sequence[np.ndarray], rate: float,
+        decay: float, scale: float,
+    ) -> None:  # fmt: skip
         op.adamw(weight, gradient, *state, self.steps, rate, self.betas, self.eps, decay, scale)

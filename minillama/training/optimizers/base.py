@@ -1,9 +1,13 @@
 """What all optimizers share: the weights that they change, their state, and the share of the work of each worker."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
 import numpy as np
 
 from ... import backend
 from ...runtime.memory import Store, aligned_zeros
+from ...runtime.workers import Workers
 
 
 class Optimizer:
@@ -26,13 +30,13 @@ class Optimizer:
                              op the operations of the backend; the gradient counts scale times, and is not changed
     """
 
-    state_names: tuple = ()
-    settings: tuple = ()
+    state_names: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
-    def __init__(self, parameters, weight_decay=0.0):
+    def __init__(self, parameters: Mapping[str, np.ndarray], weight_decay: float = 0.0) -> None:
         self.parameters, self.weight_decay, self.steps = parameters, weight_decay, 0
         self._flat = isinstance(parameters, Store)
-        if self._flat:
+        if isinstance(parameters, Store):
             self._size, dtype = len(parameters.flat), parameters.flat.dtype
         else:
             _check_arrays(parameters)
@@ -40,7 +44,9 @@ class Optimizer:
             dtype = np.result_type(*parameters.values())
         self.state = {name: aligned_zeros(self._size, dtype) for name in self.state_names}
 
-    def step(self, gradients, rate, scale=1.0, workers=None):
+    def step(
+        self, gradients: Mapping[str, np.ndarray], rate: float, scale: float = 1.0, workers: Workers | None = None
+    ) -> None:
         """One update with the learning rate `rate`
 
         gradients: as the parameters, a Store or a mapping of the same names and shapes. scale: a factor of the
@@ -54,13 +60,14 @@ class Optimizer:
         if not self._flat:
             self._step_by_name(op, gradients, rate, scale)
         elif workers is None:
-            self._step_part(op, gradients.flat, slice(0, self._size), rate, scale)
+            self._step_part(op, cast(Store, gradients).flat, slice(0, self._size), rate, scale)
         else:
-            flat = gradients.flat
+            flat = cast(Store, gradients).flat
             workers.run(lambda _, part: self._step_part(op, flat, part, rate, scale), workers.split(self._size))
 
-    def _step_part(self, op, gradient, part, rate, scale):
-        weight, matrices = self.parameters.flat, len(self.parameters.matrices)
+    def _step_part(self, op: Any, gradient: np.ndarray, part: slice, rate: float, scale: float) -> None:
+        parameters = cast(Store, self.parameters)
+        weight, matrices = parameters.flat, len(parameters.matrices)
         for start, stop, decay in (
             (part.start, min(part.stop, matrices), self.weight_decay),
             (max(part.start, matrices), part.stop, 0.0),
@@ -69,7 +76,7 @@ class Optimizer:
                 state = [array[start:stop] for array in self.state.values()]
                 self.update(op, weight[start:stop], gradient[start:stop], state, rate, decay, scale)
 
-    def _step_by_name(self, op, gradients, rate, scale):
+    def _step_by_name(self, op: Any, gradients: Mapping[str, np.ndarray], rate: float, scale: float) -> None:
         start = 0
         for name, weight in self.parameters.items():
             state = [array[start : start + weight.size] for array in self.state.values()]
@@ -77,7 +84,7 @@ class Optimizer:
             self.update(op, weight.reshape(-1), gradients[name].reshape(-1), state, rate, decay, scale)
             start += weight.size
 
-    def _checked(self, gradients):
+    def _checked(self, gradients: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """{name: gradient} with the parameters' number type; ValueError where they are not gradients of these."""
         if gradients.keys() != self.parameters.keys():
             raise ValueError(
@@ -94,17 +101,20 @@ class Optimizer:
                 )
         return arrays
 
-    @classmethod
-    def with_settings(cls, parameters, settings):
+    @classmethod  # settings is a Settings, whose module imports this one
+    def with_settings(cls, parameters: Mapping[str, np.ndarray], settings: Any) -> "Optimizer":
         """The optimizer of these parameters with the numbers that minillama.training.trainer.Settings has for it."""
         raise NotImplementedError
 
-    def update(self, op, weight, gradient, state, rate, decay, scale):
+    def update(
+        self, op: Any, weight: np.ndarray, gradient: np.ndarray, state: Sequence[np.ndarray], rate: float,
+        decay: float, scale: float,
+    ) -> None:  # fmt: skip
         """One step in place on weight, and on state, the arrays of state_names; all are flat and equally long."""
         raise NotImplementedError
 
 
-def _check_arrays(parameters):
+def _check_arrays(parameters: Mapping[str, np.ndarray]) -> None:
     """ValueError for what cannot be changed in place, one number after the other."""
     kinds = {array.dtype for array in parameters.values() if isinstance(array, np.ndarray)}
     for name, array in parameters.items():

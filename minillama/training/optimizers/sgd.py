@@ -1,5 +1,10 @@
 """Stochastic gradient descent with momentum."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
 from .base import Optimizer
 
 
@@ -15,13 +20,16 @@ class SGD(Optimizer):
     state_names = ("velocity",)
     settings = "momentum", "weight_decay"
 
-    def __init__(self, parameters, momentum=0.9, weight_decay=0.0):
+    def __init__(self, parameters: Mapping[str, np.ndarray], momentum: float = 0.9, weight_decay: float = 0.0) -> None:
         super().__init__(parameters, weight_decay)
         self.momentum = momentum
 
     @classmethod
-    def with_settings(cls, parameters, settings):
+    def with_settings(cls, parameters: Mapping[str, np.ndarray], settings: Any) -> "SGD":
         return cls(parameters, settings.momentum, settings.weight_decay)
 
-    def update(self, op, weight, gradient, state, rate, decay, scale):
+    def update(
+        self, op: Any, weight: np.ndarray, gradient: np.ndarray, state: Sequence[np.ndarray], rate: float,
+        decay: float, scale: float,
+    ) -> None:  # fmt: skip
         op.sgd(weight, gradient, *state, rate, self.momentum, decay, scale)

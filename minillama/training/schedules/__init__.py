@@ -18,8 +18,8 @@ from .wsd import wsd
 class Schedule(NamedTuple):
     """A row of SCHEDULES."""
 
-    share: Callable
-    settings: tuple = ()  # the fields of Settings whose values are the numbers of `share`
+    share: Callable[..., float]
+    settings: tuple[str, ...] = ()  # the fields of Settings whose values are the numbers of `share`
 
 
 SCHEDULES = {
@@ -30,7 +30,7 @@ SCHEDULES = {
 }
 
 
-def learning_rate(step, steps, peak, warmup, *numbers, schedule="cosine"):
+def learning_rate(step: int, steps: int, peak: float, warmup: int, *numbers: float, schedule: str = "cosine") -> float:
     """Linear warm-up to the peak, then a schedule; of the cosine the one number is its floor
 
     peak t / warmup                                                     for step t <= warmup, counted from 1

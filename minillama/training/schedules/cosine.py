@@ -3,7 +3,7 @@
 from math import cos, pi
 
 
-def cosine(progress, floor):
+def cosine(progress: float, floor: float) -> float:
     """floor + (1 - floor) (1 + cos(pi s)) / 2
 
     Source: Loshchilov and Hutter 2017 (arXiv 1608.03983), equation 5, without restarts; with floor 0.1 Touvron et al.

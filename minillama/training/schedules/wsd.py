@@ -1,7 +1,7 @@
 """Warm-up, stable, decay: the peak is kept, and left in a last short part of the training."""
 
 
-def wsd(progress, floor, decay_share):
+def wsd(progress: float, floor: float, decay_share: float) -> float:
     """1 for s <= 1 - d, and then 1 - (1 - floor) (s - (1 - d)) / d,   d = decay_share
 
     What was trained at the peak serves trainings of any length: only the decay is done anew for each.
