@@ -193,8 +193,8 @@ class Model:
         if micro_batches < 1:
             raise ValueError(f"micro_batches must be at least 1; received {micro_batches}")
         (B, T), loss = ids.shape, 0.0
-        self._gradients.begin()
         with self.workers.blas(self.workers.threads):  # nobody else computes until the sum is complete
+            self._gradients.begin()
             for first, last in pairwise(even_cuts(B, min(B, micro_batches))):
                 ids_, types_, targets_, weights_, lengths_ = (
                     None if array is None else array[first:last] for array in (ids, types, targets, weights, lengths)

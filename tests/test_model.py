@@ -1,5 +1,6 @@
 """The whole network: gradients, and the properties that a causal decoder has."""
 
+import threading
 import tracemalloc
 
 import numpy as np
@@ -299,3 +300,25 @@ def test_initial_weights_follow_the_seed_and_the_stated_deviations():
     assert abs(a.parameters["embedding"].std() / 0.02 - 1) < 0.02
     assert abs(a.parameters["blocks.3.w_down"].std() / (0.02 / 4) - 1) < 0.02
     assert (a.parameters["blocks.0.ffn_norm"] == 1).all()
+
+
+def test_another_thread_that_waits_for_its_turn_leaves_the_gradients_alone(rng, monkeypatch):
+    """Its new batch begins when this one is summed up, and not between two parts of it."""
+    model = Model(Config(vocab_size=11, dim=8, layers=1, heads=2, context=6), threads=1)
+    ids, targets = rng.integers(0, 11, (2, 4, 6))
+    expected = model.loss_and_gradients(ids, targets, micro_batches=2)[1].flat.copy()
+    other = threading.Thread(target=model.loss_and_gradients, args=(ids, targets))
+    reading, parts = model.tables.reading, []
+
+    def started_between_the_parts(*args):
+        parts.append(args)
+        if len(parts) == 2:
+            other.start()
+            other.join(0.3)  # it waits for the end of this batch
+        return reading(*args)
+
+    monkeypatch.setattr(model.tables, "reading", started_between_the_parts)
+    with model.workers.alone():
+        found = model.loss_and_gradients(ids, targets, micro_batches=2)[1].flat.copy()
+    other.join()
+    np.testing.assert_array_equal(found, expected)

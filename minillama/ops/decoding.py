@@ -13,7 +13,7 @@ from .positions.rope import rope
 def decode(config, p, weights, token, rotation, cache, workers):
     """The logits (V,) of the token that follows `token`; its keys and values are written to the cache
 
-    p holds the weights by name (minillama.parameters.views); weights (minillama.weights) has them as they lie in
+    p holds the weights by place (minillama.parameters.views); weights (minillama.weights) has them as they lie in
     memory, for a kernel, and is not needed here, and neither are workers; rotation is cos and sin of every position of
     the context, (context, D/2); cache is a KVCache for one sequence, whose length is the position of the token and is
     left as it is. The same as the forward of minillama.model, with every shape spelled out.
