@@ -63,6 +63,14 @@ def test_the_cache_of_another_model_is_refused(other, each_backend, rng):
     assert cache.length == 0
 
 
+def test_a_cache_of_less_than_nothing_is_refused(each_backend, rng):
+    model = random_model(rng)
+    cache = model.new_cache()
+    cache.length = -1
+    with pytest.raises(ValueError, match="its length was set to -1"):
+        model.next_logits(np.array([[3]]), cache)
+
+
 @pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
 def test_a_context_of_several_blocks_and_units(dtype, tolerance, each_backend, sharing, rng):
     """150 positions are two blocks of the cache, and 3,000 rows of output more than one unit."""

@@ -30,7 +30,7 @@ def _check_ids(config, ids, cache):
     if ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
         raise ValueError(f"ids must be whole numbers of shape (B, T); received {ids.dtype} {ids.shape}")
     if cache is not None:
-        _check_cache(config, ids, cache.keys.shape)
+        _check_cache(config, ids, cache)
     past = 0 if cache is None else cache.length
     if past + ids.shape[1] > config.context:
         raise ValueError(
@@ -58,8 +58,8 @@ def _check_ids(config, ids, cache):
     return ids
 
 
-def _check_cache(config, ids, shape):
-    layers, sequences, kv_heads, _, width, _ = shape
+def _check_cache(config, ids, cache):
+    layers, sequences, kv_heads, _, width, _ = cache.keys.shape
     if (layers, kv_heads, width) != (config.layers, config.kv_heads, config.head_dim):  # a kernel would read beyond it
         raise ValueError(
             f"the cache is for {layers} layers of {kv_heads} key/value heads of width {width}, and the model has "
@@ -67,6 +67,8 @@ def _check_cache(config, ids, shape):
         )
     if sequences != len(ids):
         raise ValueError(f"the cache is for {sequences} sequences; received ids for {len(ids)}")
+    if cache.length < 0:
+        raise ValueError(f"a cache holds 0 tokens and more; its length was set to {cache.length}")
 
 
 def check_targets(config, ids, targets, lengths=None):
