@@ -49,6 +49,12 @@ class Store(Mapping):
         first_vector = sum(prod(s) for s in shapes.values() if len(s) > 1)
         self.matrices, self.vectors = self.flat[:first_vector], self.flat[first_vector:]
 
+    def __reduce__(self):  # a copy has one buffer too; views that are copied one by one would each be an array
+        return type(self), (self.shapes, self.flat.dtype), self.flat
+
+    def __setstate__(self, flat):
+        self.flat[:] = flat
+
     def __getitem__(self, name):
         return self._views[name]
 
