@@ -199,3 +199,18 @@ def test_ties_are_one_of_two():
         merges = BPETokenizer.train("xy ab", 258, ties=ties)
         spelled[ties] = [tuple(map(merges.token_bytes, pair)) for pair in merges.merges]
     assert spelled == {"oldest": [(b"a", b"b")], "greatest": [(b"x", b"y")]}
+
+
+@pytest.mark.parametrize(
+    "tokens, merges, words",
+    [
+        ({0: "a"}, [], "tokens must be {id: bytes}; received {0: 'a'}"),
+        ({b"a": 0}, [], "tokens must be {id: bytes}; received {b'a': 0}"),
+        ({0: b"a"}, ["a b"], "a merge must be a pair of bytes; received 'a b'"),
+        ({0: b"a"}, [("a", "b")], "a merge must be a pair of bytes"),
+        ({0: b"a"}, [(b"a", b"b", b"c")], "a merge must be a pair of bytes"),
+    ],
+)
+def test_tokens_and_merges_that_are_no_bytes_are_refused(tokens, merges, words):
+    with pytest.raises(TypeError, match=re.escape(words)):
+        BPETokenizer.from_tokens(tokens, merges)

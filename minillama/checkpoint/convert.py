@@ -105,8 +105,8 @@ def _require_model(target, to, row):
     """FileExistsError where the file in whose place the model is to be written holds something else."""
     if target.stat().st_size and not row.recognises(Content(target)):
         raise FileExistsError(
-            f"{target} is no model of the format {to}, and --overwrite replaces such a model only; nothing was changed. "
-            f"{_ELSEWHERE[0].upper()}{_ELSEWHERE[1:]}, or remove the file"
+            f"{target} is no model of the format {to}, and --overwrite replaces such a model only; nothing was "
+            f"changed. {_ELSEWHERE[0].upper()}{_ELSEWHERE[1:]}, or remove the file"
         )
 
 
