@@ -11,7 +11,6 @@ Source: Touvron et al. 2023 (arXiv 2302.13971), section 2.2.
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from copy import copy
 from itertools import pairwise
 
 import numpy as np
@@ -155,9 +154,13 @@ class Model:
 
     def with_weights(self, weights: Weights) -> "Model":
         """This model with other weights of its Config (minillama.weights), on the same threads."""
-        other = copy(self)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
         other._hold(weights)
         return other
+
+    def __reduce__(self):  # copied, or sent to another process: threads cannot be, so the copy has as many of its own
+        return _with_weights, (type(self), self.config, self.workers.threads, self.weights)
 
     @property
     def dtype(self) -> np.dtype:
@@ -368,3 +371,8 @@ class Model:
             finally:
                 for shard in shards:
                     shard.forget()
+
+
+def _with_weights(kind, config, threads, weights):
+    """A Model around a copy's weights."""
+    return kind(config, threads=threads, weights=weights)

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from minillama import Config, __main__
-from minillama.bench import machine, plots
 
 pytest.importorskip("numba", reason="Numba is not installed: the benchmark measures its kernels")
 
-from minillama.bench import contestants, ours, parts, report, shapes  # noqa: E402
+from minillama.bench import contestants, machine, ours, parts, plots, report, shapes  # noqa: E402
 from minillama.bench.contestants import Contestant, Unavailable  # noqa: E402
 from minillama.bench.shapes import Shape  # noqa: E402
 

@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 
 from minillama import Config, LayerAlone, Model, backend
 from minillama.data.batches import Batches
-from minillama.ops.positions.rope import rope_frequencies
+from minillama.ops.masked_attention import masked_attention
+from minillama.ops.positions.rope import rope_frequencies, rotated, rotated_backward
 from minillama.tokenizers import END_OF_TEXT, GPT2_PATTERN, BPETokenizer, compile_pattern
 from minillama.training.clipping import clip_gradients
 from minillama.training.optimizers import AdamW
@@ -411,3 +412,43 @@ def test_a_tokenizer_of_tokens_and_merges(special, tmp_path):
     assert tokenizer.decode([i for i, t in vocab.items() if t == b"\xc3"]) == "\ufffd"
     with pytest.raises(ValueError, match="id 6 at position 0 is a gap: it stands for no token"):
         tokenizer.decode([6])
+
+
+ONES = np.ones(3)
+READ_ONLY = np.ones(3)
+READ_ONLY.flags.writeable = False
+
+
+@pytest.mark.parametrize(
+    "arrays, words",
+    [
+        (np.ones(3) * 2, "number 0 is float64. A single array goes into a list"),
+        ([np.ones(3) * 2, [1.0, 2.0]], "number 1 is list"),
+        ({"a": np.ones(3) * 2, "b": np.arange(3)}, "number 1 is int64"),
+        ({"a": np.ones(3) * 2, "b": None}, "number 1 is NoneType"),
+        ({"a": np.ones(3) * 2, "b": READ_ONLY}, "number 1 cannot be: it is read-only"),
+        ({"a": ONES, "b": ONES}, "number 1 is there twice"),
+    ],
+)
+def test_clipping_changes_all_arrays_or_none(arrays, words):
+    first = next(iter(arrays.values() if isinstance(arrays, dict) else arrays))
+    before = first.copy()
+    with pytest.raises(ValueError, match=words):
+        clip_gradients(arrays, 1.0)
+    np.testing.assert_array_equal(first, before)
+
+
+def test_an_optimizer_wants_a_mapping_of_arrays_that_are_each_there_once():
+    with pytest.raises(ValueError, match="must be a mapping {name: array}; received list"):
+        AdamW([np.ones(3)])
+    tied = np.ones(3)
+    with pytest.raises(ValueError, match="embedding and output are the same array, which would be moved twice"):
+        AdamW({"embedding": tied, "output": tied})
+
+
+def test_attention_and_rotation_take_lists(rng):
+    q = rng.normal(size=(2, 3, 4))
+    for ours, lists in zip(masked_attention(q, q, q), masked_attention(*[q.tolist()] * 3), strict=True):
+        np.testing.assert_array_equal(ours, lists)
+    np.testing.assert_array_equal(rotated(q, np.arange(3)), rotated(q.tolist(), [0, 1, 2]))
+    np.testing.assert_array_equal(rotated_backward(q, np.arange(3)), rotated_backward(q.tolist(), [0, 1, 2]))

@@ -543,6 +543,19 @@ def test_what_a_tokenizer_of_llama2c_cannot_say(assets):
         write_llama2c(other)
 
 
+def test_overwrite_replaces_models_and_no_other_file(tmp_path):
+    minillama.save(random_model(), tmp_path / "folder")
+    poem = tmp_path / "poem.txt"
+    poem.write_text("no model\n", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="poem.txt is no model of the format llama2c.*nothing was changed"):
+        convert(tmp_path / "folder", poem, "llama2c", overwrite=True)
+    assert poem.read_text(encoding="utf-8") == "no model\n"
+    (tmp_path / "new.bin").touch()  # as mktemp makes
+    for _ in range(2):
+        convert(tmp_path / "folder", tmp_path / "new.bin", overwrite=True)
+    assert find(tmp_path / "new.bin").name == "llama2c"
+
+
 def test_a_tokenizer_of_another_model_is_refused(stories, tmp_path):
     model = random_model(vocab_size=9)
     minillama.save(model, tmp_path / "folder")

@@ -294,7 +294,7 @@ def test_what_cannot_be_gone_on_from_is_refused_before_anything_is_written(token
     out, data = ["--out", tmp_path / "run"], ["--data", text]
     assert "there is no model at" in refused(cli, "--from", tmp_path / "none", *out)
     assert "--context 25 is more than the 24 tokens" in refused(cli, "--from", source, "--context", 25, *out)
-    assert "window must be at least 2" in refused(cli, "--from", source, "--context", 1, *out)
+    assert "--context must be at least 2" in refused(cli, "--from", source, "--context", 1, *out)
     assert "written over itself" in refused(cli, "--from", source, "--out", source, *data, "--overwrite")
     minillama.save(model, tmp_path / "bare")
     assert "comes without a tokenizer" in refused(cli, "--from", tmp_path / "bare", *out)

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+import minillama
 from minillama.tokenizers import (
     END_OF_TEXT,
     GPT2_PATTERN,
@@ -199,3 +200,26 @@ def test_ties_are_one_of_two():
         merges = BPETokenizer.train("xy ab", 258, ties=ties)
         spelled[ties] = [tuple(map(merges.token_bytes, pair)) for pair in merges.merges]
     assert spelled == {"oldest": [(b"a", b"b")], "greatest": [(b"x", b"y")]}
+
+
+@pytest.mark.parametrize(
+    "tokens, merges, words",
+    [
+        ({0: "a"}, [], "tokens must be {id: bytes}; received {0: 'a'}"),
+        ({b"a": 0}, [], "tokens must be {id: bytes}; received {b'a': 0}"),
+        ({0: b"a"}, ["a b"], "a merge must be a pair of bytes; received 'a b'"),
+        ({0: b"a"}, [("a", "b")], "a merge must be a pair of bytes"),
+        ({0: b"a"}, [(b"a", b"b", b"c")], "a merge must be a pair of bytes"),
+    ],
+)
+def test_tokens_and_merges_that_are_no_bytes_are_refused(tokens, merges, words):
+    with pytest.raises(TypeError, match=re.escape(words)):
+        BPETokenizer.from_tokens(tokens, merges)
+
+
+def test_a_model_is_not_half_saved_with_a_tokenizer_that_cannot_be(tmp_path):
+    gapped = BPETokenizer.from_tokens({0: b"a", 2: b"b"}, [])
+    model = minillama.Model(minillama.Config(gapped.vocab_size, dim=8, heads=2, layers=1), threads=1)
+    with pytest.raises(ValueError, match="the id 1 stands for no token"):
+        minillama.save(model, tmp_path / "model", gapped)
+    assert not (tmp_path / "model").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..files import alone, replacing_all, require_free
 from ..tokenizers import load_tokenizer as read_tokenizer
 from ..tokenizers.vocabulary import check_tokenizer
+from .contents import Content
 from .foreign import FOREIGN
 from .formats import WRITERS, Option
 from .open import find, load_tokenizer
@@ -39,6 +40,8 @@ def convert(source, target, to=None, tokenizer=None, overwrite=False, **options)
         raise ValueError(f"the model in {source} would be written over itself; give another place to write to")
     if row.files:
         require_no_other_model(target, row.files, _ELSEWHERE)
+    elif target.is_file() and overwrite:
+        _require_model(target, to, row)
     places = [target / name for name in row.files] or [target]
     require_free(places, overwrite, _ELSEWHERE)
     words = None if tokenizer is None else read_tokenizer(tokenizer)
@@ -96,6 +99,15 @@ def _checked(to, options, target):
                 f"{name} of the format {to} must be one of {', '.join(map(str, option.choices))}; received {value!r}"
             )
     return given
+
+
+def _require_model(target, to, row):
+    """FileExistsError where the file in whose place the model is to be written holds something else."""
+    if target.stat().st_size and not row.recognises(Content(target)):
+        raise FileExistsError(
+            f"{target} is no model of the format {to}, and --overwrite replaces such a model only; nothing was "
+            f"changed. {_ELSEWHERE[0].upper()}{_ELSEWHERE[1:]}, or remove the file"
+        )
 
 
 def _refuse_name(target):

@@ -108,6 +108,8 @@ def save(path, model, tokenizer=None, generation=None):
             f"{path / _INDEX} belongs to a model in several files, and would be read in place of a new {_WEIGHTS}; "
             f"choose another folder"
         )
+    if tokenizer is not None:
+        tokenizer.to_json()  # ValueError for one that cannot be written, before anything is
     row = ARCHITECTURES[model_type(config)]
     parameters = {name: model.weights.kept([name]) for name in parameter_shapes(config)}
     kind = WEIGHT_KINDS[model.weights.kind].tensor

@@ -26,7 +26,10 @@ class Begun:
         self.path, self.folder, self.overwrite = Path(given["from"]), Path(folder), overwrite
         config = read_config(self.path)
         self.config = replace(config, dropout=given.get("dropout", config.dropout))
-        self.settings = replace(settings, window=given.get("context"))
+        window = given.get("context")
+        if window is not None and window < 2:
+            raise ValueError(f"--context must be at least 2, a token to read and one to predict; received {window}")
+        self.settings = replace(settings, window=window)
         if self.settings.window is not None and self.settings.window > config.context:
             raise ValueError(
                 f"--context {self.settings.window} is more than the {config.context} tokens that {self.path} was made "

@@ -19,6 +19,7 @@ def masked_attention(q, k, v, mask=None):
     belong together, and for a mask of numbers.
     Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1; grouped heads: Ainslie et al. 2023 (arXiv 2305.13245).
     """
+    q, k, v = map(np.asarray, (q, k, v))
     _check(q, k, v, mask)
     scores = _scores(q, k, mask)  # (..., T, S)
     largest = np.max(scores, axis=-1, keepdims=True, initial=-np.inf)

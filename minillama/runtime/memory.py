@@ -53,6 +53,12 @@ class Store(Mapping[str, np.ndarray]):
         first_vector = sum(prod(s) for s in shapes.values() if len(s) > 1)
         self.matrices, self.vectors = self.flat[:first_vector], self.flat[first_vector:]
 
+    def __reduce__(self):  # a copy has one buffer too; views that are copied one by one would each be an array
+        return type(self), (self.shapes, self.flat.dtype), self.flat
+
+    def __setstate__(self, flat):
+        self.flat[:] = flat
+
     def __getitem__(self, name: str) -> np.ndarray:
         return self._views[name]
 

@@ -100,10 +100,12 @@ class BPETokenizer(Tokenizer):
 
         A special token has the id that its bytes have among the tokens; those that are not there get the next ids after
         the largest, in their order. Ids may have gaps: what is saved as tokenizer.json must have none. ValueError for
-        a merge whose parts, or what it makes, are not among the tokens.
+        a merge whose parts, or what it makes, are not among the tokens; TypeError for what is no bytes.
         """
         ids: dict[bytes, int] = {}
         for i, token in tokens.items():
+            if not isinstance(token, bytes):
+                raise TypeError(f"tokens must be {{id: bytes}}; received {{{i!r}: {token!r}}}")
             if ids.setdefault(token, i) != i:
                 raise ValueError(f"the token {token!r} has the ids {ids[token]} and {i}; it needs one")
         special, following = {}, max(ids.values(), default=-1) + 1
@@ -115,7 +117,7 @@ class BPETokenizer(Tokenizer):
             else:
                 special[text], following = following, following + 1
         pairs = []
-        for left, right in merges:
+        for left, right in map(_checked_pair, merges):
             missing = [token for token in (left, right) if token not in ids]
             if missing:
                 raise ValueError(f"a merge is of {left!r} and {right!r}, but {missing[0]!r} is no ordinary token")
@@ -315,3 +317,10 @@ def _count_words(texts: str | Iterable[str], special_tokens: tuple[str, ...], pa
     if not word_counts:
         raise ValueError("no text to train on: received no character outside special tokens; pass some")
     return word_counts
+
+
+def _checked_pair(merge):
+    """The merge, or TypeError where it is no pair of bytes."""
+    if not isinstance(merge, tuple | list) or [type(part) for part in merge] != [bytes, bytes]:
+        raise TypeError(f"a merge must be a pair of bytes; received {merge!r}")
+    return merge

@@ -1,7 +1,8 @@
 """The length of a gradient, and clipping: a gradient that is longer than a limit is shortened to it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -32,11 +33,14 @@ def clip_gradients(arrays: Mapping[str, np.ndarray] | Iterable[np.ndarray], limi
     arrays: a mapping {name: array}, a Store among them, or arrays one after the other. The 1e-6 is that of PyTorch's
     torch.nn.utils.clip_grad_norm_: what is clipped comes out shorter than the limit by about that, where `clip_scale`
     meets it. The squares are added up in float64. ValueError for a limit that is not above 0 and for a norm that is
-    infinite or not a number, which would make all gradients so; then nothing is changed.
+    infinite or not a number, which would make all gradients so, and for what cannot be changed in place: no array of
+    floating-point numbers, a read-only one, the same array twice. Then nothing is changed.
     """
     if not limit > 0:
         raise ValueError(f"limit, the length that is allowed, must be above 0; received {limit}")
     arrays = list(arrays.values() if hasattr(arrays, "values") else arrays)
+    for i, array in enumerate(arrays):
+        _check_changeable(i, array, arrays[:i])
     norm = sqrt(sum(float(np.sum(np.square(array, dtype=np.float64))) for array in arrays))
     if not np.isfinite(norm):
         raise ValueError(f"the gradients have the length {norm}, and none is left that could be clipped")
@@ -45,3 +49,17 @@ def clip_gradients(arrays: Mapping[str, np.ndarray] | Iterable[np.ndarray], limi
         for array in arrays:
             array *= scale
     return norm
+
+
+def _check_changeable(i: int, array: Any, before: Sequence[np.ndarray]) -> None:
+    """ValueError where the array of index i cannot be multiplied in place, once."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(
+            f"arrays must be several arrays of floating-point numbers, to be changed in place; number {i} is {kind}. "
+            f"A single array goes into a list"
+        )
+    if not array.flags.writeable:
+        raise ValueError(f"arrays are changed in place, and number {i} cannot be: it is read-only; give a copy")
+    if any(array is other for other in before):
+        raise ValueError(f"array number {i} is there twice and would be shortened twice; give each array once")

@@ -14,10 +14,17 @@ class FloatWeights:
     def __init__(self, config, dtype=np.float32):
         if np.dtype(dtype).name not in TRAINABLE:
             raise ValueError(f"dtype must be {' or '.join(TRAINABLE)}; received {np.dtype(dtype)}")
+        self._config = config
         self.parameters = self.vectors = store = Store(parameter_shapes(config), dtype)
         self.matrices = {name: array for name, array in store.items() if array.ndim > 1}
         self.dtype, self.kind, self.nbytes = store.flat.dtype, store.flat.dtype.name, store.flat.nbytes
         self.dtypes = (self.kind,)
+
+    def __reduce__(self):  # what is copied, or sent to another process, is the buffer; all else are views of it
+        return type(self), (self._config, self.dtype), self.parameters.flat
+
+    def __setstate__(self, flat):
+        self.parameters.flat[:] = flat
 
     def matrix(self, names):
         """The array of parameters that lie side by side, which is both kept and computed with."""

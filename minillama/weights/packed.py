@@ -52,7 +52,7 @@ class PackedWeights:
     def __init__(self, config, kind):
         if kind not in PACKED:
             raise ValueError(f"weights are packed as {', '.join(PACKED)}; received {kind!r}")
-        self.kind, self._row = kind, WEIGHT_KINDS[kind]
+        self._config, self.kind, self._row = config, kind, WEIGHT_KINDS[kind]
         self._shapes = shapes = parameter_shapes(config)
         layouts = {name: (shape[0], self._row.layout(shape[1])) for name, shape in shapes.items() if len(shape) > 1}
         self.stores = [
@@ -64,6 +64,13 @@ class PackedWeights:
         self.matrices = {name: self.matrix([name]) for name in layouts}
         self.parameters = _Widened(self)
         self.nbytes = sum(store.flat.nbytes for store in (*self.stores, self.vectors))
+
+    def __reduce__(self):  # what is copied, or sent to another process, are the buffers; all else are views of them
+        return type(self), (self._config, self.kind), [store.flat for store in (*self.stores, self.vectors)]
+
+    def __setstate__(self, flats):
+        for store, flat in zip((*self.stores, self.vectors), flats, strict=True):
+            store.flat[:] = flat
 
     def matrix(self, names):
         """A PackedMatrix over matrices that lie side by side."""

@@ -80,12 +80,14 @@ def rotated(x, positions, frequencies=None, attention_factor=1.0, layout="rotate
     ValueError for an odd D, shapes that do not fit, and a layout that is none of ROPE_LAYOUTS. Source: RoFormer (arXiv
     2104.09864), equation 34.
     """
+    x = np.asarray(x)
     cos, sin = _turns_of(x, positions, frequencies, attention_factor, layout)
     return _turned(x, cos, sin, layout)
 
 
 def rotated_backward(dy, positions, frequencies=None, attention_factor=1.0, layout="rotate_half"):
     """dx, a new array: as in `rope_backward` the rotation by the opposite angle, times the same factor."""
+    dy = np.asarray(dy)
     cos, sin = _turns_of(dy, positions, frequencies, attention_factor, layout)
     return _turned(dy, cos, -sin, layout)
 

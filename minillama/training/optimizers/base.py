@@ -115,7 +115,9 @@ class Optimizer:
 
 
 def _check_arrays(parameters: Mapping[str, np.ndarray]) -> None:
-    """ValueError for what cannot be changed in place, one number after the other."""
+    """ValueError for what cannot be changed in place, one number after the other, and once."""
+    if not isinstance(parameters, Mapping):
+        raise ValueError(f"parameters must be a mapping {{name: array}}; received {type(parameters).__name__}")
     kinds = {array.dtype for array in parameters.values() if isinstance(array, np.ndarray)}
     for name, array in parameters.items():
         if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64) or len(kinds) > 1:
@@ -128,6 +130,13 @@ def _check_arrays(parameters: Mapping[str, np.ndarray]) -> None:
             raise ValueError(
                 f"parameters are changed in place, and {name} cannot be: it is "
                 f"{'read-only' if array.flags.c_contiguous else 'a view, such as a transpose'}; give a copy"
+            )
+    names = {id(array): name for name, array in parameters.items()}
+    for name, array in parameters.items():
+        if names[id(array)] != name:
+            raise ValueError(
+                f"{name} and {names[id(array)]} are the same array, which would be moved twice in a step; give it "
+                f"under one name, and as its gradient the sum of both"
             )
     if not parameters:
         raise ValueError("there are no parameters to optimize; give a mapping {name: array}")
