@@ -30,7 +30,6 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
 
 smartquotes_action = "q"  # the "--" of an option and the "..." of a shape mean what they are
-autodoc_preserve_defaults = True  # as they are written
 autodoc_typehints = "signature"
 maximum_signature_line_length = 90
 add_module_names = False

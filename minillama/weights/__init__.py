@@ -6,21 +6,7 @@ docstring says what stands in it, and a row here; a kernel may follow in minilla
 vectors, of which there are few: where matrices are kept in fewer bytes they are float32.
 
 The weights of a whole model are FloatWeights or PackedWeights (minillama.weights.floats, .packed). Of either, and of
-any further holder, ask what the class Weights lists:
-
-    kind, dtype             the name of the kind; the type that is computed in
-    parameters              {name: array}; where they cannot be changed, read-only copies, each made when asked for
-    matrices, vectors       {name: matrix}, {name: array}; matrix.shape, matrix[rows] and matrix.T as of an array
-    matrix(names)           matrices that lie side by side as one: what op.linear and op.embedding take
-    kept(names)             the array of parameters that lie side by side, as it is kept: for a reader of a checkpoint
-                            to fill, and a writer to write; TypeError for a kind that has no form of a checkpoint
-    operations(op)          the operations of a backend, those among them that meet matrices knowing this kind
-    stacked(config)         all arrays of a LLaMA, for a kernel that runs through its layers: embedding (V, ...), blocks
-                            (L, ...), norms (2 L + 1, C), output (V, ...); all but the norms are tuples, an array for
-                            each of those that a matrix is kept in
-    dtypes                  of a matrix's arrays, by which compiled code knows the kind
-    require_trainable()     TypeError where a training step would change nothing
-    nbytes                  of all that is kept
+any further holder, ask what the class Weights lists.
 
 What is to train beside frozen weights of any kind, as low-rank matrices do, is a holder that has both: its
 matrix(names) pairs the two, and its operations multiply by the pair.
@@ -43,27 +29,52 @@ from ..ops.weights.int8 import layout_int8, pack_int8, widen_int8
 
 
 class Weights(Protocol):
-    """What every holder of a model's weights has; the module's docstring says what each means."""
+    """What every holder of a model's weights has."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """A name of WEIGHT_KINDS."""
+
     @property
-    def dtype(self) -> np.dtype: ...
+    def dtype(self) -> np.dtype:
+        """What is computed in: float32 or float64."""
+
     @property
-    def dtypes(self) -> tuple[str, ...]: ...
+    def dtypes(self) -> tuple[str, ...]:
+        """Of a matrix's arrays, by which compiled code knows the kind."""
+
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """The size of all that is kept."""
+
     @property
-    def parameters(self) -> Mapping[str, np.ndarray]: ...
+    def parameters(self) -> Mapping[str, np.ndarray]:
+        """{name: array}; where they cannot be changed, read-only copies, each made when asked for."""
+
     @property
-    def matrices(self) -> Mapping[str, Any]: ...
+    def matrices(self) -> Mapping[str, Any]:
+        """{name: matrix}; matrix.shape, matrix[rows] and matrix.T as of an array."""
+
     @property
-    def vectors(self) -> Mapping[str, np.ndarray]: ...
-    def matrix(self, names: Sequence[str]) -> Any: ...
-    def kept(self, names: Sequence[str]) -> np.ndarray: ...
-    def operations(self, op: Any) -> Any: ...
-    def stacked(self, config: Any) -> tuple: ...
-    def require_trainable(self) -> None: ...
+    def vectors(self) -> Mapping[str, np.ndarray]:
+        """{name: array} of norms and biases."""
+
+    def matrix(self, names: Sequence[str]) -> Any:
+        """Matrices that lie side by side as one: what op.linear and op.embedding take."""
+
+    def kept(self, names: Sequence[str]) -> np.ndarray:
+        """The array of parameters that lie side by side, as it is kept: for a reader of a checkpoint to fill, and a
+        writer to write; TypeError for a kind that has no form of a checkpoint."""
+
+    def operations(self, op: Any) -> Any:
+        """The operations of a backend, those among them that meet matrices knowing this kind."""
+
+    def stacked(self, config: Any) -> tuple:
+        """All arrays of a LLaMA, for a kernel that runs through its layers: embedding (V, ...), blocks (L, ...), norms
+        (2 L + 1, C), output (V, ...); all but the norms are tuples, an array for each that a matrix is kept in."""
+
+    def require_trainable(self) -> None:
+        """TypeError where a training step would change nothing."""
 
 
 class WeightKind(NamedTuple):

@@ -43,9 +43,11 @@ def llama(folder):
 
 def gpt2(folder):
     fast = byte_level(folder)
-    return transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(vocab_size=len(fast), n_embd=32, n_layer=2, n_head=2, n_positions=64)
-    )
+    config = transformers.GPT2Config(
+        vocab_size=len(fast), n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=fast.eos_token_id,
+        eos_token_id=fast.eos_token_id,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config)
 
 
 def bert(folder):
