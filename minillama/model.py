@@ -54,9 +54,10 @@ def network_loss_and_gradients(
     h, saved_norm = op.norm(x, *p.final_norm, config.norm_eps) if placement.final_norm else (x, None)
 
     loss, dh = head_loss_and_gradients(op, config, p, grad, h, targets, weights, shard)
-    dauxiliary = (auxiliary_weights(weights, targets, x.dtype),) if placement.has_auxiliary else ()
-    for saved in saved_blocks if placement.has_auxiliary else ():
-        loss += float(np.einsum("n,n->", *dauxiliary, saved.auxiliary, dtype=np.float64))
+    dauxiliary = ()  # where blocks have a loss of their own, how often that of each row counts
+    if placement.has_auxiliary:
+        dauxiliary = (auxiliary_weights(weights, targets, x.dtype),)
+        loss += auxiliary_loss(saved_blocks, *dauxiliary)
 
     dx = op.norm_backward(dh, x, p.final_norm.weight, saved_norm, *grad.final_norm) if placement.final_norm else dh
     for i, block in reversed(list(enumerate(p.blocks))):
@@ -67,6 +68,11 @@ def network_loss_and_gradients(
     dx = noise.drop(op, dx, 0)
     embed_backward(op, config, p.embedding, grad.embedding, ids, types, dx, shard, saved_embedding)
     return loss
+
+
+def auxiliary_loss(saved_blocks, counts):
+    """The sum over blocks and rows of counts_n auxiliary_n."""
+    return sum(float(np.einsum("n,n->", counts, saved.auxiliary, dtype=np.float64)) for saved in saved_blocks)
 
 
 def auxiliary_weights(weights, targets, dtype):
@@ -199,22 +205,25 @@ class Model:
         with self.workers.blas(self.workers.threads):  # nobody else computes until the sum is complete
             self._gradients.begin()
             for first, last in pairwise(even_cuts(B, min(B, micro_batches))):
-                ids_, types_, targets_, weights_, lengths_ = (
+                *part, part_lengths = (
                     None if array is None else array[first:last] for array in (ids, types, targets, weights, lengths)
                 )
-                shards = cut(self.config, last - first, T, self.tables.reading(T, lengths_), self.workers.threads)
+                shards = cut(self.config, last - first, T, self.tables.reading(T, part_lengths), self.workers.threads)
                 noise = Noise() if noise_seed is None else Noise(self.config.dropout, noise_seed, first * T)
                 self._gradients.open(shards)
                 with self._side_by_side(shards):
-                    shard_loss = self._shard_loss(ids_, types_, targets_, weights_, noise)
+                    shard_loss = self._shard_loss(part, noise)
                     loss += sum(self.workers.run(shard_loss, shards, shards[0].abort, Shard.at_work))
                 self._gradients.close()
             return loss, self._gradients.sum(self.workers)
 
-    def _shard_loss(self, ids, types, targets, weights, noise):
-        """shard_loss(i, shard): the loss of a shard of ids (B, T), whose gradients worker i adds to its own."""
+    def _shard_loss(self, part, noise):
+        """shard_loss(i, shard): the loss of a shard, whose gradients worker i adds to its own
+
+        part: ids, types, targets and weights, (B, T), types None where the model has none.
+        """
         op = self._operations()
-        arrays = [None if array is None else array.reshape(-1) for array in (ids, types, targets, weights)]
+        arrays = [None if array is None else array.reshape(-1) for array in part]
 
         def shard_loss(i, shard):
             rows, grad = shard.rows, self._gradients.of(i, shard)

@@ -1,6 +1,5 @@
 """The parameters of a model: what its layers declare, as names and shapes, as views, and with their initial values."""
 
-from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
 
@@ -12,8 +11,7 @@ from .layers.embedding import EmbeddingWeights, embedding_parameters
 from .layers.heads import HEADS
 
 
-@dataclass
-class NetworkWeights:
+class NetworkWeights(NamedTuple):
     """The parameters of a network by their places in it, or gradients in the place of parameters."""
 
     embedding: EmbeddingWeights

@@ -1,16 +1,14 @@
 """CONTRIBUTING.md promises that a norm is one file and one row; here one is added to a copy of the package."""
 
 import ast
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import minillama
 from minillama.config import SWITCHES
+
+from .package_copy import PackageCopy
 
 PEAKNORM = '''"""Normalisation by the largest magnitude."""
 
@@ -37,41 +35,17 @@ def peaknorm_backward(dy, x, weight, scale, dweight):
 
 @pytest.mark.slow
 def test_a_norm_is_one_file_and_one_row(tmp_path):
-    source = Path(minillama.__file__).parent
-    package = tmp_path / "minillama"
-    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(Path(__file__).parent, tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "ops/norms/peaknorm.py").write_text(PEAKNORM, encoding="utf-8")
-    table = package / "ops/norms/__init__.py"
-    text = table.read_text(encoding="utf-8")
-    row = '    "peaknorm": Norm(peaknorm, peaknorm_backward),\n'
-    text = text.replace("NORMS = {\n", "NORMS = {\n" + row)
-    text = text.replace(
-        "from .rmsnorm import", "from .peaknorm import peaknorm, peaknorm_backward\nfrom .rmsnorm import"
-    )
-    table.write_text(text, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "MINILLAMA_CACHE": str(tmp_path / "cache")}
-
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8"
-        )
-
-    tests = run("-m", "pytest", "-q", "-k", "peaknorm and not numba", "tests/test_switches.py", "tests/test_ops.py")
-    assert tests.returncode == 0, tests.stdout[-3000:]
-    passed = int(tests.stdout.split(" passed")[0].split()[-1])
-    assert passed >= 8, tests.stdout  # gradient of the op and of the model, shards, causality, cached decoding
-    (tmp_path / "text.txt").write_text("to be or not to be " * 200, encoding="utf-8")
-    options = "--data text.txt --tokenizer char --norm peaknorm --dim 16 --layers 1 --heads 2 --context 16 --steps 3"
-    in_numpy = (  # a new norm has no kernel, and to compile the others for this copy takes a while
-        "import sys; from minillama import backend, __main__\n"
-        "with backend.use('numpy'): sys.exit(__main__.main(sys.argv[1:]))"
-    )
-    trained = run("-c", in_numpy, "train", "--out", "run", *options.split())
-    assert trained.returncode == 0, trained.stderr
+    copy = PackageCopy(tmp_path)
+    copy.add("ops/norms/peaknorm.py", PEAKNORM)
+    imports = "from .peaknorm import peaknorm, peaknorm_backward"
+    copy.add_row("ops/norms/__init__.py", "NORMS", '"peaknorm": Norm(peaknorm, peaknorm_backward)', imports)
+    # Gradient of the op and of the model, shards, causality, cached decoding.
+    copy.passes("peaknorm", 8, "test_switches.py", "test_ops.py")
+    copy.train("--norm", "peaknorm")
     variants = "from minillama.experiments.jobs import Protocol; from minillama.experiments.variants import variants"
-    listed = run("-c", f"{variants}; print(variants(['leave-one-out'], Protocol().base(65)))")
-    assert "{'norm': 'peaknorm'}" in listed.stdout, listed.stderr
+    listed = copy.python("-c", f"{variants}; print(variants(['leave-one-out'], Protocol().base(65)))")
+    assert "{'norm': 'peaknorm'}" in listed.stdout
+    assert copy.touched == {"ops/norms/peaknorm.py", "ops/norms/__init__.py"}
 
 
 # The swap of the layouts stands in the file of their table; "silu" is transformers' name there.

@@ -1,8 +1,6 @@
 """A command is one file and one row; no command waits for what another one imports."""
 
 import ast
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +11,8 @@ import pytest
 import minillama
 from minillama.cli.commands import COMMANDS
 from minillama.messages import closest, near
+
+from .package_copy import PackageCopy
 
 PACKAGE = Path(minillama.__file__).parent
 COUNT = '''"""minillama count: how many characters text files have."""
@@ -49,27 +49,13 @@ IDLE = [(("least",), _of_each)]
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """run(*arguments of Python), in a folder with a copy of the package that has a command more, and of its tests."""
-    folder = tmp_path_factory.mktemp("copy")
-    for source in (PACKAGE, Path(__file__).parent):
-        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "minillama/cli/count.py").write_text(COUNT, encoding="utf-8")
-    table = folder / "minillama/cli/commands.py"
-    text = table.read_text(encoding="utf-8")
-    row = '    "count": Command("count", "how many characters text files have"),\n'
-    changed = text.replace("COMMANDS = {\n", "COMMANDS = {\n" + row)
-    assert changed != text
-    table.write_text(changed, encoding="utf-8")
-    (folder / "a.txt").write_text("abc", encoding="utf-8")
-    (folder / "b.txt").write_text("", encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "1000"}
-
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, encoding="utf-8"
-        )
-
-    return run
+    """A copy of the package that has a command more."""
+    copy = PackageCopy(tmp_path_factory.mktemp("copy"))
+    copy.add("cli/count.py", COUNT)
+    copy.add_row("cli/commands.py", "COMMANDS", '"count": Command("count", "how many characters text files have")')
+    (copy.folder / "a.txt").write_text("abc", encoding="utf-8")
+    (copy.folder / "b.txt").write_text("", encoding="utf-8")
+    return copy
 
 
 @pytest.mark.parametrize(
@@ -88,16 +74,19 @@ def copy(tmp_path_factory):
     ],
 )
 def test_a_command_is_one_file_and_one_row(line, code, words, copy):
-    done = copy("-m", "minillama", *line.split())
+    done = copy.python("-m", "minillama", *line.split(), code=code, COLUMNS="1000")
     said = " ".join((done.stdout + done.stderr).split())
-    assert done.returncode == code and " ".join(words.split()) in said, done.stdout + done.stderr
+    assert " ".join(words.split()) in said, done.stdout + done.stderr
+    assert copy.touched == {"cli/count.py", "cli/commands.py"}
 
 
 def test_the_tests_of_all_commands_are_its_tests(copy):
     """Near names, missing values and descriptions are tested over the table, with the new command in it."""
     which = "nearly_right or missing_value or word_too_many or hints or another_type or described"
-    done = copy("-m", "pytest", "-q", "-k", which, "tests/test_arguments.py", "tests/test_cli.py")
-    assert done.returncode == 0 and "6 passed" in done.stdout, done.stdout[-3000:]
+    done = copy.python(
+        "-m", "pytest", "-q", "-k", which, "tests/test_arguments.py", "tests/test_cli.py", COLUMNS="1000"
+    )
+    assert "6 passed" in done.stdout, done.stdout[-3000:]
 
 
 # What is imported

@@ -1,13 +1,8 @@
 """A new file format is one file and one row; here one is added to a copy of the package: an .npz of named arrays."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
-import minillama
+from .package_copy import PackageCopy
 
 ARRAYS = '''"""A model as one .npz file: a JSON text with its Config and tokenizer, and the parameters by name."""
 
@@ -75,37 +70,14 @@ ROW = """    "arrays": FileFormat(
         check_tokenizer=arrays.check_tokenizer,
     ),
 """
-# A new norm has no kernel, and to compile the others for this copy takes a while.
-IN_NUMPY = (
-    "import sys; from minillama import backend, __main__\n"
-    "with backend.use('numpy'): sys.exit(__main__.main(sys.argv[1:]))"
-)
-TINY = "--context 16 --dim 16 --layers 1 --heads 2 --batch-size 2 --steps 2 --threads 1".split()
 
 
 def test_a_file_format_is_one_file_and_one_row(tmp_path):
-    package = tmp_path / "minillama"
-    shutil.copytree(Path(minillama.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    before = {path: path.read_bytes() for path in package.rglob("*") if path.is_file()}
-    (package / "checkpoint/arrays.py").write_text(ARRAYS, encoding="utf-8")
-    table = package / "checkpoint/formats.py"
-    text = table.read_text(encoding="utf-8")
-    text = text.replace("FORMATS = {\n", "FORMATS = {\n" + ROW).replace("\nfrom . import ", "\nfrom . import arrays, ")
-    table.write_text(text, encoding="utf-8")
-    changed = {path.name for path in package.rglob("*") if path.is_file() and before.get(path) != path.read_bytes()}
-    assert changed == {"arrays.py", "formats.py"}
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "MINILLAMA_CACHE": str(tmp_path / "cache")}
-
-    def run(*arguments, code=0):
-        done = subprocess.run(
-            [sys.executable, "-c", IN_NUMPY, *arguments],
-            cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8",
-        )  # fmt: skip
-        assert done.returncode == code, done.stderr
-        return done.stdout + done.stderr
-
-    (tmp_path / "text.txt").write_text("to be or not to be " * 50, encoding="utf-8")
-    run("train", "--data", "text.txt", "--tokenizer", "char", "--out", "run", *TINY)
+    copy = PackageCopy(tmp_path)
+    run = copy.command
+    copy.add("checkpoint/arrays.py", ARRAYS)
+    copy.add_row("checkpoint/formats.py", "FORMATS", ROW.strip().rstrip(","), "from . import arrays")
+    copy.train()
     sample = ["--prompt", "to", "--max-tokens", "9", "--top-k", "1"]
     expected = run("sample", "run", *sample)
 
@@ -126,7 +98,8 @@ def test_a_file_format_is_one_file_and_one_row(tmp_path):
     assert "int8 is an option of llama2c only" in run("convert", "run", "new.npz", "--int8", code=1)
     assert "arrays (a file whose name ends in .npz)" in run("convert", "run", "new.onnx", code=1)
     run("tokenizer", "train", "text.txt", "--vocab-size", "280", "--out", "bpe")
-    run("train", "--data", "text.txt", "--vocab-size", "280", "--tokenizer", "bpe", "--out", "other", *TINY)
+    copy.train("--vocab-size", "280", "--tokenizer", "bpe", out="other")
     assert "without its tokenizer: such a file has tokenizers of characters only" in run("convert", "other", "y.npz")
     (tmp_path / "broken.npz").write_bytes((tmp_path / "y.npz").read_bytes()[:20])
     assert "broken.npz is a packed archive" in run("info", "broken.npz", code=1)
+    assert copy.touched == {"checkpoint/arrays.py", "checkpoint/formats.py"}

@@ -1,15 +1,8 @@
 """A new optimizer, schedule and objective is a file and a row each; here they are added to a copy of the package."""
 
-import os
-import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-import minillama
+from .package_copy import PackageCopy
 
 LION = '''"""Lion: the sign of a mean of gradients."""
 
@@ -141,78 +134,41 @@ with backend.use("numpy"):
 """
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    """A folder with a copy of the package and its tests; run(*arguments) runs Python there, on the copy."""
-    folder = tmp_path_factory.mktemp("copy")
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(minillama.__file__).parent, folder / "minillama", ignore=ignore)
-    shutil.copytree(Path(__file__).parent, folder / "tests", ignore=ignore)
-    (folder / "text.txt").write_text("to be or not to be " * 200, encoding="utf-8")
-    return folder
-
-
-def run(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(folder), "MINILLAMA_CACHE": str(folder / "cache")}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, encoding="utf-8"
-    )
-
-
-def add(folder, table, name, code, imported, row):
-    """A file, and in the table beside it an import and a row."""
-    place = folder / "minillama/training" / table
-    (place / f"{name}.py").write_text(code, encoding="utf-8")
-    init = place / "__init__.py"
-    text = init.read_text(encoding="utf-8")
-    head, equals, rest = re.split(rf"(\n{table.upper()}(?:: .+)? = \{{)", text, maxsplit=1)  # it may have a type
-    last = head.rindex("\nfrom .") + 1  # the last of the imports from this folder
-    head = f"{head[:last]}{imported}\n{head[last:]}"
-    init.write_text(f"{head}{equals}{row}, {rest}", encoding="utf-8")
-
-
-def run_tests(folder, name, least):
-    tests = run(folder, "-m", "pytest", "-q", "-k", f"{name} and not numba", "tests/test_optim.py")
-    assert tests.returncode == 0, tests.stdout[-3000:]
-    assert int(tests.stdout.split(" passed")[0].split()[-1]) >= least, tests.stdout
-
-
-def train(folder, *options):
-    in_numpy = (  # to compile the kernels for this copy takes a while
-        "import sys; from minillama import backend, __main__\n"
-        "with backend.use('numpy'): sys.exit(__main__.main(sys.argv[1:]))"
-    )
-    shape = "--data text.txt --tokenizer char --dim 16 --layers 1 --heads 2 --context 16 --steps 3 --eval-every 2"
-    return run(folder, "-c", in_numpy, "train", *shape.split(), *options)
+@pytest.fixture
+def copy(tmp_path):
+    return PackageCopy(tmp_path)
 
 
 def test_an_optimizer_is_one_file_and_one_row(copy):
-    add(copy, "optimizers", "lion", LION, "from .lion import Lion", '"lion": Lion')
-    run_tests(copy, "lion", least=4)  # matrices decay, plain arrays as a store, its state is all that is kept
-    made = train(copy, "--out", "lion", "--optimizer", "lion", "--lr", "1e-3")
-    assert made.returncode == 0, made.stderr
-    state = "from safetensors.numpy import load_file; print(*load_file('lion/trainer.safetensors'))"
-    assert run(copy, "-c", state).stdout.split() == ["mean", "weights"]
-    resumed = run(copy, "-m", "minillama", "train", "--out", "lion", "--resume")
-    assert resumed.returncode == 0 and "at step 3 of 3" in resumed.stdout, resumed.stderr
-    idle = train(copy, "--out", "x", "--optimizer", "lion", "--momentum", "0.5")
-    assert "it belongs to --optimizer sgd, and the optimizer is 'lion'" in idle.stderr
+    copy.add("training/optimizers/lion.py", LION)
+    copy.add_row("training/optimizers/__init__.py", "OPTIMIZERS", '"lion": Lion', "from .lion import Lion")
+    copy.passes("lion", 4, "test_optim.py")  # matrices decay, plain arrays as a store, its state is all that is kept
+    copy.train("--optimizer", "lion", "--lr", "1e-3")
+    state = "from safetensors.numpy import load_file; print(*load_file('run/trainer.safetensors'))"
+    assert copy.python("-c", state).stdout.split() == ["mean", "weights"]
+    assert "at step 3 of 3" in copy.command("train", "--out", "run", "--resume")
+    idle = copy.train("--optimizer", "lion", "--momentum", "0.5", out="x", code=1)
+    assert "it belongs to --optimizer sgd, and the optimizer is 'lion'" in idle
+    assert copy.touched == {"training/optimizers/lion.py", "training/optimizers/__init__.py"}
 
 
 def test_a_schedule_is_one_file_and_one_row(copy):
-    add(copy, "schedules", "power", POWER, "from .power import power", '"power": Schedule(power, ("lr_floor",))')
-    run_tests(copy, "power", least=1)
-    made = train(copy, "--out", "power", "--schedule", "power", "--lr-floor", "0")
-    assert made.returncode == 0, made.stderr
-    assert '"learning_rate": 0.0,' in (copy / "power/metrics.jsonl").read_text(encoding="utf-8")
+    copy.add("training/schedules/power.py", POWER)
+    row = '"power": Schedule(power, ("lr_floor",))'
+    copy.add_row("training/schedules/__init__.py", "SCHEDULES", row, "from .power import power")
+    copy.passes("power", 1, "test_optim.py")
+    copy.train("--schedule", "power", "--lr-floor", "0")
+    assert '"learning_rate": 0.0,' in (copy.folder / "run/metrics.jsonl").read_text(encoding="utf-8")
+    assert copy.touched == {"training/schedules/power.py", "training/schedules/__init__.py"}
 
 
 def test_an_objective_is_one_file_and_one_row(copy):
     """One that the masks do not lead to, has batches of its own, and needs two forwards a step."""
+    copy.add("training/objectives/preferences.py", PREFERENCES)
     row = (
         '"preferences": Objective(preferences.examples, preferences.evaluation, preferences.sample, "pair", False, '
         "batches=preferences.batches, loss_and_gradients=preferences.loss_and_gradients, losses=preferences.losses)"
     )
-    add(copy, "objectives", "preferences", PREFERENCES, "from . import preferences", row)
-    used = run(copy, "-c", USED)
-    assert used.stdout.split() == ["pair", "True", "True"], used.stderr
+    copy.add_row("training/objectives/__init__.py", "OBJECTIVES", row, "from . import preferences")
+    assert copy.python("-c", USED).stdout.split() == ["pair", "True", "True"]
+    assert copy.touched == {"training/objectives/preferences.py", "training/objectives/__init__.py"}

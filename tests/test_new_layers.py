@@ -1,14 +1,8 @@
 """A feed-forward is a file and a row, a block at most two files and a row each: here they are added to a copy."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-import minillama
+from .package_copy import PackageCopy
 
 REGLU = '''"""ReGLU: one half of the columns, through ReLU, is the gate of the other."""
 
@@ -178,13 +172,6 @@ def mixed_block_backward(op, config, p, grad, dx, shard, noise, site, saved, dau
     dx += op.norm_backward(dh, saved.x, p.attention_norm.weight, saved.norm_1, *grad.attention_norm)
     return dx
 '''
-TRAIN = """
-import sys
-from minillama import backend
-from minillama.cli.main import main
-with backend.use("numpy"):  # to compile the kernels for this copy would take a while
-    sys.exit(main(sys.argv[1:]))
-"""
 FINITE_DIFFERENCES = """
 import numpy as np
 from minillama import IGNORED, Config, Model, backend
@@ -214,74 +201,32 @@ with backend.use("numpy"):
 """
 
 
-class Copy:
-    """A copy of the package and its tests in a folder, to which files and rows are added."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        for source, name in ((Path(minillama.__file__).parent, "minillama"), (Path(__file__).parent, "tests")):
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-
-    def add(self, path, text):
-        (self.folder / "minillama" / path).write_text(text, encoding="utf-8")
-
-    def add_row(self, path, table, row, imports):
-        """The row at the top of the table in the file, and a line of imports above its first relative one."""
-        file = self.folder / "minillama" / path
-        text = file.read_text(encoding="utf-8")
-        assert text.count(f"{table} = {{\n") == 1
-        text = text.replace(f"{table} = {{\n", f"{table} = {{\n    {row}\n").replace(
-            "\nfrom .", f"\n{imports}\nfrom .", 1
-        )
-        file.write_text(text, encoding="utf-8")
-
-    def run(self, *arguments):
-        places = {"PYTHONPATH": str(self.folder), "MINILLAMA_CACHE": str(self.folder / "cache")}
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=self.folder, env={**os.environ, **places}, capture_output=True,
-            encoding="utf-8", timeout=600,
-        )  # fmt: skip
-
-    def passes(self, name, least, *files):
-        """The tests of these files pass for the choice of this name, and there are at least so many."""
-        tests = self.run("-m", "pytest", "-q", "-k", f"{name} and not numba", *(f"tests/{file}" for file in files))
-        assert tests.returncode == 0, tests.stdout[-3000:]
-        assert int(tests.stdout.split(" passed")[0].split()[-1]) >= least, tests.stdout
-
-    def trains(self, *choice):
-        (self.folder / "text.txt").write_text("to be or not to be " * 200, encoding="utf-8")
-        options = "--data text.txt --tokenizer char --dim 16 --layers 1 --heads 2 --context 16 --steps 3 --out run"
-        trained = self.run("-c", TRAIN, "train", *options.split(), *choice)
-        assert trained.returncode == 0, trained.stderr
-        info = self.run("-c", TRAIN, "info", "run")
-        assert info.returncode == 0, info.stderr
-        return info.stdout
-
-
 @pytest.mark.parametrize(
     "name, text, gated", [("reglu", REGLU, True), ("squared", SQUARED, False)], ids=["gated", "without a gate"]
 )
 def test_a_feed_forward_is_one_file_and_one_row(name, text, gated, tmp_path):
-    copy = Copy(tmp_path)
+    copy = PackageCopy(tmp_path)
     copy.add(f"ops/feedforward/{name}.py", text)
-    row = f'"{name}": FeedForward({name}, {name}_backward, gated={gated}),'
+    row = f'"{name}": FeedForward({name}, {name}_backward, gated={gated})'
     copy.add_row("ops/feedforward/__init__.py", "FEED_FORWARDS", row, f"from .{name} import {name}, {name}_backward")
     copy.passes(name, 10, "test_switches.py", "test_ops.py", "test_parameters.py")
-    shown = copy.trains("--feed-forward", name)
-    assert ("w_gate" in shown) == gated
+    copy.train("--feed-forward", name)
+    assert ("w_gate" in copy.command("info", "run")) == gated
+    assert copy.touched == {f"ops/feedforward/{name}.py", "ops/feedforward/__init__.py"}
 
 
 def test_a_block_with_an_auxiliary_loss_is_two_files_and_a_row(tmp_path):
-    copy = Copy(tmp_path)
+    copy = PackageCopy(tmp_path)
     copy.add("layers/experts.py", EXPERTS)
     copy.add("layers/blocks/mixed.py", BLOCK)
-    row = '"mixed": Placement(mixed_parameters, mixed_block, mixed_block_backward, True, has_auxiliary=True),'
+    row = '"mixed": Placement(mixed_parameters, mixed_block, mixed_block_backward, True, has_auxiliary=True)'
     imports = "from .mixed import mixed_block, mixed_block_backward, mixed_parameters"
     copy.add_row("layers/blocks/__init__.py", "PLACEMENTS", row, imports)
     # Gradient, shards, causality, cached decoding; attention maps; views, counts and multiplications.
     copy.passes("mixed", 12, "test_switches.py", "test_inspect.py", "test_parameters.py")
-    checked = copy.run("-c", FINITE_DIFFERENCES)
-    assert checked.returncode == 0, checked.stderr
-    auxiliary = [float(line) for line in checked.stdout.split()]  # the same for any number of workers and any sign
+    # The same for any number of workers and any sign.
+    auxiliary = [float(line) for line in copy.python("-c", FINITE_DIFFERENCES).stdout.split()]
     assert len(auxiliary) == 9 and auxiliary[0] > 0.1 and max(auxiliary) - min(auxiliary) < 1e-12
-    assert "experts.1.w_gate" in copy.trains("--placement", "mixed")
+    copy.train("--placement", "mixed")
+    assert "experts.1.w_gate" in copy.command("info", "run")
+    assert copy.touched == {"layers/experts.py", "layers/blocks/mixed.py", "layers/blocks/__init__.py"}

@@ -249,11 +249,9 @@ def _not_of_all():
                 yield (name,), _of_others(switch, name)
 
 
-OF_A_MODEL = (  # what a model that is gone on from brings
-    "tokenizer", "vocab_size", "family", "dim", "layers", "heads", "kv_heads", "ffn", "tied", "norm", "norm_eps",
-    "placement", "position", "rope_layout", "rope_theta", "rope_scaling", "rope_factor", "rope_original_context",
-    "feed_forward", "mask", "head", "bias", "qk_norm", "embedding_norm", "init_std",
-)  # fmt: skip
+# What a model that is gone on from brings: its Config, but for the dropout, and --context, which is the window then.
+_OWN = ("context", "dropout")
+OF_A_MODEL = ("tokenizer", "vocab_size", "family", *(n for n in options_of(Config) if n not in _OWN), "init_std")
 IDLE = [
     (OF_A_MODEL, _of_the_model),
     (("vocab_size",), by_characters),
