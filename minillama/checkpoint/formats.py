@@ -20,9 +20,7 @@ class Option(NamedTuple):
     """What may be asked of a format's writer."""
 
     help: str
-    choices: tuple | None = (
-        None  # the values, of one type, of which the writer gets one; None: a flag, and it gets True
-    )
+    choices: tuple | None = None  # values of one type, of which the writer gets one; None: a flag, and it gets True
 
 
 class FileFormat(NamedTuple):
