@@ -105,7 +105,7 @@ def write_grades(rows, path):
 
 
 def write_grades_json(rows, path, **settings):
-    """The same rows for a program to read: {"minillama": version, **settings, "sums": {status: count}, "rows": [...]}."""
+    """The same rows as JSON: {"minillama": version, **settings, "sums": {status: count}, "rows": [...]}."""
     sums = Counter(row["status"] for row in rows)
     made = {"minillama": __version__, **settings, "sums": dict(sorted(sums.items())), "rows": rows}
     write_text(path, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
