@@ -47,6 +47,14 @@ def _parser():
     made = command("student", _student, "write the lessons without solutions and outputs")
     made.add_argument("folder", metavar="DIR", help="where to")
     replaces(made, "notebooks that are there, with the answers in them")
+    made = command("nbgrader", _nbgrader, "write a course of nbgrader, with an assignment for each lesson")
+    made.add_argument("folder", metavar="DIR", help="where to: the folder in which nbgrader's commands are then run")
+    made.add_argument("--seed", type=int, default=2026, help="of the hidden random cases (default: %(default)s)")
+    replaces(made, "what is there of the assignments' sources")
+    made = command("slides", _slides, "make slides of the lessons' figures and formulas, as HTML and PDF")
+    made.add_argument("folder", metavar="DIR", help="where to: DIR/index.html lists them")
+    made.add_argument("--no-pdf", dest="pdf", action="store_false", help="HTML alone, for which no Chromium is needed")
+    replaces(made, "slides that are there")
     made = command("figures", _figures, "write the lessons' best figures as PNG files")
     made.add_argument("folder", metavar="DIR", help="where to")
     replaces(made, "other pictures of the same names")
@@ -107,6 +115,22 @@ def _student(options):
     from .notebooks import build_student_set
 
     for path in build_student_set(options.folder, options.overwrite):
+        print(path)
+
+
+def _nbgrader(options):
+    from .assignments import build_assignments
+
+    if options.seed < 0:
+        raise ValueError(f"--seed must be at least 0; received {options.seed}")
+    for path in build_assignments(options.folder, options.overwrite, options.seed):
+        print(path)
+
+
+def _slides(options):
+    from .slides import build_slides
+
+    for path in build_slides(options.folder, options.overwrite, options.pdf):
         print(path)
 
 
