@@ -28,6 +28,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 DISTRIBUTIONS = {
     "llvmlite": "numba",
     "IPython": "jupyter",
+    "sphinx_revealjs": "sphinx-revealjs",
 }  # {what is imported: what brings it, if not of the same name}
 CC_BY_4 = "25a40a30d753162c4026b87a389b9534c72436327abcd083f90da00ead6d6869"  # of its words; any spaces and line ends
 
@@ -259,6 +260,8 @@ NEEDS = {  # {arguments: (the program, the extra that it names)}
     "lint": (LESSONS, "lessons"),
     "student new": (LESSONS, "lessons"),
     "figures new": (LESSONS, "lessons"),
+    "nbgrader new": (LESSONS, "lessons"),
+    "slides new": (LESSONS, "lessons"),
     "grade text.txt": (LESSONS, "lessons"),
 }
 

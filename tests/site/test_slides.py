@@ -48,6 +48,7 @@ def test_a_deck_has_figures_formulas_and_the_questions_before_them():
         text("> **Predict.** Up or down?", "predict"),
         nbformat.v4.new_code_cell("print(2)"),
         drawn("a line\nthat *rises*", pictures=2),
+        text("### Exercise 1: guess\n\n$$answer = 7$$"),
         text("## 2. Thrice · deeper\n\n$$w = 3 x$$"),
         text("> **Predict.** No figure follows.", "predict"),
         text("## Exercises\n\n$$v = 4 x$$"),
