@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]  # built once
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 LESSONS = [path.stem for path in paths()]
 REFERENCE = [f"api/{path.stem}" for path in sorted((FOLDER / "api").glob("*.rst"))]
-PAGES = ["index", "lecturers", *LESSONS, *REFERENCE]
+PAGES = ["index", "lecturers", "problem-set", "problem-set-solutions", *LESSONS, *REFERENCE]
 INSIDE = {"kernels", "runtime", "bench", "experiments", "lessons", "cli"}  # rooms that nobody else calls from Python
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 RENDERED = "async () => { if (window.MathJax) await MathJax.startup.promise }"
@@ -77,6 +77,16 @@ def test_a_page_shows_everything(site, browser, name, width):
         folded = {"hint", "solution", "hide-output"}
         asked = sum(bool(folded & tags(cell)) for cell in read(FOLDER / f"{name}.ipynb").cells)
         assert page.locator("article details").count() >= asked > 0
+    page.close()
+
+
+def test_folded_solutions_are_printed(site, browser):
+    page = browser.new_page()
+    page.goto((site / "problem-set-solutions.html").as_uri())
+    text = page.locator("details.solution li p").first
+    assert not text.is_visible()
+    page.emulate_media(media="print")
+    assert text.is_visible()
     page.close()
 
 
