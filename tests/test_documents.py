@@ -1,4 +1,4 @@
-"""What README, the guide and the course's pages say: their commands exist, and their numbers are those of the results."""
+"""What README, guide and course pages say: their commands exist, and their numbers are those of the results."""
 
 import json
 import re
@@ -34,9 +34,7 @@ def commands(text):
 
 
 def test_the_commands_of_a_block_are_found():
-    text = (
-        "```sh\nminillama train \\\n    --steps 3    # why\nmake demo\npython -m minillama info x\n```\nminillama no\n"
-    )
+    text = "```sh\nminillama train \\\n    --steps 3    # why\nmake demo\npython -m minillama info x\n```\nminillama"
     assert list(commands(text)) == [["train", "--steps", "3"], ["info", "x"]]
 
 
