@@ -8,7 +8,7 @@ A cell's tags say what it is:
     measured  code that prints times or rounding errors: its numbers differ from run to run
     exercise  code with a stub and its check; hint and solution follow it
     hint, solution: of the exercise above; the students' set has no solutions
-    written   a question to be answered in words; its rubric, tagged solution, follows it
+    written   a question to be answered in words, with its "(5 points)"; its rubric, tagged solution, follows it
     panels    code that draws several figures, which the site puts beside each other where there is room
     put-in    code that puts the function of the exercise above into the model, or says that it does not pass yet
     drawn     code that prints what a model wrote that was trained in the notebook: another text on another machine
