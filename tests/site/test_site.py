@@ -20,7 +20,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 LESSONS = [path.stem for path in paths()]
 REFERENCE = [f"api/{path.stem}" for path in sorted((FOLDER / "api").glob("*.rst"))]
 GUIDE = [f"guide/{path.stem}" for path in sorted((FOLDER / "guide").glob("*.md"))]
-PAGES = ["index", "lecturers", "problem-set", "problem-set-solutions", *GUIDE, *LESSONS, *REFERENCE]
+PAGES = ["index", "lecturers", "thirteen-weeks", "problem-set", "problem-set-solutions", *GUIDE, *LESSONS, *REFERENCE]
 INSIDE = {"kernels", "runtime", "bench", "experiments", "lessons", "cli"}  # rooms that nobody else calls from Python
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 RENDERED = "async () => { if (window.MathJax) await MathJax.startup.promise }"
