@@ -120,8 +120,8 @@ def _exercise(cell, solution, seed):
 def _answered(name, stub, solution):
     """The stub without its check, and with the solution, marked for nbgrader, in the place of its `...`
 
-    What the solution defines beside the function (helpers, imports) goes inside of it: nbgrader leaves a stub where a
-    solution was, and outside of a function that would be one more thing for a student to wonder about.
+    What the solution defines beside the function (helpers, imports) stands above it, between marks of its own, as the
+    solutions of later exercises may read it. nbgrader leaves a stub, `...`, for each pair of marks.
     """
     asked, _ = _function(name, stub, "stub")
     given, others = _function(name, solution, "solution")
@@ -134,10 +134,15 @@ def _answered(name, stub, solution):
     first = given.body[0]
     begin = first.end_lineno if ast.get_docstring(given) is not None else _end_of_head(given, lines)
     body = textwrap.dedent("\n".join(lines[begin : given.end_lineno]))  # with comments above its first statement
-    marked = "\n".join(["### BEGIN SOLUTION", *(ast.get_source_segment(solution, node) for node in others), body])
-    marked = textwrap.indent(f"{marked}\n### END SOLUTION", "    ")
+    helpers = "\n\n\n".join(ast.get_source_segment(solution, node) for node in others)
+    above = [_marked(helpers), "", ""] if helpers else []
     after = [line for line in asked_lines[asked.end_lineno :] if not line.startswith(f"check({name}")]
-    return "\n".join([*asked_lines[: asked.body[-1].lineno - 1], marked, *after]).rstrip()
+    head = asked_lines[: asked.body[-1].lineno - 1]
+    return "\n".join([*above, *head, textwrap.indent(_marked(body), "    "), *after]).rstrip()
+
+
+def _marked(source):
+    return f"### BEGIN SOLUTION\n{source}\n### END SOLUTION"
 
 
 def _function(name, source, what):

@@ -125,7 +125,10 @@ def slides(notebook):
             found.append(question)
             question = None
         found += new
-    return found
+    alone = [not any(slide.body for slide in found[i + 1 : i + 2]) for i in range(len(found))]
+    return [
+        slide for i, slide in enumerate(found) if i == 0 or slide.body or not alone[i]
+    ]  # no sitting without content
 
 
 def _figure(heading, cell, number):

@@ -51,6 +51,7 @@ def test_a_deck_has_figures_formulas_and_the_questions_before_them():
         text("### Exercise 1: guess\n\n$$answer = 7$$"),
         text("## 2. Thrice · deeper\n\n$$w = 3 x$$"),
         text("> **Predict.** No figure follows.", "predict"),
+        text("## Sitting 2: to solve"),
         text("## Exercises\n\n$$v = 4 x$$"),
         text("$$u = 5 x$$", "solution"),
     )
