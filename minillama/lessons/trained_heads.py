@@ -6,8 +6,8 @@
     layer, head = best_head(shares)
     word_shares(model, tokenizer, "colour", judging)[:, layer, head]    on words that it was not chosen by
 
-The texts are drawn from one form for each kind, in words that stories260K knows. Where the sought word stands in them is
-therefore known. They end where it may well come again: there a head that finds it has to look.
+The texts are drawn from one form for each kind, in words that stories260K knows. So it is known where the sought word
+stands in them. They end where it may well come again: there a head that finds it has to look.
 """
 
 from contextlib import contextmanager
@@ -68,7 +68,7 @@ def word_groups(kind):
 
 
 def text(model, tokenizer, kind, word, rng):
-    """A Text with this word, drawn from rng: "Once upon a time, Anna had a red kite. ... Anna wanted to play with the" """
+    """A Text with this word, drawn from rng; of red: Once upon a time, Anna had a red kite. ... to play with the"""
     form, words = _of(kind)
     if word not in words:
         raise ValueError(unknown(f"word of the kind {kind!r}", word, words))
@@ -90,7 +90,7 @@ def texts(model, tokenizer, kind, words, seed=0, each=TEXTS):
 
 
 def word_shares(model, tokenizer, kind, words, seed=0, each=TEXTS):
-    """What each head, at the last token of a text, gives to the sought word: shares (words, L, H), means of `each` texts
+    """What each head gives to the sought word at the last token: shares (words, L, H), each the mean of `each` texts
 
     Of one word the texts resemble each other, so an interval is that over the words (`statistics.estimate`).
     """
