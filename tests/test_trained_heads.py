@@ -11,7 +11,7 @@ from minillama.analysis.trace import prompt_ids, trace
 from minillama.lessons import trained_heads
 from minillama.lessons.notebooks import FOLDER
 
-KINDS = tuple(trained_heads.KINDS)
+KINDS = tuple(trained_heads.SOUGHT)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def untaught(loaded):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_word_stands_where_it_is_said_to(loaded, kind):
     model, tokenizer = loaded
-    words = trained_heads.KINDS[kind][1]
+    words = trained_heads.SOUGHT[kind][1]
     found = trained_heads.texts(model, tokenizer, kind, words, seed=3, each=2)
     assert len(found) == 2 * len(words)
     for word, (ids, at) in zip(np.repeat(words, 2), found, strict=True):
@@ -52,7 +52,7 @@ def test_texts_of_a_seed_are_always_the_same_and_others_differ(loaded, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_word_chooses_and_judges(kind):
-    words, (sought, judging) = trained_heads.KINDS[kind][1], trained_heads.word_groups(kind)
+    words, (sought, judging) = trained_heads.SOUGHT[kind][1], trained_heads.word_groups(kind)
     assert not set(sought) & set(judging) and sorted(sought + judging) == sorted(words)
     assert abs(len(sought) - len(judging)) <= 1
 

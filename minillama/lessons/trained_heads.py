@@ -53,7 +53,7 @@ def _count(word, rng):
     return "Once upon a time, there were", f" {things}. They loved to {do} in the {rng.choice(_PLACE)}. The"
 
 
-KINDS = {  # kind -> (what stands before and behind a word of it, the words)
+SOUGHT = {  # kind -> (what stands before and behind a word of it, the words)
     "name": (_name, [name for pair in zip(_GIRLS, _BOYS, strict=True) for name in pair]),
     "colour": (_colour, "red blue green yellow pink black white brown purple orange gray gold".split()),
     "count": (_count, "two three four five six seven eight nine ten twelve".split()),
@@ -154,9 +154,9 @@ def word_probabilities(model, tokenizer, kind, words, seed=0, each=TEXTS):
 
 
 def _of(kind):
-    if kind not in KINDS:
-        raise ValueError(unknown("kind of word", str(kind), KINDS))
-    return KINDS[kind]
+    if kind not in SOUGHT:
+        raise ValueError(unknown("kind of word", str(kind), SOUGHT))
+    return SOUGHT[kind]
 
 
 def _check_start(T, start):
