@@ -38,10 +38,10 @@ def _parser():
         made.add_argument("--overwrite", action="store_true", help=f"replace {what}")
 
     made = command("run", _run, "execute lessons from a new kernel and keep their outputs")
-    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to run, or tour (default: all)")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to run, tour, or a page (default: all)")
     made.add_argument("--machine", default="2 cores", help="what the first cell calls this machine")
     made = command("lint", _lint, "say what lessons lack of the common frame")
-    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to read, or tour (default: all)")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to read, tour, or a page (default: all)")
     made = command("student", _student, "write the lessons without solutions and outputs")
     made.add_argument("folder", metavar="DIR", help="where to")
     replaces(made, "notebooks that are there, with the answers in them")

@@ -24,7 +24,7 @@ from ..files import replacing, require_free
 from ..messages import needs
 from .checks import EXERCISES
 from .claims import OUTSIDE
-from .frames import HEADER, TOUR, frame_of, lesson_of, name_of
+from .frames import HEADER, PAGES, TOUR, frame_of, lesson_of, name_of
 
 with needs("lessons", "reading a notebook"):
     import nbformat
@@ -48,8 +48,9 @@ _FINITE_DIFFERENCES = re.compile(r"numerical_gradient|directional_derivative|cen
 
 
 def paths(lessons=()):
-    """The notebooks in order, the tour first; of these ("tour", "03", "04") if any are named."""
+    """The notebooks in order, the tour first and the pages last; of these ("tour", "03", "04") if any are named."""
     found = [*FOLDER.glob(f"{TOUR}.ipynb"), *sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))]
+    found += [path for page in PAGES for path in FOLDER.glob(f"{page}.ipynb")]
     if not found:
         raise ValueError(
             f"there are no lessons in {FOLDER}: an installed minillama comes without them. Run this in a clone of the "
