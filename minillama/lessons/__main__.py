@@ -81,7 +81,7 @@ def _lint(options):
 
 
 def _plan(options):
-    from .frames import TOUR
+    from .frames import PAGES, TOUR
     from .notebooks import paths, read
     from .sittings import sittings
 
@@ -92,7 +92,7 @@ def _plan(options):
         for sitting in found:
             title = f"{path.stem if sitting is found[0] else '':>28}  {sitting.title[:44]:44}"
             print(f"{title} {sitting.cells:5} {sitting.words:6} {sitting.core:5.0f} {sitting.deeper:7.0f}")
-        if path.stem != TOUR:
+        if path.stem not in (TOUR, *PAGES):
             total += sum(sitting.core for sitting in found)
     print(f"core of the lessons: {total:.0f} minutes, {total / 60:.1f} hours")
 
