@@ -5,6 +5,7 @@ import pytest
 
 from minillama.lessons import notebooks
 from minillama.lessons.__main__ import main
+from minillama.lessons.frames import PAGES
 from minillama.lessons.sittings import faults, minutes, sittings
 from tests.test_lesson_tools import HEADER, code, hidden, lesson, one_exercise, text  # noqa: F401 (a fixture)
 
@@ -116,6 +117,7 @@ def test_the_plan_lists_sittings_and_adds_up_the_core(tmp_path, monkeypatch, cap
         made = lesson(text(many(6000)))
         made.cells[0].source = HEADER.replace("00", number)
         notebooks.write(made, tmp_path / f"{number}-doubling.ipynb")
+    notebooks.write(made, tmp_path / f"{next(iter(PAGES))}.ipynb")  # a page is no part of the core, nor is the tour
     assert main(["plan"]) is None
     printed = capsys.readouterr().out
     assert "00-doubling  Sitting 1: sums" in printed and "01-doubling  Sitting 1: sums" in printed

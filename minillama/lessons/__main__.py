@@ -38,12 +38,12 @@ def _parser():
         made.add_argument("--overwrite", action="store_true", help=f"replace {what}")
 
     made = command("run", _run, "execute lessons from a new kernel and keep their outputs")
-    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to run, or tour (default: all)")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to run, tour, or a page (default: all)")
     made.add_argument("--machine", default="2 cores", help="what the first cell calls this machine")
     made = command("lint", _lint, "say what lessons lack of the common frame")
-    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to read, or tour (default: all)")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to read, tour, or a page (default: all)")
     made = command("plan", _plan, "how lessons are cut: cells, words and minutes of reading of each sitting")
-    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons, or tour (default: all)")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons, tour, or a page (default: all)")
     made = command("student", _student, "write the lessons without solutions and outputs")
     made.add_argument("folder", metavar="DIR", help="where to")
     replaces(made, "notebooks that are there, with the answers in them")
@@ -95,7 +95,7 @@ def _lint(options):
 
 
 def _plan(options):
-    from .frames import TOUR
+    from .frames import PAGES, TOUR
     from .notebooks import paths, read
     from .sittings import sittings
 
@@ -106,7 +106,7 @@ def _plan(options):
         for sitting in found:
             title = f"{path.stem if sitting is found[0] else '':>28}  {sitting.title[:44]:44}"
             print(f"{title} {sitting.cells:5} {sitting.words:6} {sitting.core:5.0f} {sitting.deeper:7.0f}")
-        if path.stem != TOUR:
+        if path.stem not in (TOUR, *PAGES):
             total += sum(sitting.core for sitting in found)
     print(f"core of the lessons: {total:.0f} minutes, {total / 60:.1f} hours")
 

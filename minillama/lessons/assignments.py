@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..messages import needs
 from .checks import EXERCISES
-from .frames import TOUR, name_of
+from .frames import PAGES, TOUR, name_of
 from .notebooks import as_bytes, data_files, paths, read, without_solutions, write_all
 from .sittings import tags
 
@@ -47,7 +47,7 @@ def build_assignments(folder, overwrite=False, seed=SEED):
     folder = Path(folder)
     made, others = {}, {folder / "nbgrader_config.py": _CONFIG.encode("utf-8")}
     for path in paths():
-        if name_of(path) == TOUR:  # it has no exercises
+        if name_of(path) in (TOUR, *PAGES):  # they have no exercises
             continue
         place = folder / "source" / path.stem
         made[place / path.name] = as_bytes(assignment(read(path), seed))

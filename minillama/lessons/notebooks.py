@@ -26,7 +26,7 @@ from ..files import replacing, require_free
 from ..messages import needs
 from .checks import EXERCISES
 from .claims import OUTSIDE
-from .frames import HEADER, LESSON_FRAME, TOUR, frame_of, lesson_of, name_of
+from .frames import HEADER, LESSON_FRAME, PAGES, TOUR, frame_of, lesson_of, name_of
 from .sittings import faults as faults_of_sittings
 from .sittings import has_figure, minutes, tags
 
@@ -51,8 +51,9 @@ _FINITE_DIFFERENCES = re.compile(r"numerical_gradient|directional_derivative|cen
 
 
 def paths(lessons=()):
-    """The notebooks in order, the tour first; of these ("tour", "03", "04") if any are named."""
+    """The notebooks in order, the tour first and the pages last; of these ("tour", "03", "04") if any are named."""
     found = [*FOLDER.glob(f"{TOUR}.ipynb"), *sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))]
+    found += [path for page in PAGES for path in FOLDER.glob(f"{page}.ipynb")]
     if not found:
         raise ValueError(
             f"there are no lessons in {FOLDER}: an installed minillama comes without them. Run this in a clone of the "

@@ -20,6 +20,7 @@ from ..data.corpora import encode_corpus
 from ..generation.generate import generate
 from ..messages import unknown
 from ..model import Model
+from ..ops import attention
 from ..training.trainer import NotFinite, Settings, Trainer, evaluate
 from .checks import check
 
@@ -38,6 +39,7 @@ class Place(NamedTuple):
     adapted: Callable  # adapted(function) -> the same function with the operation's arguments and results
     mistake: str  # what a wrong one does, in words
     mistaken: Callable  # mistaken(function) -> a wrong one, in the form of the exercise
+    kv_heads: int | None = None  # of the model that trains with it; None: as many as query heads
 
 
 def _linear_backward(function):
@@ -86,6 +88,18 @@ def _attention_backward(function):
     return attention_backward
 
 
+def _attention_backward_of_groups(function):
+    """The function adds up the gradients of a group's copies; what it gets are those of multi-head attention."""
+
+    def attention_backward(do, q, k, v, *saved):
+        H, K = q.shape[2], k.shape[2]
+        copies = (np.repeat(a, H // K, axis=2) for a in (k, v))
+        dq, dk, dv = np.split(attention.attention_backward(do, q, *copies, *saved), 3, axis=2)  # (B, T, H, D) each
+        return np.concatenate([dq, function(dk, K), function(dv, K)], axis=2)
+
+    return attention_backward
+
+
 def _swiglu_backward(function):
     def swiglu_backward(dh, gate_up):
         gate, up = np.split(gate_up, 2, axis=-1)
@@ -124,6 +138,11 @@ def _without_row_sum(function):
     return wrong
 
 
+def _across_tokens_of_a_head(function):
+    """The heads are brought in front and then cut as if they were not, so that tokens are added up."""
+    return lambda dk, kv_heads: function(dk.swapaxes(1, 2).reshape(dk.shape), kv_heads)
+
+
 def _exchanged(function):
     return lambda dh, gate, up: function(dh, gate, up)[::-1]
 
@@ -136,6 +155,13 @@ PLACES = {  # exercise -> its Place; what a mistake does to the training was mea
     "rope_rotate": Place("rope", _rope, "the forward pairs as the other layout does", _other_layout),
     "causal_attention_backward": Place(
         "attention_backward", _attention_backward, "dS without its row sum", _without_row_sum
+    ),
+    "shared_head_gradient": Place(
+        "attention_backward",
+        _attention_backward_of_groups,
+        "a reshape mixes heads and tokens before the sum",
+        _across_tokens_of_a_head,
+        kv_heads=2,
     ),
     "swiglu_backward": Place("swiglu_backward", _swiglu_backward, "dgate and dup exchanged", _exchanged),
 }
@@ -161,13 +187,14 @@ class Trained:
     story: str
 
 
-def train(steps=STEPS, seed=0):
+def train(steps=STEPS, seed=0, kv_heads=None):
     """A small LLaMA, trained on the stories in float64 and on one thread, so that every machine gets the same numbers
 
-    The backend is the one in use: inside of `put_in` that with the reader's function.
+    The backend is the one in use: inside of `put_in` that with the reader's function. kv_heads: as many as query heads
+    by default; an exercise on shared heads has a model with fewer (`kv_heads` of its Place).
     """
     corpus = _stories()
-    config = Config(corpus.tokenizer.vocab_size, **SHAPE)
+    config = Config(corpus.tokenizer.vocab_size, kv_heads=kv_heads, **SHAPE)
     settings = Settings(steps=steps, warmup=min(WARMUP, steps - 1), seed=seed, **TRAINING)
     model = Model(config, seed, np.float64, threads=1, init_std=settings.init_std)
     trainer, losses = Trainer(model, corpus, settings), []
@@ -182,10 +209,10 @@ def train(steps=STEPS, seed=0):
 
 
 @cache
-def library(steps=STEPS):
+def library(steps=STEPS, kv_heads=None):
     """What the library's own operations train, to compare with."""
     with backend.use("numpy"):
-        return train(steps)
+        return train(steps, kv_heads=kv_heads)
 
 
 def train_with(answer, steps=STEPS):
@@ -199,15 +226,16 @@ def train_with(answer, steps=STEPS):
         print(f"{report}\nWhen it passes, it comes into the model here.")
         return
     with put_in(name, answer):
-        yours = train(steps)
+        yours = train(steps, kv_heads=place.kv_heads)
     with put_in(name, place.mistaken(answer)):
-        wrong = train(steps)
-    apart = max(abs(a - b) for a, b in zip(yours.losses, library(steps).losses, strict=True))
+        wrong = train(steps, kv_heads=place.kv_heads)
+    own = library(steps, place.kv_heads)
+    apart = max(abs(a - b) for a, b in zip(yours.losses, own.losses, strict=True))
     same = "the same" if apart < 1e-6 else f"ANOTHER ONE: up to {apart:.2g} apart in a step"
     print(f"{name} is in the model: {steps} steps on the stories, loss on others in nats a token")
     print(f"  knowing nothing, log {VOCABULARY}    {log(VOCABULARY):.3f}")
     print(f"  with your function         {yours.validation:.3f}")
-    print(f"  with the library's         {library(steps).validation:.3f}   ({same})")
+    print(f"  with the library's         {own.validation:.3f}   ({same})")
     print(f"  with a wrong one           {wrong.validation:.3f}   ({place.mistake})")
     print(f"  the true entropy           {_stories().floor:.3f}")
     print(textwrap.fill(f"Yours tells: {yours.story}", 100))

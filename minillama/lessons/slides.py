@@ -45,7 +45,8 @@ _SETTINGS = {
 _DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.S)
 _PAGES = "count => document.querySelectorAll('.pdf-page').length === count"
 _DRAWN = """async () => {
-    await MathJax.startup.promise; await document.fonts.ready;
+    if (window.MathJax) await MathJax.startup.promise;  // a deck without formulas has none
+    await document.fonts.ready;
     await Promise.all([...document.images].map(image => image.decode()))
 }"""
 

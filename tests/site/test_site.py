@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minillama.lessons import EXERCISES
-from minillama.lessons.frames import TOUR
+from minillama.lessons import EXERCISES, frames
 from minillama.lessons.notebooks import FOLDER, name_of, paths, read, tags
 
 pytest.importorskip("myst_nb", reason='the extra "site" is not installed')
@@ -180,7 +179,7 @@ def test_lecturers_are_told_what_the_lessons_say():
     """The plan's minutes and points, and the sections where a belief is contradicted."""
     told = (FOLDER / "lecturers.md").read_text(encoding="utf-8")
     for path in paths():
-        if name_of(path) == TOUR:
+        if name_of(path) in (frames.TOUR, *frames.PAGES):
             assert f"({path.name})" in told
             continue
         notebook = read(path)
@@ -192,7 +191,7 @@ def test_lecturers_are_told_what_the_lessons_say():
     assert f"{sum(e.difficulty for e in EXERCISES.values())} in all" in told
     beliefs = [line.split("|")[2] for line in told.split("| belief |")[1].split("\n\n")[0].splitlines()[2:]]
     for shown in beliefs:
-        named = re.findall(r"(?:(\d\d), |; )\*([^*]+)\*", shown)
+        named = re.findall(rf"(?:({'|'.join([r'[0-9][0-9]', *frames.PAGES])}), |; )\*([^*]+)\*", shown)
         assert named, shown
         for lesson, section in named:
             (path,) = paths([lesson or named[0][0]])
