@@ -2,10 +2,10 @@
 
     sliders.rope_clocks()      # the last line of a cell tagged `slider`
 
-In a notebook the picture and its sliders are a widget (ipywidgets). Of a widget only its state in the kernel is alive, so
-what the file keeps is the picture at the start, as SVG and in words. On the site notebooks/_static/sliders.js puts
-the sliders of `described` around that picture and draws it anew as they move: each of its functions `draw` is one of
-those here, and tests/site moves the sliders and compares the two, shape by shape.
+In a notebook the picture and its sliders are a widget (ipywidgets). A widget lives as long as its kernel, so what the
+file keeps is the picture at the start, as SVG and in words. On the site notebooks/_static/sliders.js puts the sliders
+of `described` around that picture and draws it anew as they move: it has a twin of each function `draw` here, and
+tests/site moves the sliders and compares the two, shape by shape.
 """
 
 import math
@@ -202,7 +202,7 @@ def rope_clocks():
     bases = (100, 1_000, 10_000, 100_000, 500_000, 1_000_000)
     return Slider(
         "rope_clocks",
-        "Eight clocks, one for each pair of a head of width 16: their hands turn with the position, each at its own speed",
+        "Eight clocks, one for each pair of a head: hands that turn with the position, each at a speed of its own",
         236,
         (
             Control("base", "base θ", tuple((f"{base:,}", base) for base in bases), 10_000),
@@ -345,8 +345,9 @@ def _draw_cache_bytes(values, texts):
         _text(across(80e9), 156, "80 GB, a large graphics card", "end", COLOURS["red"]),
         _text(213, 174, "bytes, each unit a thousand times the last", fill=COLOURS["grey"]),
     ]
+    factors = " · ".join(texts[name] for name in ("layers", "kv_heads", "width", "bytes"))
     return shapes, (
-        f"A token: 2 · {texts['layers']} · {texts['kv_heads']} · {texts['width']} · {texts['bytes']} = {token:,} bytes. "
+        f"A token: 2 · {factors} = {token:,} bytes. "
         f"{texts['context']} tokens: {_amount(sequence)}. Sequences: {texts['batch']}, together {_amount(rows[2][1])}."
     )
 

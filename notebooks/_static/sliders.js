@@ -128,7 +128,7 @@
     const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img" });
     const words = element("output", { className: "slider-words" });
     const handles = controls.map(({ name, label, options, start }) => {
-      const shown = element("span", { className: "slider-value" });
+      const shown = element("span", { className: "slider-value", ariaHidden: "true" });  // it is the input's valuetext
       const input = element("input", { type: "range", name, min: 0, max: options.length - 1, step: 1, value: start });
       input.addEventListener("input", redraw);
       return { name, options, shown, input, row: element("label", {}, element("span", {}, label), input, shown) };
