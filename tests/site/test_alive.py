@@ -36,6 +36,21 @@ def test_every_slider_stands_in_a_lesson():
 # Sliders
 
 
+SEEN = """figure => ({
+    picture: new XMLSerializer().serializeToString(figure.querySelector("svg")),
+    words: figure.querySelector("output").innerText,
+    inputs: [...figure.querySelectorAll("input")].map(input => ({
+        name: input.name, index: Number(input.value), text: input.getAttribute("aria-valuetext"),
+        beside: input.parentElement.innerText,
+    })),
+})"""
+SET = """(figure, indices) => Object.entries(indices).forEach(([name, index]) => {
+    const input = figure.querySelector(`input[name=${name}]`);
+    input.value = index;
+    input.dispatchEvent(new Event("input"));
+})"""
+
+
 class Moved:
     """A slider on a page, beside what Python says of its values."""
 
@@ -46,23 +61,20 @@ class Moved:
             c.name: self.figure.get_by_role("slider", name=c.label, exact=True) for c in self.slider.controls
         }
 
-    def values(self):
-        indices = {name: int(each.input_value()) for name, each in self.inputs.items()}
-        return {c.name: c.options[indices[c.name]][1] for c in self.slider.controls}
-
     def set(self, **indices):
-        for name, index in indices.items():
-            self.inputs[name].evaluate(
-                "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')) }", index
-            )
-
-    def picture(self):
-        return self.figure.locator("svg").evaluate("svg => svg.outerHTML")
+        self.figure.evaluate(SET, indices)
 
     def require_python(self):
-        """The picture, shape by shape, the words, and what stands beside the sliders, as Python has them."""
-        values = self.values()
-        drawn, expected = (list(ElementTree.fromstring(s)) for s in (self.picture(), self.slider.svg(values)))
+        """The picture, shape by shape, the words, and what stands beside the sliders, as Python has them
+
+        -> {name: the option's number}, and the picture.
+        """
+        seen = self.figure.evaluate(SEEN)
+        values = {}
+        for control, input_ in zip(self.slider.controls, seen["inputs"], strict=True):
+            text, values[control.name] = control.options[input_["index"]]
+            assert (input_["name"], input_["text"]) == (control.name, text) and input_["beside"].endswith(text)
+        drawn, expected = (list(ElementTree.fromstring(svg)) for svg in (seen["picture"], self.slider.svg(values)))
         assert len(drawn) == len(expected) > 5
         for ours, theirs in zip(drawn, expected, strict=True):
             assert (ours.tag, ours.text, sorted(ours.attrib)) == (theirs.tag, theirs.text, sorted(theirs.attrib)), (
@@ -70,11 +82,8 @@ class Moved:
             )
             for key, value in theirs.attrib.items():
                 assert same(ours.attrib[key], value), (values, theirs.tag, key, ours.attrib[key], value)
-        assert self.figure.locator("output").inner_text() == self.slider.words(values)
-        for control in self.slider.controls:
-            shown = next(text for text, value in control.options if value == values[control.name])
-            assert self.inputs[control.name].get_attribute("aria-valuetext") == shown
-            assert self.figure.locator("label", has=self.inputs[control.name]).inner_text().endswith(shown)
+        assert seen["words"] == self.slider.words(values)
+        return {each["name"]: each["index"] for each in seen["inputs"]}, seen["picture"]
 
 
 def same(ours, theirs):
@@ -92,20 +101,24 @@ def same(ours, theirs):
 def test_a_slider_moves_by_keyboard_mouse_and_finger(site, browser, name, width):
     with opened(browser, site, SLIDING[name], width) as page:
         moved = Moved(page, name)
-        assert moved.values() == moved.slider.start()
-        moved.require_python()
+        indices, picture = moved.require_python()
+        assert {c.name: c.options[indices[c.name]][1] for c in moved.slider.controls} == moved.slider.start()
         for control in moved.slider.controls:
-            handle = moved.inputs[control.name]
-            for key, index in (("Home", 0), ("ArrowRight", 1), ("End", len(control.options) - 1)):
-                before = moved.picture()
-                handle.press(key)
-                assert handle.input_value() == str(index) and moved.picture() != before, (control.name, key)
-                moved.require_python()
-            box, before = handle.bounding_box(), moved.picture()
-            place = {"x": 0.3 * box["width"], "y": box["height"] / 2}
-            handle.tap(position=place) if width == "phone" else handle.click(position=place)
-            assert moved.picture() != before and 0 < int(handle.input_value()) < len(control.options) - 1
-            moved.require_python()
+            handle, last = moved.inputs[control.name], len(control.options) - 1
+            for way, expected in (("Home", {0}), ("ArrowRight", {1}), ("End", {last}), (width, range(1, last))):
+                _move(handle, way)
+                indices, changed = moved.require_python()
+                assert indices[control.name] in expected and changed != picture, (control.name, indices)
+                picture = changed
+
+
+def _move(handle, way):
+    """By a key, or by a mouse or finger at three tenths of its way."""
+    if way not in WIDTHS:
+        handle.press(way)
+        return
+    box = handle.bounding_box()
+    (handle.tap if way == "phone" else handle.click)(position={"x": 0.3 * box["width"], "y": box["height"] / 2})
 
 
 @pytest.mark.parametrize("name", SLIDING)
@@ -114,12 +127,13 @@ def test_a_slider_draws_what_python_draws(site, browser, name):
     with opened(browser, site, SLIDING[name], "desktop") as page:
         moved = Moved(page, name)
         for _ in range(25):
-            moved.set(**{c.name: int(rng.integers(len(c.options))) for c in moved.slider.controls})
-            moved.require_python()
+            indices = {c.name: int(rng.integers(len(c.options))) for c in moved.slider.controls}
+            moved.set(**indices)
+            assert moved.require_python()[0] == indices
         for label, values in moved.slider.presets:
             moved.figure.get_by_label("shape of").select_option(label)
-            assert values.items() <= moved.values().items()
-            moved.require_python()
+            indices = moved.require_python()[0]
+            assert values.items() <= {c.name: c.options[indices[c.name]][1] for c in moved.slider.controls}.items()
 
 
 @pytest.mark.parametrize("name", SLIDING)
