@@ -230,9 +230,10 @@ def test_the_glossary_is_in_order_and_its_words_stand_in_the_lessons():
 # One letter, one meaning
 
 REFUSED = {  # {what no formula of the lessons may have: what it means here}
-    r"\\partial\s*\{?L\b|\\mathrm\{d\}L\b|(?<!\\mathcal\{)(?<![A-Za-z\\])L(?=[_('])|\^\{?L\b|\bdL/d": "L is the number of blocks",
+    r"\\partial\s*\{?L\b|\\mathrm\{d\}L\b|\bdL/d": "L is the number of blocks",
+    r"(?<!\\mathcal\{)(?<![A-Za-z\\])L(?=[_('])|\^\{?L\b": "L is the number of blocks",
     r"\\varepsilon": r"eps is \epsilon",
-    r"\\theta_|(?<![A-Za-z\\])[a-z]\s*(\\,)?\s*\\theta|\\(cos|sin)\W*\\theta": "theta is RoPE's base, and no angle",
+    r"\\theta_|(?<![A-Za-z\\])[mnt]\s*(\\,)?\s*\\theta|\\(cos|sin)\W*\\theta": "theta is RoPE's base, and no angle",
     r"\bw\s*\\odot|\\odot\s*w\b": r"the weight of a norm is \gamma",
     r"d_\{?(k|\\text)|d_\{\\mathrm": "widths are C and D",
 }

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]  # built once
 LESSONS = [path.stem for path in paths()]
 REFERENCE = [f"api/{path.stem}" for path in sorted((FOLDER / "api").glob("*.rst"))]
 GUIDE = [f"guide/{path.stem}" for path in sorted((FOLDER / "guide").glob("*.md"))]
-PAGES = ["index", "lecturers", *GUIDE, *LESSONS, *REFERENCE]
+PAGES = ["index", "lecturers", "notation", *GUIDE, *LESSONS, *REFERENCE]
 INSIDE = {"kernels", "runtime", "bench", "experiments", "lessons", "cli"}  # rooms that nobody else calls from Python
 
 
