@@ -10,6 +10,7 @@ tests/site moves the sliders and compares the two, shape by shape.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
 
@@ -21,8 +22,10 @@ from ..ops.norms import rmsnorm
 from ..ops.positions.rope import rope_frequencies
 from ..ops.softmax import softmax
 
-COLOURS = {"blue": "#0072B2", "orange": "#E69F00", "red": "#D55E00", "grey": "#666666", "pale": "#d6e8f3"}
-WIDTH = 360  # of every picture, in its own units: those of a phone, so that its letters are of readable size there
+_COLOURS = {"blue": "#0072B2", "orange": "#E69F00", "red": "#D55E00", "grey": "#666666", "pale": "#d6e8f3"}
+_PICTURE_WIDTH = (
+    360  # of every picture, in its own units: those of a phone, so that its letters are of readable size there
+)
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -35,12 +38,13 @@ class Control(NamedTuple):
     start: float  # the value of one of the options
 
 
-class Slider(NamedTuple):
-    """A picture with its sliders."""
+@dataclass(frozen=True)
+class Slider:
+    """A picture with its sliders. No tuple: IPython prints a tuple itself, and asks it for no words."""
 
     name: str
     title: str  # what the picture shows, for those who cannot see it
-    height: int  # of the picture, whose width is WIDTH
+    height: int  # of the picture, whose width is _PICTURE_WIDTH
     controls: tuple[Control, ...]
     draw: Callable  # ({name: value}, {name: text}) -> the shapes of the picture, and in words what it shows
     presets: tuple[tuple[str, dict[str, float]], ...] = ()  # a name, and the values that it sets
@@ -60,7 +64,7 @@ class Slider(NamedTuple):
         """The picture at these values."""
         shapes = "".join(self._drawn(values)[0])
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height}" role="img" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_PICTURE_WIDTH} {self.height}" role="img" '
             f'font-family="sans-serif" font-size="13"><title>{escape(self.title)}</title>{shapes}</svg>'
         )
 
@@ -149,7 +153,7 @@ def _plain(value):
     return value if isinstance(value, str) else f"{value:.2f}"
 
 
-def _line(x1, y1, x2, y2, stroke=COLOURS["grey"], stroke_width=1, **more):
+def _line(x1, y1, x2, y2, stroke=_COLOURS["grey"], stroke_width=1, **more):
     return _shape("line", x1=x1, y1=y1, x2=x2, y2=y2, stroke=stroke, stroke_width=stroke_width, **more)
 
 
@@ -181,10 +185,10 @@ def _draw_softmax_temperature(values, texts):
         y = 10 + 32 * row
         shapes += [
             _text(92, y + 16, f"{word} (z = {score:.1f})", "end"),
-            _shape("rect", x=100, y=y, width=200 * share, height=22, fill=COLOURS["blue"]),
+            _shape("rect", x=100, y=y, width=200 * share, height=22, fill=_COLOURS["blue"]),
             _text(106 + 200 * share, y + 16, f"{share:.3f}", "start"),
         ]
-    shapes.append(_text(200, 184, "probability p = softmax(z / τ)", fill=COLOURS["grey"]))
+    shapes.append(_text(200, 184, "probability p = softmax(z / τ)", fill=_COLOURS["grey"]))
     entropy = -sum(share * math.log(share) for share in p if share > 0)
     return shapes, (
         f"Temperature {texts['temperature']}: mat has the probability {p[0]:.3f}, moon {p[4]:.3f}. "
@@ -219,7 +223,7 @@ def _draw_rope_clocks(values, texts):
     for i, frequency in enumerate(frequencies):
         x, y, angle = 45 + 90 * (i % 4), 46 + 118 * (i // 4), values["position"] * frequency
         chosen = i == values["pair"]
-        colour = COLOURS["red"] if chosen else COLOURS["blue"]
+        colour = _COLOURS["red"] if chosen else _COLOURS["blue"]
         shapes += [
             _shape("circle", cx=x, cy=y, r=38, fill="white", stroke=colour, stroke_width=2 if chosen else 1),
             _line(x, y, x + 38, y, stroke_dasharray="2 3"),
@@ -268,18 +272,18 @@ def _draw_norm_eps(values, texts):
     for size in (0.0, 0.5, 1.0):
         shapes += [_line(41, up(size), 45, up(size)), _text(37, up(size) + 4, f"{size:.1f}", "end")]
     points = " ".join(f"{45 + 3 * k:.2f},{up(out(10 ** (k / 10 - 8))):.2f}" for k in range(101))
-    shapes.append(_shape("polyline", points=points, fill="none", stroke=COLOURS["blue"], stroke_width=2))
+    shapes.append(_shape("polyline", points=points, fill="none", stroke=_COLOURS["blue"], stroke_width=2))
     if values["eps"] > 0:
         root = across(math.sqrt(values["eps"]))
         shapes += [
             _line(root, 175, root, up(out(math.sqrt(values["eps"]))), stroke_dasharray="3 3"),
-            _text(root + 4, 168, "√ε", "start", COLOURS["grey"]),
+            _text(root + 4, 168, "√ε", "start", _COLOURS["grey"]),
         ]
     y = out(values["size"])
     shapes += [
-        _shape("circle", cx=across(values["size"]), cy=up(y), r=5, fill=COLOURS["red"]),
-        _text(195, 212, "size of x (root mean square)", fill=COLOURS["grey"]),
-        _text(45, 15, "size of y", "start", COLOURS["grey"]),
+        _shape("circle", cx=across(values["size"]), cy=up(y), r=5, fill=_COLOURS["red"]),
+        _text(195, 212, "size of x (root mean square)", fill=_COLOURS["grey"]),
+        _text(45, 15, "size of y", "start", _COLOURS["grey"]),
     ]
     return shapes, f"With eps = {texts['eps']} an x of size {texts['size']} gives a y of size {y:.4f}."
 
@@ -334,16 +338,16 @@ def _draw_cache_bytes(values, texts):
         y = 12 + 36 * row
         shapes += [
             _text(74, y + 17, name, "end"),
-            _shape("rect", x=80, y=y, width=across(count) - 80, height=24, fill=COLOURS["pale"]),
+            _shape("rect", x=80, y=y, width=across(count) - 80, height=24, fill=_COLOURS["pale"]),
             _text(86, y + 17, _amount(count), "start"),
         ]
     for unit, count in _UNITS:
         shapes += [_line(across(count), 122, across(count), 127), _text(across(count), 140, f"1 {unit}".rstrip("s"))]
     shapes += [
         _line(80, 122, 346, 122),
-        _line(across(80e9), 6, across(80e9), 122, COLOURS["red"], 1, stroke_dasharray="3 3"),
-        _text(across(80e9), 156, "80 GB, a large graphics card", "end", COLOURS["red"]),
-        _text(213, 174, "bytes, each unit a thousand times the last", fill=COLOURS["grey"]),
+        _line(across(80e9), 6, across(80e9), 122, _COLOURS["red"], 1, stroke_dasharray="3 3"),
+        _text(across(80e9), 156, "80 GB, a large graphics card", "end", _COLOURS["red"]),
+        _text(213, 174, "bytes, each unit a thousand times the last", fill=_COLOURS["grey"]),
     ]
     factors = " · ".join(texts[name] for name in ("layers", "kv_heads", "width", "bytes"))
     return shapes, (

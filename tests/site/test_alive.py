@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minillama.lessons.notebooks import paths, read, tags
-from minillama.lessons.sliders import SLIDERS, WIDTH
+from minillama.lessons.sliders import SLIDERS
 
 from .browsing import WIDTHS, opened
 
@@ -144,7 +144,8 @@ def test_a_slider_is_of_use_on_a_phone(site, browser, name):
         assert 0 <= figure["x"] and figure["x"] + figure["width"] <= WIDTHS["phone"][0]
         for handle in moved.inputs.values():
             assert handle.bounding_box()["width"] > 200 and handle.bounding_box()["height"] >= 24  # WCAG 2.2, 2.5.8
-        letters = 13 * moved.figure.locator("svg").bounding_box()["width"] / WIDTH
+        units = moved.figure.locator("svg").evaluate("svg => svg.viewBox.baseVal.width")
+        letters = 13 * moved.figure.locator("svg").bounding_box()["width"] / units
         assert letters >= 11, "the letters of the picture are too small"
         for text in moved.figure.locator("svg text").all():
             box = text.bounding_box()
