@@ -34,7 +34,7 @@ def table(text, header):
     return found
 
 
-GRADIENTS = {cells[0].split(";")[0]: cells for cells in table(PAGE, "operation")}
+GRADIENTS = {cells[0].split("<br>")[0]: cells for cells in table(PAGE, "operation")}
 
 
 # Gradients
