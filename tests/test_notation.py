@@ -232,6 +232,7 @@ def test_the_glossary_is_in_order_and_its_words_stand_in_the_lessons():
 REFUSED = {  # {what no formula of the lessons may have: what it means here}
     r"\\partial\s*\{?L\b|\\mathrm\{d\}L\b|\bdL/d": "L is the number of blocks",
     r"(?<!\\mathcal\{)(?<![A-Za-z\\])L(?=[_('])|\^\{?L\b": "L is the number of blocks",
+    r"(?<![A-Za-z\\])E\s*=\s*\d": "E is the embedding matrix",
     r"\\varepsilon": r"eps is \epsilon",
     r"\\theta_|(?<![A-Za-z\\])[mnt]\s*(\\,)?\s*\\theta|\\(cos|sin)\W*\\theta": "theta is RoPE's base, and no angle",
     r"\bw\s*\\odot|\\odot\s*w\b": r"the weight of a norm is \gamma",
@@ -266,6 +267,7 @@ def test_a_letter_has_no_other_meaning(path):
     [
         (r"\frac{\partial L}{\partial x}", False), (r"\frac{\partial \mathcal{L}}{\partial x}", True),
         (r"e^{L_1} + e^{L_2}", False), ("L(x)", False), ("e^L", False), ("2 L K D", True), (r"\sqrt{2L}", True),
+        ("D = E = 4", False),
         (r"\theta' = \theta\, s^2", True),
         (r"\cos m\theta", False), (r"m\theta_i", False), (r"\omega_i = \theta^{-2i/D}", True), (r"\theta", True),
         (r"\theta = 10000", True), (r"x^2 + \varepsilon", False), (r"y = w \odot u", False), (r"\sqrt{d_k}", False),
