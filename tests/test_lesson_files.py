@@ -41,11 +41,13 @@ def contents(folder):
 COMMANDS = {  # name -> the command that writes to a folder
     "student": lambda course, folder, *more: main(["student", str(folder), *more]),
     "figures": lambda course, folder, *more: main(["figures", str(folder), *more]),
-    "grade": lambda course, folder, *more: main(["grade", str(course), "--out", str(folder / "grades.csv"), *more]),
+    "grade": lambda course, folder, *more: main(
+        ["grade", str(course), "--out", str(folder / "grades.csv"), "--json", str(folder / "grades.json"), *more]
+    ),
     "learning_rates": lambda course, folder: learning_rates.main(["--out", str(folder / "a.jsonl"), "--seeds", "0"]),
 }
 OVERWRITE = [name for name in COMMANDS if name != "learning_rates"]  # that one adds to its own results, and no others
-WRITTEN = {"student": 4, "figures": 2, "grade": 1, "learning_rates": 1}  # files in an empty folder
+WRITTEN = {"student": 4, "figures": 2, "grade": 2, "learning_rates": 1}  # files in an empty folder
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -121,7 +123,8 @@ def test_the_lessons_themselves_are_no_place_for_a_students_set(course, tmp_path
 def test_grades_do_not_take_the_place_of_a_notebook(course):
     before = contents(course)
     for notebook in course.glob("*.ipynb"):
-        assert main(["grade", str(course), "--out", str(notebook), "--overwrite"]) == 1
+        for option in ("--out", "--json"):
+            assert main(["grade", str(course), option, str(notebook), "--overwrite"]) == 1
     assert contents(course) == before
 
 
@@ -130,7 +133,8 @@ def test_grades_are_refused_before_the_first_notebook_is_run(course, tmp_path, m
     (tmp_path / "grades.csv").write_bytes(FOREIGN)
     (tmp_path / "file").write_bytes(FOREIGN)
     for out in (tmp_path / "grades.csv", tmp_path / "file" / "grades.csv"):
-        assert main(["grade", str(course), "--out", str(out)]) == 1
+        for option in ("--out", "--json"):
+            assert main(["grade", str(course), option, str(out)]) == 1
     assert (tmp_path / "grades.csv").read_bytes() == (tmp_path / "file").read_bytes() == FOREIGN
 
 

@@ -5,8 +5,7 @@ import shutil
 import pytest
 
 from minillama.lessons.notebooks import FOLDER
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+from minillama.lessons.slides import CHROMIUM
 
 
 @pytest.fixture(scope="session")
@@ -19,13 +18,15 @@ def site(tmp_path_factory):
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    if CHROMIUM is None:
+    """Closed behind each module: Playwright runs once in a process, and slides are printed with one of their own."""
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
         pytest.skip("there is no Chromium on the path")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()

@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]  # built once
 LESSONS = [path.stem for path in paths()]
 REFERENCE = [f"api/{path.stem}" for path in sorted((FOLDER / "api").glob("*.rst"))]
 GUIDE = [f"guide/{path.stem}" for path in sorted((FOLDER / "guide").glob("*.md"))]
-PAGES = ["index", "lecturers", "notation", *GUIDE, *LESSONS, *REFERENCE]
+PAPER = ["thirteen-weeks", "problem-set", "problem-set-solutions"]
+PAGES = ["index", "lecturers", "notation", *PAPER, *GUIDE, *LESSONS, *REFERENCE]
 INSIDE = {"kernels", "runtime", "bench", "experiments", "lessons", "cli"}  # rooms that nobody else calls from Python
 
 
@@ -51,6 +52,16 @@ def _has_everything(page, name):
         folded = {"hint", "solution", "hide-output"}
         asked = sum(bool(folded & tags(cell)) for cell in read(FOLDER / f"{name}.ipynb").cells)
         assert page.locator("article details").count() >= asked > 0
+
+
+def test_folded_solutions_are_printed(site, browser):
+    page = browser.new_page()
+    page.goto((site / "problem-set-solutions.html").as_uri())
+    text = page.locator("details.solution li p").first
+    assert not text.is_visible()
+    page.emulate_media(media="print")
+    assert text.is_visible()
+    page.close()
 
 
 @pytest.fixture(scope="module")
