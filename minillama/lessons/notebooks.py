@@ -30,7 +30,7 @@ from .claims import OUTSIDE
 from .frames import HEADER, LESSON_FRAME, TOUR, frame_of, lesson_of, name_of
 from .sittings import faults as faults_of_sittings
 from .sittings import has_figure, minutes, tags
-from .sliders import keeps_widget, without_widgets
+from .sliders import faults_of_slider, without_widgets
 
 with needs("lessons", "reading a notebook"):
     import nbformat
@@ -227,10 +227,7 @@ def _code_faults(cell):
     for output in cell.outputs:
         if output.output_type == "error" or output.get("name") == "stderr":
             yield f"an error or a warning is kept: {output.get('text', output.get('evalue', ''))[:200]}"
-    if keeps_widget(cell):
-        yield "keeps a widget, whose state no file has: run the lesson with minillama.lessons run"
-    if "slider" in tags(cell) and not has_figure(cell):
-        yield "is tagged slider, and keeps no picture of one"
+    yield from faults_of_slider(cell)
     if has_figure(cell) and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt"):
         yield "a figure without a description for those who cannot see it (metadata mystnb.image.alt)"
 

@@ -21,6 +21,7 @@ from ..messages import needs
 from ..ops.norms import rmsnorm
 from ..ops.positions.rope import rope_frequencies
 from ..ops.softmax import softmax
+from .sittings import has_figure, tags
 
 _COLOURS = {"blue": "#0072B2", "orange": "#E69F00", "red": "#D55E00", "grey": "#666666", "pale": "#d6e8f3"}
 _PICTURE_WIDTH = (
@@ -116,8 +117,12 @@ def without_widgets(notebook):
             output.get("data", {}).pop(_WIDGET, None)
 
 
-def keeps_widget(cell):
-    return any(_WIDGET in output.get("data", {}) for output in cell.get("outputs", ()))
+def faults_of_slider(cell):
+    """What is wrong with the outputs of a cell of code, if it shows a slider; a message each."""
+    if any(_WIDGET in output.get("data", {}) for output in cell.get("outputs", ())):
+        yield "keeps a widget, whose state no file has: run the lesson with minillama.lessons run"
+    if "slider" in tags(cell) and not has_figure(cell):
+        yield "is tagged slider, and keeps no picture of one"
 
 
 def described():
