@@ -10,6 +10,7 @@ A cell's tags say what it is:
     hint, solution: of the exercise above; the students' set has no solutions
     written   a question to be answered in words, with its "(5 points)"; its rubric, tagged solution, follows it
     panels    code that draws several figures, which the site puts beside each other where there is room
+    slider    code that shows one of minillama.lessons.sliders: a widget, of which the file keeps the first picture
     put-in    code that puts the function of the exercise above into the model, or says that it does not pass yet
     drawn     code that prints what a model wrote that was trained in the notebook: another text on another machine
     prose     code that prints a text, whose lines the site breaks where they must end
@@ -29,6 +30,7 @@ from .claims import OUTSIDE
 from .frames import HEADER, LESSON_FRAME, PAGES, TOUR, frame_of, lesson_of, name_of
 from .sittings import faults as faults_of_sittings
 from .sittings import has_figure, minutes, tags
+from .sliders import faults_of_slider, without_widgets
 
 with needs("lessons", "reading a notebook"):
     import nbformat
@@ -98,6 +100,7 @@ def run(path, machine):
         raise ValueError(f"{path} stays as it was, it did not run to its end: {str(error).strip()}") from error
     if path.read_bytes() != before:
         raise ValueError(f"{path} was saved by somebody else while it was executed, and stays so: run it again")
+    without_widgets(notebook)
     first = notebook.cells[0]
     line = time_line(notebook, seconds, machine)
     first.source = re.sub(r"^\*\*Time\*\*.*$", lambda _: line, first.source, flags=re.M)
@@ -225,6 +228,7 @@ def _code_faults(cell):
     for output in cell.outputs:
         if output.output_type == "error" or output.get("name") == "stderr":
             yield f"an error or a warning is kept: {output.get('text', output.get('evalue', ''))[:200]}"
+    yield from faults_of_slider(cell)
     if has_figure(cell) and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt"):
         yield "a figure without a description for those who cannot see it (metadata mystnb.image.alt)"
 

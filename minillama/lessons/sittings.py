@@ -45,7 +45,7 @@ def tags(cell):
 
 
 def has_figure(cell):
-    return any("image/png" in output.get("data", {}) for output in cell.get("outputs", ()))
+    return any({"image/png", "image/svg+xml"} & set(output.get("data", {})) for output in cell.get("outputs", ()))
 
 
 def sittings(notebook):

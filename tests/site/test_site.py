@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,52 +11,27 @@ import pytest
 from minillama.lessons import EXERCISES, frames
 from minillama.lessons.notebooks import FOLDER, name_of, paths, read, tags
 
+from .browsing import WIDTHS, opened
+
 pytest.importorskip("myst_nb", reason='the extra "site" is not installed')
-sync_api = pytest.importorskip("playwright.sync_api", reason='the extra "site" is not installed')
+pytest.importorskip("playwright.sync_api", reason='the extra "site" is not installed')
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]  # built once
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 LESSONS = [path.stem for path in paths()]
 REFERENCE = [f"api/{path.stem}" for path in sorted((FOLDER / "api").glob("*.rst"))]
 GUIDE = [f"guide/{path.stem}" for path in sorted((FOLDER / "guide").glob("*.md"))]
-PAGES = ["index", "lecturers", "thirteen-weeks", "problem-set", "problem-set-solutions", *GUIDE, *LESSONS, *REFERENCE]
+PAPER = ["thirteen-weeks", "problem-set", "problem-set-solutions"]
+PAGES = ["index", "lecturers", "notation", *PAPER, *GUIDE, *LESSONS, *REFERENCE]
 INSIDE = {"kernels", "runtime", "bench", "experiments", "lessons", "cli"}  # rooms that nobody else calls from Python
-WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
-RENDERED = "async () => { if (window.MathJax) await MathJax.startup.promise }"
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    from sphinx.cmd.build import build_main
-
-    made = tmp_path_factory.mktemp("site")
-    doctrees = tmp_path_factory.mktemp("doctrees")
-    assert build_main(["-q", "-W", "--keep-going", "-d", str(doctrees), str(FOLDER), str(made)]) == 0
-    return made
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on the path")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_shows_everything(site, browser, name, width):
-    page = browser.new_page(viewport=dict(zip(("width", "height"), WIDTHS[width], strict=True)))
-    said, asked, failed = [], [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("requestfailed", lambda request: failed.append(request.url))
-    page.goto((site / f"{name}.html").as_uri())
-    page.evaluate(RENDERED)
-    assert said == [] and failed == []
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == [], "it asks the network for something"
+    with opened(browser, site, name, width) as page:
+        _has_everything(page, name)
+
+
+def _has_everything(page, name):
     formulas = page.locator(".math").count()
     assert page.locator("mjx-container").count() >= formulas and page.locator("mjx-merror").count() == 0
     assert name not in LESSONS or formulas > 0
@@ -77,7 +51,6 @@ def test_a_page_shows_everything(site, browser, name, width):
         folded = {"hint", "solution", "hide-output"}
         asked = sum(bool(folded & tags(cell)) for cell in read(FOLDER / f"{name}.ipynb").cells)
         assert page.locator("article details").count() >= asked > 0
-    page.close()
 
 
 def test_folded_solutions_are_printed(site, browser):
