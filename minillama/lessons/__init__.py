@@ -1,8 +1,8 @@
 """What the notebooks of the course share: checkers of the exercises, numbers with bands, and the look of figures."""
 
-from . import lesson_00, lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06, lesson_07
+from . import lesson_00, lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06, lesson_07, lesson_08
 from .checks import EXERCISES, check
 from .claims import claim
 
-LESSONS = (lesson_00, lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06, lesson_07)
+LESSONS = (lesson_00, lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06, lesson_07, lesson_08)
 __all__ = ["EXERCISES", "LESSONS", "check", "claim"]
