@@ -26,9 +26,9 @@ FORWARD_MISTAKES = {  # of reference_llama.logits -> hint
     "no residual around attention": "attention's result replaces the stream: it is added to it",
     "no residual around the feed-forward": "the feed-forward's result replaces the stream: it is added to it",
     "stream replaced": (
-        "the layer's result is added to the normalised stream: it is added to the stream itself, x, which no norm changes"
+        "the layer's result is added to the normalised stream: add it to the stream itself, x, which no norm changes"
     ),
-    "in parallel": "both layers read the stream from before the block: the feed-forward reads what attention has added to",
+    "in parallel": "both layers read the stream as it came: the feed-forward reads what attention has added to",
     "one norm a block": "each block has two norms: the feed-forward's weight is ffn_norm, not attention_norm",
     "no norm in blocks": "each layer reads norm(x), not x",
     "no norm weights": "the norms' weights are left out",
@@ -37,7 +37,7 @@ FORWARD_MISTAKES = {  # of reference_llama.logits -> hint
     "gate and up exchanged": "gate and up are exchanged: silu belongs to w_gate's product",
     "sigmoid for silu": "the gate is sigmoid(z); silu(z) is z times that",
     "always tied": "the output matrix is p['output'] where config.tied is False; this uses the embedding",
-    "first block for all": "each block has weights of its own, p[f'blocks.{i}.w_q']; this uses those of block 0 throughout",
+    "first block for all": "each block has weights of its own, p[f'blocks.{i}.w_q']; this uses those of block 0",
     "probabilities": "these are probabilities: return the logits, before the softmax",
 }
 BACKWARD_MISTAKES = {  # of reference_llama.gradients -> hint
@@ -72,7 +72,7 @@ BACKWARD_MISTAKES = {  # of reference_llama.gradients -> hint
     "norms passed over": "the gradient of the stream passes over the norms of the blocks: go back through each of them",
     "turned forwards": "dq and dk are turned forwards again: the way back is the rotation by the opposite angle",
     "not turned back": "dq and dk are not turned back: the products that made q and k came before the rotation",
-    "queries alone": "three matrices read the same h: its gradient is the sum of what comes back through w_q, w_k and w_v",
+    "queries alone": "three matrices read the same h: its gradient is the sum of those through w_q, w_k and w_v",
     "gate's path dropped": "two matrices read the same h: its gradient is the sum of those through w_gate and w_up",
     "group's mean": "the gradients of a key/value head are the sum over the query heads of its group, not their mean",
     "group's first": "a key/value head gets the gradients of all query heads of its group, not of the first alone",
@@ -100,10 +100,10 @@ def random_llama(trial, tied, kv_heads):
     return config, p, ids, targets
 
 
-def _answered(answer, trial, p, arguments, returns):
-    """The results; the weights must come back as they were."""
+def _answered(answer, trial, p, before, behind, returns):
+    """What answer(*before, p, *behind) returns; the weights must come back as they were."""
     given = {name: array.copy() for name, array in p.items()}
-    results = trial.call(answer, given, *arguments, returns=returns)
+    results = trial.call(answer, *before, given, *behind, returns=returns)
     changed = [name for name, array in p.items() if not np.array_equal(given.get(name), array)]
     trial.that("the weights stay as they were", not changed, f"it changed weights that it was given: {changed[:3]}")
     return results
@@ -115,7 +115,7 @@ def llama_logits(answer, trial):
 
     def call(p, ids, config):
         returns = [("logits", (*ids.shape, config.vocab_size))]
-        return _answered(answer, trial, p, (ids, config), returns)
+        return _answered(answer, trial, p, (), (ids, config), returns)
 
     for tied, kv_heads in ((False, 2), (True, 1), (False, 4), (True, 2)):
         config, p, ids, _ = random_llama(trial, tied, kv_heads)
@@ -136,8 +136,8 @@ def _where(p, ids, config, got):
     first = relative_error(got[:, 0], reference_llama.logits(p, ids, config)[:, 0]) < 1e-6
     if first:
         return (
-            "the first token of each sequence is right and later ones are not: look at what joins tokens, the positions, "
-            "the mask, the softmax and the groups"
+            "the first token of each sequence is right and later ones are not: look at what joins tokens, positions, "
+            "mask, softmax and groups"
         )
     return (
         "the first token, which reads only itself, is wrong already: look at norms, residuals, feed-forward and the "
@@ -145,39 +145,57 @@ def _where(p, ids, config, got):
     )
 
 
-@exercise("08", "The whole backward", difficulty=3, minutes=60)
+@exercise("08", "Back through a block", difficulty=3, minutes=45)
+def block_gradients(answer, trial):
+    """answer(dy, x, w, config) -> dx (T, C), {name: gradient}: of one block for one sequence; x and dy (T, C)."""
+    for kv_heads in (2, 1, 4, 2):
+        config, p, ids, _ = random_llama(trial, True, kv_heads)
+        w = {name.split(".")[2]: array for name, array in p.items() if name.startswith("blocks.0.")}
+        dy, x = trial.rng.standard_normal((2, ids.shape[1], config.dim))
+        returns = [("dx", x.shape), ("gradients", dict)]
+        dx, got = _answered(answer, trial, w, (dy, x), (config,), returns)
+        _complete(trial, w, got)
+
+        def of(mistake, dy=dy, x=x, w=w, config=config):
+            dx, gradients = reference_llama.block_gradients(dy, x, w, config, mistake)
+            return {**gradients, "dx": dx}
+
+        def loss(dy=dy, x=x, w=w, config=config):
+            return float(np.sum(dy * reference_llama.block(x, w, config)))
+
+        got = {**got, "dx": dx}
+        what = f"dx and the gradients of 9 weights, groups of {config.heads // kv_heads}"
+        _as_expected(trial, what, got, of, [*_WAY_BACK, "dx"])
+        _slopes(trial, {**w, "dx": x}, got, loss)
+
+
+@exercise("08", "The whole backward", difficulty=2, minutes=30)
 def llama_gradients(answer, trial):
     """answer(p, ids, targets, config) -> the mean loss, {name: gradient}."""
     for tied, kv_heads in ((True, 2), (False, 2), (True, 1)):
         config, p, ids, targets = random_llama(trial, tied, kv_heads)
-        loss, got = _answered(answer, trial, p, (ids, targets, config), [("loss", float), ("gradients", dict)])
-        right_loss, right = reference_llama.gradients(p, ids, targets, config)
-        trial.same("the loss", loss, right_loss, {"this is the losses' sum; return their mean": right_loss * ids.size})
-        trial.that(
-            "a gradient for each weight",
-            got.keys() == right.keys(),
-            f"the gradients must have the names of the weights; missing: {sorted(right.keys() - got.keys())[:4]}, "
-            f"unknown: {sorted(got.keys() - right.keys())[:4]}",
-        )
-        for name, gradient in got.items():
-            shape = np.shape(gradient)
-            trial.that(
-                "shapes", shape == p[name].shape, f"the gradient of {name} has shape {shape}; {p[name].shape} is right"
-            )
-        wrong = [name for name in _way_back(config) if not _equal(got[name], right[name])]
-        hint, evidence = "", f"right: {', '.join(n for n in right if n not in wrong)}; wrong: {', '.join(wrong)}"
-        for mistake, text in BACKWARD_MISTAKES.items() if wrong else ():
-            of_mistake = reference_llama.gradients(p, ids, targets, config, mistake)[1]
-            if all(_equal(got[name], of_mistake[name]) for name in got):
-                hint = text
-                break
-        trial.that(
-            f"all {len(right)} gradients, groups of {config.heads // kv_heads}, {'tied' if tied else 'not tied'}",
-            not wrong,
-            hint or f"on the way back {wrong[0] if wrong else ''} is the first that is wrong: look at it, and at the dx before it",
-            evidence,
-        )
-        _along_random_directions(trial, p, ids, targets, config, got)
+        returns = [("loss", float), ("gradients", dict)]
+        loss, got = _answered(answer, trial, p, (), (ids, targets, config), returns)
+        right = reference_llama.loss(p, ids, targets, config)
+        sums = {
+            "this is the losses' sum; return their mean over all B T targets": right * ids.size,
+            "this is the mean over B sequences of the losses' sum; return the mean over all B T targets": (
+                right * ids.shape[1]
+            ),
+            "the means of the B sequences are added up: divide by B": right * ids.shape[0],
+        }
+        trial.same("the loss", loss, right, sums, "the loss is wrong: it is the mean of the losses of all B T targets")
+        _complete(trial, p, got)
+
+        def of(mistake, p=p, ids=ids, targets=targets, config=config):
+            return reference_llama.gradients(p, ids, targets, config, mistake)[1]
+
+        def mean(p=p, ids=ids, targets=targets, config=config):
+            return reference_llama.loss(p, ids, targets, config)
+
+        what = f"{len(p)} gradients, groups of {config.heads // kv_heads}, {'tied' if tied else 'not tied'}"
+        _as_expected(trial, what, got, of, _way_back(config))
+        _slopes(trial, p, got, mean)
 
 
 def _way_back(config):
@@ -186,17 +204,44 @@ def _way_back(config):
     return [*(() if config.tied else ("output",)), "final_norm", *blocks, "embedding"]
 
 
+def _complete(trial, w, got):
+    """A gradient for each weight, of its shape."""
+    missing, unknown = sorted(w.keys() - got.keys()), sorted(map(str, got.keys() - w.keys()))
+    trial.that(
+        "a gradient for each weight",
+        not missing and not unknown,
+        f"the gradients must have the names of the weights; missing: {missing[:4]}, unknown: {unknown[:4]}",
+    )
+    for name, array in w.items():
+        shape = np.shape(got[name])
+        hint = f"the gradient of {name} must have the shape of its weight, {array.shape}; it has {shape}"
+        trial.that("the shape of its weight", shape == array.shape, hint)
+
+
+def _as_expected(trial, what, got, of, order):
+    """Fails unless got is of(None); the hint is the mistake whose of(mistake) it is, or the first that is wrong."""
+    right = of(None)
+    wrong = [name for name in order if not _equal(got[name], right[name])]
+    hint = ""
+    for mistake, text in BACKWARD_MISTAKES.items() if wrong else ():
+        if all(_equal(got[name], array) for name, array in of(mistake).items()):
+            hint = text
+            break
+    if wrong and not hint:
+        hint = f"on the way back {wrong[0]} is the first that is wrong: look at it, and at what it is made of"
+    evidence = f"right: {', '.join(n for n in order if n not in wrong) or 'none'}; wrong: {', '.join(wrong)}"
+    trial.that(what, not wrong, hint, evidence)
+
+
 def _equal(got, expected):
     return bool(relative_error(got, expected) <= 1e-6)
 
 
-def _along_random_directions(trial, p, ids, targets, config, got):
+def _slopes(trial, arrays, got, loss):
     """The gradients against finite differences of the loss, each along a direction: one for each number takes long."""
     slopes, found = [], []
-    for name, array in p.items():
+    for name, array in arrays.items():
         direction = trial.rng.standard_normal(array.shape)
         found.append(np.sum(got[name] * direction))
-        slopes.append(
-            directional_derivative(lambda: reference_llama.loss(p, ids, targets, config), array, direction, 1e-4)
-        )
+        slopes.append(directional_derivative(loss, array, direction, 1e-4))
     trial.same("slopes of the loss by finite differences", np.array(found), np.array(slopes))

@@ -1,4 +1,4 @@
-"""The reader's own functions of lessons 02 to 07, fetched for lesson 08; a working one where theirs does not pass yet."""
+"""The reader's own functions of lessons 02 to 07, fetched for lesson 08; a working one where theirs does not pass."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,7 +91,7 @@ def _causal_weights(q, k):
 
 
 def _causal_attention_backward(do, q, k, v):
-    """By the library's, which has as many queries as keys and one width: queries that nobody reads, and zeros, fill up."""
+    """By the library's, which has as many queries as keys, and one width: queries without do, and zeros, fill up."""
     (T, D), (S, E) = q.shape, v.shape
     width = max(D, E)
 

@@ -33,7 +33,7 @@ STEPS, WARMUP = 100, 10
 WHOLE = "loss_and_gradients"  # the operation of a function that is put in the place of the model's whole backward
 _VALIDATION_TOKENS = 8192
 _STORY_TOKENS = 60
-_objective = OBJECTIVES["next_token"]  # what `train` trains for: inside of put_in with a reader's whole backward, or not
+_objective = OBJECTIVES["next_token"]  # what `train` trains for; inside of put_in it can have a reader's backward
 
 
 class Place(NamedTuple):

@@ -57,6 +57,18 @@ def gradients(p, ids, targets, config, mistake=None):
     return loss(p, ids, targets, config), of
 
 
+def block_gradients(dy, x, w, config, mistake=None):
+    """One block, one sequence: dy, x (T, C), w its weights -> dx (T, C), {name: gradient}."""
+    of = {name: np.zeros_like(array) for name, array in w.items()}
+    _, saved = _block(w, x[None], config, None)
+    return _block_backward(w, of, dy[None], config, saved, mistake)[0], of
+
+
+def block(x, w, config):
+    """One block, one sequence: x (T, C) -> (T, C)."""
+    return _block(w, x[None], config, None)[0][0]
+
+
 def _block_weights(p, i):
     return {name.split(".")[2]: array for name, array in p.items() if name.startswith(f"blocks.{i}.")}
 
@@ -106,9 +118,7 @@ def _block(w, x, config, mistake):
     (B, T, C), H, K = x.shape, config.heads, config.kv_heads
     h1 = x if mistake == "no norm in blocks" else _norm(x, w["attention_norm"], config, mistake)
     w_q = w["w_q"].T if mistake == "w_q not transposed" else w["w_q"]
-    q, k, v = (
-        (h1 @ m.T).reshape(B, T, heads, -1) for m, heads in ((w_q, H), (w["w_k"], K), (w["w_v"], K))
-    )
+    q, k, v = ((h1 @ m.T).reshape(B, T, heads, -1) for m, heads in ((w_q, H), (w["w_k"], K), (w["w_v"], K)))
     turns = _turns(config, T, mistake)
     q, k = rotated(q, *turns), rotated(k, *turns)
     if mistake == "values turned":
@@ -130,7 +140,9 @@ def _block(w, x, config, mistake):
     f = hidden @ w["w_down"].T
     base = h2 if mistake == "stream replaced" else middle
     out = f if mistake == "no residual around the feed-forward" else base + f
-    saved = SimpleNamespace(x=x, h1=h1, q=q, k=k, v=v, o=o, middle=middle, h2=h2, gate_up=np.concatenate([gate, up], -1))
+    saved = SimpleNamespace(
+        x=x, h1=h1, q=q, k=k, v=v, o=o, middle=middle, h2=h2, gate_up=np.concatenate([gate, up], -1)
+    )
     return out, saved
 
 
