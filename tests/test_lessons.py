@@ -9,7 +9,7 @@ import pytest
 
 from minillama.lessons import EXERCISES, check
 
-ANSWERS = [importlib.import_module(f"tests.lessons.answers_{n:02d}") for n in range(8)]
+ANSWERS = [importlib.import_module(f"tests.lessons.answers_{n:02d}") for n in range(9)]
 RIGHT = {name: functions for module in ANSWERS for name, functions in module.RIGHT.items()}
 WRONG = {name: functions for module in ANSWERS for name, functions in module.WRONG.items()}
 SEEDS = range(8)  # some mistakes look like another one with every tenth seed only
