@@ -23,7 +23,7 @@ STUB = '''def doubled(x):
 
 
 check(doubled)'''
-PREAMBLE = "import numpy as np\nimport matplotlib.pyplot as plt\nfrom minillama.lessons import check, claim"
+PREAMBLE = "import numpy as np\nimport matplotlib.pyplot as plt\nfrom minillama.lessons import check, claim, course_map"
 
 
 @pytest.fixture(autouse=True)
@@ -55,21 +55,38 @@ def code(source, *tags, printed="", error="", image=False, alt="", count=1):
     return nbformat.v4.new_code_cell(source, metadata=metadata, outputs=outputs, execution_count=count)
 
 
+def hidden(source, *tags, **output):
+    """Code whose output is out of sight until the reader asks for it."""
+    cell = code(source, "hide-output", *tags, **output)
+    cell.metadata["jupyter"] = {"outputs_hidden": True}
+    return cell
+
+
 def lesson(*cells):
     """A lesson without faults, with more cells before its exercises."""
-    return nbformat.v4.new_notebook(
+    made = nbformat.v4.new_notebook(
         cells=[
             text(HEADER),
             code(PREAMBLE),
+            code('course_map("00")'),
+            text("## Sitting 1: sums\n\n## 1. One sum · core"),
             text("> **Predict.** What is 1 + 1?", "predict"),
+            hidden("1 + 1"),
+            text("<details><summary>What came out</summary>Two.</details>"),
             *cells,
+            text("## The card on this subject"),
             text("## Exercises"),
             code(STUB, "exercise", printed="doubled: not started. Write the function"),
             text("<details><summary>Hint</summary>Add.</details>", "hint"),
             code("def doubled(x):\n    return x + x\n\n\ncheck(doubled)", "solution", printed="doubled: passed."),
+            text("## Written questions"),
+            *[text(f"**Question {n}** (5 points). Why?", "written") for n in (1, 2)],
             text("## Takeaways\n\n## Where this is in minillama"),
         ]
     )
+    for n in (len(made.cells) - 1, len(made.cells) - 2):
+        made.cells.insert(n, text("<details><summary>Rubric</summary>Because.</details>", "solution"))
+    return made
 
 
 def found_in(*cells):
@@ -290,7 +307,7 @@ def test_students_get_no_solution_and_no_output(tmp_path, monkeypatch):
     notebooks.write(lesson(), tmp_path / "course" / "00-doubling.ipynb")
     assert main(["student", str(tmp_path / "student")]) is None
     made = notebooks.read(tmp_path / "student" / "00-doubling.ipynb")
-    assert len(made.cells) == len(lesson().cells) - 1
+    assert len(made.cells) == len(lesson().cells) - 3  # a solution and two rubrics
     assert "x + x" not in nbformat.writes(made) and STUB in [cell.source for cell in made.cells]
     assert all(cell.outputs == [] for cell in made.cells if cell.cell_type == "code")
     assert (tmp_path / "student" / "data" / "text.txt").read_text(encoding="utf-8") == "To be"

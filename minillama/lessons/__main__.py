@@ -42,6 +42,8 @@ def _parser():
     made.add_argument("--machine", default="2 cores", help="what the first cell calls this machine")
     made = command("lint", _lint, "say what lessons lack of the common frame")
     made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to read, or tour (default: all)")
+    made = command("plan", _plan, "how lessons are cut: cells, words and minutes of reading of each sitting")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons, or tour (default: all)")
     made = command("student", _student, "write the lessons without solutions and outputs")
     made.add_argument("folder", metavar="DIR", help="where to")
     replaces(made, "notebooks that are there, with the answers in them")
@@ -76,6 +78,23 @@ def _lint(options):
     found = [f"{path.name}: {fault}" for path in paths(options.lessons) for fault in faults(read(path))]
     print("\n".join(found) or "nothing is missing")
     return bool(found)
+
+
+def _plan(options):
+    from .frames import TOUR
+    from .notebooks import paths, read
+    from .sittings import sittings
+
+    total = 0
+    print(f"{'':74} {'cells':>5} {'words':>6} {'core':>5} {'deeper':>7}  minutes of reading")
+    for path in paths(options.lessons):
+        found = sittings(read(path))
+        for sitting in found:
+            title = f"{path.stem if sitting is found[0] else '':>28}  {sitting.title[:44]:44}"
+            print(f"{title} {sitting.cells:5} {sitting.words:6} {sitting.core:5.0f} {sitting.deeper:7.0f}")
+        if path.stem != TOUR:
+            total += sum(sitting.core for sitting in found)
+    print(f"core of the lessons: {total:.0f} minutes, {total / 60:.1f} hours")
 
 
 def _student(options):

@@ -15,7 +15,17 @@ class Frame(NamedTuple):
     seconds: int  # that it runs, at most
 
 
-LESSON_FRAME = Frame("# NN · title", ("## Exercises", "## Takeaways", "## Where this is in minillama"), 90)
+SECTIONS_APART = ("Exercises", "Written questions")  # whose minutes are those of their tasks, not of reading
+LESSON_FRAME = Frame(
+    "# NN · title",
+    (
+        "## The card on this subject",
+        *(f"## {title}" for title in SECTIONS_APART),
+        "## Takeaways",
+        "## Where this is in minillama",
+    ),
+    90,
+)
 TOUR_FRAME = Frame("# The tour · title", ("## Takeaways", "## Where to go next"), 60)
 
 

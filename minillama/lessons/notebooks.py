@@ -8,6 +8,8 @@ A cell's tags say what it is:
     measured  code that prints times or rounding errors: its numbers differ from run to run
     exercise  code with a stub and its check; hint and solution follow it
     hint, solution: of the exercise above; the students' set has no solutions
+    written   a question to be answered in words; its rubric, tagged solution, follows it
+    panels    code that draws several figures, which the site puts beside each other where there is room
     put-in    code that puts the function of the exercise above into the model, or says that it does not pass yet
     drawn     code that prints what a model wrote that was trained in the notebook: another text on another machine
     prose     code that prints a text, whose lines the site breaks where they must end
@@ -24,7 +26,9 @@ from ..files import replacing, require_free
 from ..messages import needs
 from .checks import EXERCISES
 from .claims import OUTSIDE
-from .frames import HEADER, TOUR, frame_of, lesson_of, name_of
+from .frames import HEADER, LESSON_FRAME, TOUR, frame_of, lesson_of, name_of
+from .sittings import faults as faults_of_sittings
+from .sittings import has_figure, minutes, tags
 
 with needs("lessons", "reading a notebook"):
     import nbformat
@@ -43,7 +47,6 @@ _QUANTITY = re.compile(  # in prose: with decimals, with thousands, or before a 
     r"(?<![\w.])\d+\.\d+(?!\.?\d)|(?<![\w.,])\d{1,3}(?:,\d{3})+|"
     r"(?<![\w.])\d+(?=\s?(?:%|per cent|times|nats|bits|bytes|kB|MB|GB|ms|µs|tokens/s|×))"
 )
-_READING, _CODE_LINE = 200 / 60, 5  # words a second, seconds a line
 _FINITE_DIFFERENCES = re.compile(r"numerical_gradient|directional_derivative|central_difference")
 
 
@@ -63,10 +66,6 @@ def paths(lessons=()):
 
 def read(path):
     return nbformat.read(path, as_version=4)
-
-
-def tags(cell):
-    return set(cell.metadata.get("tags", ()))
 
 
 def execute(notebook, folder=FOLDER, allow_errors=False):
@@ -125,20 +124,13 @@ def _as_bytes(notebook):
 
 
 def time_line(notebook, seconds, machine):
-    """The line of the first cell about time: reading at 200 words a minute and 5 seconds a line of code
-
-    The code that draws a figure is not counted: the figure is read.
-    """
-    cells = [cell for cell in notebook.cells if "solution" not in tags(cell)]
-    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
-    lines = sum(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code" and not has_figure(cell))
-    reading = (words / _READING + lines * _CODE_LINE) / 60
-    minutes = sum(exercise.minutes for exercise in EXERCISES.values() if exercise.lesson == lesson_of(notebook))
-    exercises = f"{minutes} for the exercises, " if minutes else ""
-    return (
-        f"**Time**: {5 * max(1, round(reading / 5))} minutes to read, {exercises}"
-        f"{max(1, round(seconds))} s to run on {machine}."
-    )
+    """The line of the first cell about time: to read, of these the core, for the exercises, to run."""
+    reading, core = minutes(notebook)
+    for_exercises = sum(exercise.minutes for exercise in EXERCISES.values() if exercise.lesson == lesson_of(notebook))
+    parts = f"{reading} minutes to read"
+    parts += f", of these {core} the core" if core < reading else ""
+    parts += f", {for_exercises} for the exercises" if for_exercises else ""
+    return f"**Time**: {parts}, {max(1, round(seconds))} s to run on {machine}."
 
 
 def text_of(cell):
@@ -150,10 +142,6 @@ def text_of(cell):
         elif "text/plain" in output.get("data", {}) and "image/png" not in output.data:
             texts.append(output.data["text/plain"])
     return "\n".join(texts)
-
-
-def has_figure(cell):
-    return any("image/png" in output.get("data", {}) for output in cell.get("outputs", ()))
 
 
 def differences(kept, fresh):
@@ -221,6 +209,8 @@ def faults(notebook):
             found += [f"{_name(cell)}: {fault}" for fault in _code_faults(cell)]
         else:
             found += [f"{_name(cell)}: {fault}" for fault in _text_faults(cell, cells[:number], cells[number + 1 :])]
+    if frame is LESSON_FRAME and lesson_of(notebook):
+        found += faults_of_sittings(notebook)
     return [*found, *_exercise_faults(cells, lesson_of(notebook)), *_borrowed_from_solutions(cells)]
 
 
