@@ -40,7 +40,7 @@ def shape(config):
 
 def _size(row, number):
     stated = row.stated_parameters
-    return f"{stated / 1e9:g}B", f"{number:,}", f"{number / stated - 1:+.1%}"
+    return f"{stated / 1e9:g}B", f"{number:,}", f"{number / 1e9:.2f}B", f"{number / stated - 1:+.1%}"
 
 
 def _training(row, number):
@@ -60,13 +60,13 @@ COLUMNS = {  # exercise -> its Column
     "count_parameters": Column(
         lambda config, row: (*shape(config), config.tied),
         lambda row: row.parameters,
-        ("stated", "yours", "off"),
+        ("stated", "yours", "", "off"),
         _size,
     ),
     "training_flops": Column(
         lambda config, row: (*shape(config), row.sequence),
         lambda row: row.training_flops / row.tokens,
-        ("tokens", "sequence", "6 N D", "yours", "more", "GPUs used"),
+        ("tokens", "sequence", "6 N D", "yours", "more", "of the peak"),
         _training,
     ),
 }

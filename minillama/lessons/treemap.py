@@ -37,7 +37,10 @@ def treemap(title, parts):
 
 
 def _cut(parts, x, y, width, height):
-    """The rectangles (x, y, width, height) of parts: cut in two where the halves are most alike, across the longer side"""
+    """The rectangles (x, y, width, height) of parts
+
+    Cut in two where the halves are most alike, across the longer side, and so on.
+    """
     if len(parts) == 1:
         return [(x, y, width, height)]
     sizes = [size for _, size, _ in parts]
