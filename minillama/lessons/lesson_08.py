@@ -83,10 +83,13 @@ _WAY_BACK = ("w_down", "w_up", "w_gate", "ffn_norm", "w_o", "w_v", "w_k", "w_q",
 
 
 def random_llama(trial, tied, kv_heads):
-    """A tiny Config, its weights in float64, ids and targets (B, T) in which tokens repeat."""
+    """A tiny Config, its weights in float64, ids and targets (B, T) in which tokens repeat
+
+    A head has two pairs at least: with one, theta and the layout would change nothing.
+    """
     rng, heads = trial.rng, 4
     config = Config(
-        int(rng.integers(5, 8)), dim=heads * 2 * int(rng.integers(1, 3)), layers=int(rng.integers(2, 4)), heads=heads,
+        int(rng.integers(5, 8)), dim=heads * 2 * int(rng.integers(2, 4)), layers=int(rng.integers(2, 4)), heads=heads,
         kv_heads=kv_heads, ffn=int(rng.integers(3, 8)), context=16, norm_eps=float(rng.uniform(0.1, 0.3)),
         rope_theta=float(rng.uniform(20, 500)), rope_layout=str(rng.choice(["rotate_half", "interleaved"])), tied=tied,
     )  # fmt: skip
