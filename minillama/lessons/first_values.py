@@ -1,8 +1,9 @@
 """python -m minillama.lessons.first_values: what the division of first values by sqrt(2 L) is worth (lesson 08).
 
 A narrow LLaMA of 2, 8 and 24 blocks is trained on the stories, with first values that are divided, as the library's
-are, and with others that are not, at three learning rates, with seeds 0 to 4. Rates and steps were chosen with a seed,
-1000, that is not among those reported. Each training is a line of JSON in the results.
+are, and with others that are not, at three learning rates, with seeds 0 to 4. The rates and the number of steps were
+chosen after trials at two of the rates with a seed, 1000, that is not among these. Each training is a line of JSON in
+the results.
 """
 
 import json
