@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minillama.lessons import learning_rates, notebooks
+from minillama.lessons import first_values, learning_rates, notebooks
 from minillama.lessons.__main__ import main
 from tests.test_lesson_experiments import result
 
@@ -31,6 +31,8 @@ def course(tmp_path, monkeypatch):
     monkeypatch.setattr("minillama.lessons.grading.grade", lambda path, seed, timeout: [])
     monkeypatch.setattr(learning_rates, "train", lambda corpus, *job: result(*job))
     monkeypatch.setattr(learning_rates, "encode_corpus", lambda name: None)
+    monkeypatch.setattr(first_values, "train", lambda corpus, *job: {"job": job})
+    monkeypatch.setattr(first_values, "encode_corpus", lambda name, vocab_size: None)
     return folder
 
 
@@ -43,9 +45,10 @@ COMMANDS = {  # name -> the command that writes to a folder
     "figures": lambda course, folder, *more: main(["figures", str(folder), *more]),
     "grade": lambda course, folder, *more: main(["grade", str(course), "--out", str(folder / "grades.csv"), *more]),
     "learning_rates": lambda course, folder: learning_rates.main(["--out", str(folder / "a.jsonl"), "--seeds", "0"]),
+    "first_values": lambda course, folder, *more: first_values.main(["--out", str(folder / "b.jsonl"), *more]),
 }
 OVERWRITE = [name for name in COMMANDS if name != "learning_rates"]  # that one adds to its own results, and no others
-WRITTEN = {"student": 4, "figures": 2, "grade": 1, "learning_rates": 1}  # files in an empty folder
+WRITTEN = {"student": 4, "figures": 2, "grade": 1, "learning_rates": 1, "first_values": 1}  # files in an empty folder
 
 
 @pytest.mark.parametrize("name", COMMANDS)
