@@ -402,6 +402,41 @@ def test_grades_of_what_students_hand_in(tmp_path, hand_in, capsys):
     assert "is there an" not in str(rows)
 
 
+def test_grades_for_a_program(tmp_path, hand_in, monkeypatch, capsys):
+    """--json holds what --out holds, with its sums; --fail-on-wrong is the exit status of continuous integration."""
+    folder, out = tmp_path / "handed-in", tmp_path / "grades.json"
+    right = hand_in("1/right", "def doubled(x):\n    return x + x")
+    assert main(["grade", str(right), "--fail-on-wrong"]) is False
+    hand_in("2/wrong", "def doubled(x):\n    return x * x")
+    assert main(["grade", str(folder)]) is False, "a wrong answer is a grade, and no failure of the command"
+    arguments = ["grade", str(folder), "--seed", "7", "--json", str(out), "--out", str(tmp_path / "grades.csv")]
+    capsys.readouterr()
+    assert main([*arguments, "--fail-on-wrong"]) is True
+    assert "--fail-on-wrong: 1 of 2 exercises passed" in capsys.readouterr().err
+    made = json.loads(out.read_text(encoding="utf-8"))
+    assert {key: made[key] for key in ("minillama", "seed", "timeout", "sums")} == {
+        "minillama": minillama.__version__, "seed": 7, "timeout": 60, "sums": {"passed": 1, "wrong": 1},
+    }  # fmt: skip
+    with open(tmp_path / "grades.csv", encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == [{key: str(value) for key, value in row.items()} for row in made["rows"]]
+    assert [row["hint"] for row in made["rows"]] == ["", "it squares"]
+    monkeypatch.setattr("minillama.lessons.grading.grade", lambda *_: pytest.fail("a notebook was run"))
+    assert main(arguments) == 1 and json.loads(out.read_text(encoding="utf-8")) == made
+    twice = ["--out", str(tmp_path / "one"), "--json", str(tmp_path / "one")]
+    assert main(["grade", str(folder), *twice]) == 1 and not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize("answer", ["", "def doubled(x):\n    ...", "import os\nos._exit(1)"])
+def test_what_is_missing_not_started_or_not_checked_is_no_pass(answer, hand_in):
+    assert main(["grade", str(hand_in("one", answer)), "--fail-on-wrong"]) is True
+
+
+def test_nothing_to_check_is_no_pass(tmp_path):
+    notebooks.write(tour(), tmp_path / "handed-in" / "tour.ipynb")
+    assert main(["grade", str(tmp_path / "handed-in")]) is False
+    assert main(["grade", str(tmp_path / "handed-in"), "--fail-on-wrong"]) is True
+
+
 @pytest.mark.slow
 def test_a_notebook_that_does_not_end_or_dies_gets_a_line(hand_in, monkeypatch):
     forever = "def doubled(x):\n    while True:\n        pass"

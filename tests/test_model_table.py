@@ -4,7 +4,7 @@ import pytest
 
 from minillama.catalogue.stated import STATED
 from minillama.lessons import model_table
-from minillama.lessons.model_table import CARD, OTHERS, fill_table
+from minillama.lessons.model_table import CARD, OFF_CARD, fill_table
 from tests.lessons.answers_08_table import RIGHT
 
 RIGHT_ONES = [pytest.param(name, answer, id=name) for name in model_table.COLUMNS for answer in RIGHT[name][:1]]
@@ -21,7 +21,7 @@ def test_a_right_answer_has_every_number_of_the_table(name, answer, capsys):
     printed = capsys.readouterr().out
     assert printed.count("  yes\n") == len(CARD) == 10 and "NO" not in printed
     assert f"models of the card: {len(CARD)}, equal to the last digit: {len(CARD)}\n" in printed
-    assert f"other LLaMAs and Code Llamas: {len(OTHERS)}, equal to the last digit: {len(OTHERS)}\n" in printed
+    assert f"other LLaMAs and Code Llamas: {len(OFF_CARD)}, equal to the last digit: {len(OFF_CARD)}\n" in printed
 
 
 @pytest.mark.parametrize("name, answer", RIGHT_ONES)
@@ -56,7 +56,7 @@ def test_other_exercises_fill_no_column():
 
 
 def test_card_and_others_are_the_whole_family():
-    assert {name for name in STATED if "llama" in name} == {*CARD, *OTHERS}
+    assert {name for name in STATED if "llama" in name} == {*CARD, *OFF_CARD}
 
 
 def test_areas_of_a_treemap_are_the_shares():

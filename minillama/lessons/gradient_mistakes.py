@@ -51,15 +51,29 @@ def training(mistake, seed):
 
 
 def read(path):
-    """The results in a file, a dictionary each."""
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    """The results in a file, a dictionary each; ValueError for a file that holds anything else."""
+    results = []
+    for line in Path(path).read_bytes().splitlines():
+        try:
+            result = json.loads(line)
+        except ValueError:  # no JSON, or no text at all
+            result = None
+        if not isinstance(result, dict) or result.keys() != {"mistake", "seed", "loss"}:
+            raise ValueError(f"{path} holds something else than results of this experiment. Nothing was changed")
+        results.append(result)
+    return results
 
 
 def main(arguments=None):
     parser = Parser(prog="python -m minillama.lessons.gradient_mistakes", description=__doc__)
     parser.add_argument("--out", required=True, metavar="FILE", help="where results are added, a line of JSON each")
     options = parser.parse_args(arguments)
-    done = {(r["mistake"], r["seed"]) for r in read(options.out)} if Path(options.out).exists() else set()
+    try:
+        done = {(r["mistake"], r["seed"]) for r in read(options.out)} if Path(options.out).exists() else set()
+        append_text(options.out, "")  # a folder that cannot be written to is said now, not after the first training
+    except (ValueError, OSError) as error:
+        print(f"minillama.lessons.gradient_mistakes: error: {error}; give another file", file=sys.stderr)
+        return 1
     jobs = [(mistake, seed) for seed in SEEDS for mistake in (RIGHT, *MISTAKES)]
     for mistake, seed in tqdm([job for job in jobs if job not in done], unit="training"):
         append_text(options.out, json.dumps(training(mistake, seed), allow_nan=False) + "\n")

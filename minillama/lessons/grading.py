@@ -8,9 +8,11 @@ import re
 import shutil
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
-from ..files import replacing
+from .. import __version__
+from ..files import replacing, write_text
 from ..messages import needs
 from .checks import EXERCISES
 from .frames import TOUR, lesson_of_title
@@ -100,6 +102,13 @@ def write_grades(rows, path):
         writer = csv.DictWriter(file, ["notebook", "lesson", "exercise", "difficulty", "status", "hint"])
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_grades_json(rows, path, **settings):
+    """The same rows as JSON: {"minillama": version, **settings, "sums": {status: count}, "rows": [...]}."""
+    sums = Counter(row["status"] for row in rows)
+    made = {"minillama": __version__, **settings, "sums": dict(sorted(sums.items())), "rows": rows}
+    write_text(path, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
 
 
 def _opened(path):

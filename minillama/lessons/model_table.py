@@ -21,10 +21,10 @@ CARD = (
     "llama-3-70b",
     "llama-3.1-405b",
 )
-OTHERS = tuple(name for name in PRESETS if "llama-" in name and "tiny" not in name and name not in CARD)
+OFF_CARD = tuple(name for name in PRESETS if "llama-" in name and "tiny" not in name and name not in CARD)
 
 
-class Column(NamedTuple):
+class FilledColumn(NamedTuple):
     """What the answer to an exercise computes of each model."""
 
     arguments: Callable  # arguments(config, row) -> those of the answer
@@ -56,14 +56,14 @@ def _training(row, number):
     )
 
 
-COLUMNS = {  # exercise -> its Column
-    "count_parameters": Column(
+COLUMNS = {  # exercise -> its FilledColumn
+    "count_parameters": FilledColumn(
         lambda config, row: (*shape(config), config.tied),
         lambda row: row.parameters,
         ("stated", "yours", "", "off"),
         _size,
     ),
-    "training_flops": Column(
+    "training_flops": FilledColumn(
         lambda config, row: (*shape(config), row.sequence),
         lambda row: row.training_flops / row.tokens,
         ("tokens", "sequence", "6 N D", "yours", "more", "of the peak"),
@@ -86,7 +86,7 @@ def fill_table(answer):
         print(f"{report}\nWhen it passes, it fills the table here.")
         return
     column, lines, same = COLUMNS[name], [], {}
-    for row in model_rows((*CARD, *OTHERS)):
+    for row in model_rows((*CARD, *OFF_CARD)):
         number = answer(*column.arguments(PRESETS[row.name], row))
         same[row.name] = number == column.expected(row)
         if row.name in CARD:
@@ -96,4 +96,4 @@ def fill_table(answer):
     for first, *rest in lines:
         print("  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]))
     print(f"models of the card: {len(CARD)}, equal to the last digit: {sum(same[n] for n in CARD)}")
-    print(f"other LLaMAs and Code Llamas: {len(OTHERS)}, equal to the last digit: {sum(same[n] for n in OTHERS)}")
+    print(f"other LLaMAs and Code Llamas: {len(OFF_CARD)}, equal to the last digit: {sum(same[n] for n in OFF_CARD)}")

@@ -8,7 +8,7 @@ A cell's tags say what it is:
     measured  code that prints times or rounding errors: its numbers differ from run to run
     exercise  code with a stub and its check; hint and solution follow it
     hint, solution: of the exercise above; the students' set has no solutions
-    written   a question to be answered in words; its rubric, tagged solution, follows it
+    written   a question to be answered in words, with its "(5 points)"; its rubric, tagged solution, follows it
     panels    code that draws several figures, which the site puts beside each other where there is room
     put-in    code that puts the function of the exercise above into the model, or fills a table with it, or says that
               it does not pass yet
@@ -117,10 +117,11 @@ def run(path, machine):
 
 def write(notebook, path):
     with replacing(path) as new:
-        new.write_bytes(_as_bytes(notebook))
+        new.write_bytes(as_bytes(notebook))
 
 
-def _as_bytes(notebook):
+def as_bytes(notebook):
+    """A notebook as its file holds it."""
     return (nbformat.writes(notebook) + "\n").encode("utf-8")
 
 
@@ -355,11 +356,15 @@ def build_student_set(folder, overwrite=False):
     folder = Path(folder)
     if folder.exists() and folder.samefile(FOLDER):
         raise ValueError(f"{folder} holds the lessons themselves, whose solutions would be lost: give another folder")
-    made = {folder / path.name: _as_bytes(without_solutions(read(path))) for path in paths()}
-    read_by_them = [path for name in ("data", "results") for path in sorted((FOLDER / name).rglob("*"))]
-    data = {folder / path.relative_to(FOLDER): path.read_bytes() for path in read_by_them if path.is_file()}
-    _write_all(made | data, overwrite)
+    made = {folder / path.name: as_bytes(without_solutions(read(path))) for path in paths()}
+    write_all(made | {folder / name: content for name, content in data_files().items()}, overwrite)
     return list(made)
+
+
+def data_files():
+    """{path beside the lessons: bytes} of the files that lessons read."""
+    found = [path for name in ("data", "results") for path in sorted((FOLDER / name).rglob("*"))]
+    return {path.relative_to(FOLDER): path.read_bytes() for path in found if path.is_file()}
 
 
 def export_figures(folder, overwrite=False):
@@ -375,11 +380,11 @@ def export_figures(folder, overwrite=False):
                 if not images:
                     raise ValueError(f"{path.name}: {_name(cell)} keeps no figure: run the lesson first")
                 made[Path(folder) / f"{cell.metadata['figure']}.png"] = base64.b64decode(images[0])
-    _write_all(made, overwrite)
+    write_all(made, overwrite)
     return list(made)
 
 
-def _write_all(contents, overwrite):
+def write_all(contents, overwrite):
     """Write {path: bytes}, all or none; a file that holds these bytes already is left alone."""
     changed = {path: data for path, data in contents.items() if not (path.is_file() and path.read_bytes() == data)}
     require_free(changed, overwrite, "give another folder")

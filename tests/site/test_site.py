@@ -20,7 +20,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 LESSONS = [path.stem for path in paths()]
 REFERENCE = [f"api/{path.stem}" for path in sorted((FOLDER / "api").glob("*.rst"))]
 GUIDE = [f"guide/{path.stem}" for path in sorted((FOLDER / "guide").glob("*.md"))]
-PAGES = ["index", "lecturers", *GUIDE, *LESSONS, *REFERENCE]
+PAGES = ["index", "lecturers", "thirteen-weeks", "problem-set", "problem-set-solutions", *GUIDE, *LESSONS, *REFERENCE]
 INSIDE = {"kernels", "runtime", "bench", "experiments", "lessons", "cli"}  # rooms that nobody else calls from Python
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 RENDERED = "async () => { if (window.MathJax) await MathJax.startup.promise }"
@@ -78,6 +78,16 @@ def test_a_page_shows_everything(site, browser, name, width):
         folded = {"hint", "solution", "hide-output"}
         asked = sum(bool(folded & tags(cell)) for cell in read(FOLDER / f"{name}.ipynb").cells)
         assert page.locator("article details").count() >= asked > 0
+    page.close()
+
+
+def test_folded_solutions_are_printed(site, browser):
+    page = browser.new_page()
+    page.goto((site / "problem-set-solutions.html").as_uri())
+    text = page.locator("details.solution li p").first
+    assert not text.is_visible()
+    page.emulate_media(media="print")
+    assert text.is_visible()
     page.close()
 
 
