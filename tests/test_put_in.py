@@ -7,7 +7,7 @@ import pytest
 
 from minillama import backend
 from minillama.lessons import EXERCISES, check
-from minillama.lessons.put_in import PLACES, library, put_in, train, train_with
+from minillama.lessons.put_in import PLACES, WHOLE, library, put_in, train, train_with
 
 FEW = 20  # steps
 
@@ -67,10 +67,9 @@ def test_the_function_is_called_in_every_layer_and_gone_afterwards(name):
 
     with put_in(name, counting):
         train(1)
-        assert len(calls) >= 2
+        assert len(calls) >= (1 if PLACES[name].operation == WHOLE else 2)
         calls.clear()
-        with backend.use("numpy"):  # the library's own, inside of the block too
-            train(1)
+        library.__wrapped__(1)  # the library's own, inside of the block too
     with backend.use("numpy"):
         train(1)
     assert calls == []

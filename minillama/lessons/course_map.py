@@ -7,7 +7,7 @@ with needs("lessons", "drawing the map of the course"):
     from matplotlib.patches import Circle, FancyBboxPatch
 
 # Lessons that exist; the numbers of the others are drawn pale.
-WRITTEN = ("00", "01", "02", "03", "04", "05", "06", "07")
+WRITTEN = ("00", "01", "02", "03", "04", "05", "06", "07", "08")
 _STREAM = 19  # where the residual stream runs, from top to bottom
 
 

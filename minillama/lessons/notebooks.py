@@ -11,7 +11,8 @@ A cell's tags say what it is:
     written   a question to be answered in words, with its "(5 points)"; its rubric, tagged solution, follows it
     panels    code that draws several figures, which the site puts beside each other where there is room
     slider    code that shows one of minillama.lessons.sliders: a widget, of which the file keeps the first picture
-    put-in    code that puts the function of the exercise above into the model, or says that it does not pass yet
+    put-in    code that puts the function of the exercise above into the model, or fills a table with it, or says that
+              it does not pass yet
     drawn     code that prints what a model wrote that was trained in the notebook: another text on another machine
     prose     code that prints a text, whose lines the site breaks where they must end
     whole     code that shows something whole, such as a model's forward, and may be longer than other cells

@@ -21,21 +21,26 @@ from ..generation.generate import generate
 from ..messages import unknown
 from ..model import Model
 from ..ops import attention
+from ..runtime.memory import Store
+from ..training.objectives import OBJECTIVES
 from ..training.trainer import NotFinite, Settings, Trainer, evaluate
+from . import reference_llama
 from .checks import check
 
 VOCABULARY, THETA = 512, 10000.0  # theta: Config's
 SHAPE = {"dim": 64, "layers": 2, "heads": 4, "context": 64}
 TRAINING = {"batch_size": 8, "lr": 0.01}
 STEPS, WARMUP = 100, 10
+WHOLE = "loss_and_gradients"  # the operation of a function that is put in the place of the model's whole backward
 _VALIDATION_TOKENS = 8192
 _STORY_TOKENS = 60
+_objective = OBJECTIVES["next_token"]  # what `train` trains for; inside of put_in it can have a reader's backward
 
 
 class Place(NamedTuple):
     """Where the function of an exercise goes."""
 
-    operation: str  # of the backend
+    operation: str  # of the backend, or WHOLE
     adapted: Callable  # adapted(function) -> the same function with the operation's arguments and results
     mistake: str  # what a wrong one does, in words
     mistaken: Callable  # mistaken(function) -> a wrong one, in the form of the exercise
@@ -108,6 +113,20 @@ def _swiglu_backward(function):
     return swiglu_backward
 
 
+def _whole(function):
+    """Of the weights as a dict; the optimizer wants the gradients in one Store. All targets count alike here."""
+
+    def loss_and_gradients(model, ids, targets, micro_batches, noise_seed):
+        with model.workers.blas(model.workers.threads):
+            loss, gradients = function(dict(model.parameters), ids, targets, model.config)
+        store = Store(model.parameters.shapes, model.dtype)
+        for name, gradient in gradients.items():
+            store[name][...] = gradient
+        return loss, store
+
+    return loss_and_gradients
+
+
 def _first_row_only(function):
     def wrong(dy, x, weight):
         dx, _, dbias = function(dy, x, weight)
@@ -147,6 +166,13 @@ def _exchanged(function):
     return lambda dh, gate, up: function(dh, gate, up)[::-1]
 
 
+def _through_the_layers_alone(function):
+    def wrong(p, ids, targets, config):
+        return reference_llama.gradients(p, ids, targets, config, "straight path dropped")
+
+    return wrong
+
+
 PLACES = {  # exercise -> its Place; what a mistake does to the training was measured before it was chosen
     "gpt2_linear_backward": Place(
         "linear_backward", _linear_backward, "dweight of the first token alone", _first_row_only
@@ -164,6 +190,9 @@ PLACES = {  # exercise -> its Place; what a mistake does to the training was mea
         kv_heads=2,
     ),
     "swiglu_backward": Place("swiglu_backward", _swiglu_backward, "dgate and dup exchanged", _exchanged),
+    "llama_gradients": Place(
+        WHOLE, _whole, "a residual's gradient comes through its layer alone", _through_the_layers_alone
+    ),
 }
 
 
@@ -174,8 +203,19 @@ def put_in(name, function):
     ValueError for an exercise that has no place in the model.
     """
     place = _place(name)
-    with backend.replaced(**{place.operation: place.adapted(function)}):
+    adapted = place.adapted(function)
+    with _trained_by(adapted) if place.operation == WHOLE else backend.replaced(**{place.operation: adapted}):
         yield
+
+
+@contextmanager
+def _trained_by(loss_and_gradients):
+    global _objective
+    before, _objective = _objective, _objective._replace(loss_and_gradients=loss_and_gradients)
+    try:
+        yield
+    finally:
+        _objective = before
 
 
 @dataclass(frozen=True)
@@ -190,14 +230,14 @@ class Trained:
 def train(steps=STEPS, seed=0, kv_heads=None):
     """A small LLaMA, trained on the stories in float64 and on one thread, so that every machine gets the same numbers
 
-    The backend is the one in use: inside of `put_in` that with the reader's function. kv_heads: as many as query heads
-    by default; an exercise on shared heads has a model with fewer (`kv_heads` of its Place).
+    Backend and backward are those in use: inside of `put_in` with the reader's function. kv_heads: as many as query
+    heads by default; an exercise on shared heads has a model with fewer (`kv_heads` of its Place).
     """
     corpus = _stories()
     config = Config(corpus.tokenizer.vocab_size, kv_heads=kv_heads, **SHAPE)
     settings = Settings(steps=steps, warmup=min(WARMUP, steps - 1), seed=seed, **TRAINING)
     model = Model(config, seed, np.float64, threads=1, init_std=settings.init_std)
-    trainer, losses = Trainer(model, corpus, settings), []
+    trainer, losses = Trainer(model, corpus, settings, _objective), []
     try:
         with np.errstate(all="ignore"):  # what overflows ends the training
             for _ in range(steps):
@@ -211,7 +251,7 @@ def train(steps=STEPS, seed=0, kv_heads=None):
 @cache
 def library(steps=STEPS, kv_heads=None):
     """What the library's own operations train, to compare with."""
-    with backend.use("numpy"):
+    with backend.use("numpy"), _trained_by(Model.loss_and_gradients):
         return train(steps, kv_heads=kv_heads)
 
 
