@@ -1,8 +1,8 @@
 """How a lesson is cut: sittings, core and deeper parts, questions whose answer is out of sight; and how long it takes.
 
 A heading `## Sitting 2: ...` begins a sitting. A section says in its heading what it is, `## 3. The gate · core` or
-`· deeper`; so may a subsection, and one that does not is what its section is. Exercises, wherever they stand, and written
-questions have minutes of their own and count for neither; the sections that close a lesson are core.
+`· deeper`; so may a subsection, and one that does not is what its section is. Exercises, wherever they stand, and
+written questions have minutes of their own and count for neither; the sections that close a lesson are core.
 """
 
 import re
