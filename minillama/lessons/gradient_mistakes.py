@@ -1,7 +1,7 @@
 """python -m minillama.lessons.gradient_mistakes: what a training shows of a wrong backward (lesson 08).
 
 The small LLaMA of `minillama.lessons.put_in` is trained with the right backward and with each mistake of a list, with
-the same five seeds. A mistake is one formula of the whole backward; nothing else differs. Each training is a line of
+the same two seeds. A mistake is one formula of the whole backward; nothing else differs. Each training is a line of
 JSON in the results; one that is there already is not done again. Seeds 1 and 2 were fixed before the runs; the list was
 drawn up after a look at one training of each with seed 0, which is not among them.
 """
