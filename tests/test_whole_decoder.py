@@ -82,6 +82,7 @@ ANSWERS = {  # what stands in the cell of shared_head_gradient -> what is said o
     "def shared_head_gradient(dk, kv_heads):\n    return helper(dk)": "stopped with NameError",
     "1 / 0\ndef shared_head_gradient(dk, kv_heads): ...": "the cell in 06-lesson.ipynb stops with ZeroDivisionError",
     "def another(dk): ...": "stops with NameError",
+    "raise SystemExit": "stops with SystemExit",
 }
 
 
@@ -93,6 +94,27 @@ def test_the_readers_functions_come_from_their_notebooks(tmp_path, capsys, sourc
     assert ANSWERS[source] in said
     assert (own.shared_head_gradient is WORKING["shared_head_gradient"]) == ("yours" not in said)
     assert own.swiglu_backward is WORKING["swiglu_backward"]
+
+
+def test_a_copy_of_a_notebook_is_not_taken_for_it(tmp_path, capsys):
+    """JupyterLab calls it 06-lesson-Copy1.ipynb, which comes first in the order of the alphabet."""
+    notebook(tmp_path, "06", "shared_head_gradient", next(iter(ANSWERS)))
+    (tmp_path / "06-lesson-Copy1.ipynb").write_text("of last week", encoding="utf-8")
+    fetch(tmp_path)
+    assert "shared_head_gradient       yours: passed" in capsys.readouterr().out
+
+
+def test_a_notebook_that_cannot_be_read_is_said(tmp_path, capsys):
+    (tmp_path / "06-lesson.ipynb").write_text('{"cells": [', encoding="utf-8")
+    assert fetch(tmp_path).shared_head_gradient is WORKING["shared_head_gradient"]
+    assert "a working one: 06-lesson.ipynb cannot be read, NotJSONError" in capsys.readouterr().out
+
+
+def test_the_lessons_leave_numbers_as_they_are_printed_here(tmp_path):
+    notebook(tmp_path, "06", "shared_head_gradient", f"np.set_printoptions(precision=1)\n{next(iter(ANSWERS))}")
+    before = np.get_printoptions()
+    fetch(tmp_path)
+    assert np.get_printoptions() == before
 
 
 def test_what_is_not_there_is_said(tmp_path, capsys):
