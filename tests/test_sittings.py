@@ -38,6 +38,14 @@ def test_the_lint_misses_each_part_of_the_cut(made, words):
     assert any(words in fault for fault in faults(made)), list(faults(made))
 
 
+def test_a_written_question_at_the_very_end_has_no_rubric():
+    made = lesson()
+    made.cells.append(text("**Question 3** (5 points). Why?", "written"))
+    assert [fault for fault in faults(made) if "no rubric" in fault] == [
+        "'**Question 3** (5 points). Why?': no rubric (tag solution) follows the written question"
+    ]
+
+
 def xs(count):
     return [text("x") for _ in range(count)]
 

@@ -10,7 +10,9 @@ from minillama import Config, Model
 from minillama.gradcheck import relative_error
 from minillama.lessons import EXERCISES, check, decoder_flow, gradient_mistakes, reference_llama
 from minillama.lessons.lesson_08 import BACKWARD_MISTAKES, FORWARD_MISTAKES
+from minillama.lessons.notebooks import FOLDER
 from minillama.lessons.own_functions import WORKING, fetch
+from minillama.lessons.put_in import Trained
 
 SHAPE = {"dim": 16, "layers": 3, "heads": 4, "ffn": 5, "context": 16, "norm_eps": 0.1, "rope_theta": 50.0}
 
@@ -145,7 +147,7 @@ def test_the_experiment_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(gradient_mistakes, "training", training)
     path = tmp_path / "mistakes.jsonl"
     first = {"mistake": "sum", "seed": 1, "loss": 0.5}
-    path.write_text(json.dumps(first) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(first), encoding="utf-8")  # an editor took its end away
     gradient_mistakes.main(["--out", str(path)])
     everything = {
         (m, s) for m in (gradient_mistakes.RIGHT, *gradient_mistakes.MISTAKES) for s in gradient_mistakes.SEEDS
@@ -153,3 +155,16 @@ def test_the_experiment_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert set(asked) == everything - {("sum", 1)} and len(asked) == len(everything) - 1
     assert gradient_mistakes.read(path)[0] == first and len(gradient_mistakes.read(path)) == len(everything)
     assert gradient_mistakes.MISTAKES.keys() <= BACKWARD_MISTAKES.keys()
+
+
+@pytest.mark.parametrize("loss, kept", [(2.5, 2.5), (np.nan, None), (np.inf, None)])
+def test_a_training_that_runs_into_infinity_has_no_loss(monkeypatch, loss, kept):
+    monkeypatch.setattr(gradient_mistakes, "train", lambda seed: Trained([], loss, ""))
+    assert gradient_mistakes.training("sum", 1) == {"mistake": "sum", "seed": 1, "loss": kept}
+
+
+def test_the_kept_trainings_are_all_there_is():
+    kept = gradient_mistakes.read(FOLDER / "results" / "08-mistakes.jsonl")
+    names = (gradient_mistakes.RIGHT, *gradient_mistakes.MISTAKES)
+    expected = sorted((mistake, seed) for mistake in names for seed in gradient_mistakes.SEEDS)
+    assert sorted((result["mistake"], result["seed"]) for result in kept) == expected

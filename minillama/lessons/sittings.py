@@ -122,7 +122,7 @@ def faults(notebook):
     if len(written) not in (2, 3):
         yield f"{len(written)} written questions (tag written), expected two or three"
     for number in written:
-        if "solution" not in tags(cells[number + 1]):
+        if not any("solution" in tags(cell) for cell in cells[number + 1 : number + 2]):
             yield f"{cells[number].source[:60]!r}: no rubric (tag solution) follows the written question"
 
 
