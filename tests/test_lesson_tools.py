@@ -479,6 +479,11 @@ def test_what_is_handed_in_by_file_folder_and_pattern(tmp_path, hand_in):
     one, two = hand_in("a/one", ""), hand_in("b/two", "")
     folder = tmp_path / "handed-in"
     assert handed_in([one, folder / "b"]) == handed_in([folder]) == handed_in([f"{folder}/*/*.ipynb"]) == [one, two]
+    for hidden_one in (".venv/share/example", "a/._one"):  # as environments and the archives of macOS have them
+        hand_in(hidden_one, "")
+    assert handed_in([folder]) == [one, two]
+    numbered, other = hand_in("a/[12]", ""), hand_in("a/1", "")
+    assert handed_in([numbered]) == [numbered] and handed_in([other]) == [other]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no notebooks"):
         handed_in([tmp_path / "empty"])

@@ -30,12 +30,16 @@ _ENDLESS_CELLS = 3  # interrupted cells, after which a notebook is given up
 def handed_in(given):
     """The notebooks that files, folders and patterns name: a folder stands for all notebooks in it and below
 
-    Patterns are for shells that leave them alone (on Windows).
+    What is hidden in it is left out: checkpoints of Jupyter, an environment beside the notebooks. Patterns are for
+    shells that leave them alone (on Windows).
     """
     found = []
     for name in given:
         if Path(name).is_dir():
-            found += sorted(p for p in Path(name).rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+            inside = ((p, p.relative_to(name).parts) for p in Path(name).rglob("*.ipynb"))
+            found += sorted(p for p, parts in inside if not any(part.startswith(".") for part in parts))
+        elif Path(name).exists():  # whatever a pattern would make of its name
+            found.append(Path(name))
         else:
             found += [Path(match) for match in sorted(glob.glob(str(name), recursive=True))] or [Path(name)]
     if not found:
