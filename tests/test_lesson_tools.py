@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -13,7 +14,7 @@ import minillama
 from minillama.lessons import check, checks, claim, notebooks
 from minillama.lessons.__main__ import main
 from minillama.lessons.frames import PAGES, lesson_of
-from minillama.lessons.grading import grade, handed_in
+from minillama.lessons.grading import grade, handed_in, ungraded
 
 HEADER = (
     "# 00 · Doubling\n\n**You will be able to**\n- double\n\n**You need** nothing\n\n**Time**: x\n\n**Papers**: none"
@@ -454,6 +455,15 @@ def test_grades_for_a_program(tmp_path, hand_in, monkeypatch, capsys):
 @pytest.mark.parametrize("answer", ["", "def doubled(x):\n    ...", "import os\nos._exit(1)"])
 def test_what_is_missing_not_started_or_not_checked_is_no_pass(answer, hand_in):
     assert main(["grade", str(hand_in("one", answer)), "--fail-on-wrong"]) is True
+
+
+def test_an_error_that_is_no_text_is_graded_too(tmp_path, hand_in):
+    answer = hand_in("one", "def doubled(x):\n    raise ValueError('half a character: \\ud83d')")
+    csv_file, json_file = tmp_path / "a.csv", tmp_path / "a.json"
+    assert main(["grade", str(answer), "--out", str(csv_file), "--json", str(json_file)]) is False
+    assert all("half a character: ?" in file.read_text(encoding="utf-8") for file in (csv_file, json_file))
+    row = ungraded(Path("M\udcfcller.ipynb"), ValueError("M\udcfcller"))  # as an archive of Windows leaves it on Linux
+    assert (row["notebook"], row["hint"]) == ("M?ller.ipynb", "M?ller")
 
 
 def test_nothing_to_check_is_no_pass(tmp_path):

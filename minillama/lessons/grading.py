@@ -83,21 +83,21 @@ def grade(path, seed=0, timeout=SECONDS):
         elif row["status"] == "missing":
             failed = [_error(c) for c in handed if re.search(rf"^\s*def {name}\b", c.source, re.M)]
             row["hint"] += "".join(f"; the cell that would define it stops with {e}" for e in failed[-1:] if e)
-        difficulty = EXERCISES[name].difficulty
-        rows.append({"notebook": path.as_posix(), "lesson": lesson, "exercise": name, "difficulty": difficulty, **row})
+        given = {"notebook": path.as_posix(), "lesson": lesson, "exercise": name}
+        rows.append(_row(**given, difficulty=EXERCISES[name].difficulty, **row))
     return rows
 
 
 def ungraded(path, error):
     """The line of a notebook that could not be checked at all."""
-    return {
-        "notebook": path.as_posix(),
-        "lesson": "",
-        "exercise": "",
-        "difficulty": "",
-        "status": "not checked",
-        "hint": str(error),
-    }
+    nothing = dict.fromkeys(("lesson", "exercise", "difficulty"), "")
+    return _row(notebook=path.as_posix(), **nothing, status="not checked", hint=str(error))
+
+
+def _row(**row):
+    """A line that can be written as UTF-8: with ? for what is no character in the name of a file or in an error."""
+    named = ("notebook", "hint")
+    return {**row, **{name: row[name].encode("utf-8", "replace").decode("utf-8") for name in named}}
 
 
 def write_grades(rows, path):
