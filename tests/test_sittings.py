@@ -95,6 +95,8 @@ def test_minutes_of_core_and_deeper_parts():
             code("\n".join(["x = 1"] * 240), image=True, alt="a figure is read, not its code"),
             text("## Sitting 2: second\n\n## 2. Two · deeper\n" + many(600) + "\n### A part\n" + many(200)),
             text("### A last part · core\n" + many(1000)),
+            text("### Exercise 1: add (★, 5 minutes)\n" + many(800)),
+            text("### After it · core\n" + many(0)),
             text("solved " * 5000, "solution"),
             text("## Exercises\n" + many(3000) + "\n### Exercise 1\n" + many(2000)),
             text("## Takeaways\n" + many(200)),
@@ -103,7 +105,7 @@ def test_minutes_of_core_and_deeper_parts():
     first, second = sittings(made)
     assert (first.title, first.cells) == ("Sitting 1: first", 5) and (second.title, second.cells) == (
         "Sitting 2: second",
-        4,
+        6,
     )
     assert first.core == pytest.approx((2000 + 400) / 200 + 24 / 12, abs=0.2)
     assert first.deeper == pytest.approx(1000 / 200, abs=0.1)

@@ -278,7 +278,7 @@ def train_with(answer, steps=STEPS):
     same = "the same" if apart < 1e-6 else f"ANOTHER ONE: up to {apart:.2g} apart in a step"
     if len(yours.losses) < len(own.losses):
         same = f"ANOTHER ONE: it ran into infinity after {len(yours.losses)} steps"
-    print(f"{name} is in the model: {steps} steps on the stories, loss on others in nats a token")
+    print(f"{name} is in the model: {steps} steps on the stories, loss on others in nats per token")
     print(f"  knowing nothing, log {VOCABULARY}    {log(VOCABULARY):.3f}")
     print(f"  with your function         {yours.validation:.3f}")
     print(f"  with the library's         {own.validation:.3f}   ({same})")

@@ -1,8 +1,8 @@
 """How a lesson is cut: sittings, core and deeper parts, questions whose answer is out of sight; and how long it takes.
 
 A heading `## Sitting 2: ...` begins a sitting. A section says in its heading what it is, `## 3. The gate · core` or
-`· deeper`; so may a subsection, and one that does not is what its section is. The exercises and written questions have
-minutes of their own and count for neither; the sections that close a lesson are core.
+`· deeper`; so may a subsection, and one that does not is what its section is. Exercises, wherever they stand, and
+written questions have minutes of their own and count for neither; the sections that close a lesson are core.
 """
 
 import re
@@ -88,6 +88,7 @@ def pieces(notebook):
             if match := _HEADING.match(text):
                 level, title = len(match[1]), match[2].strip()
                 own = next((mark for mark in ("core", "deeper") if title.endswith(f"· {mark}")), None)
+                own = "apart" if title.startswith("Exercise ") else own
                 if level < 3:
                     sitting = title if _SITTING.match(title) else sitting
                     section = own or ("apart" if title in SECTIONS_APART else "core")
