@@ -98,6 +98,22 @@ def test_the_readers_functions_come_from_their_notebooks(tmp_path, capsys, sourc
     assert own.swiglu_backward is WORKING["swiglu_backward"]
 
 
+def test_a_function_may_call_those_of_exercises_above_it(tmp_path, capsys):
+    """As lesson 05 says of causal_weights."""
+    sources = {
+        "broken": "1 / 0",
+        "split_heads": "def split_heads(x, heads):\n    return x.reshape(*x.shape[:2], heads, -1, x.shape[-1])",
+        "shared_head_gradient": "def shared_head_gradient(dk, kv_heads):\n"
+        "    return split_heads(dk, kv_heads).sum(axis=3)",
+    }
+    cells = [nbformat.v4.new_code_cell("import numpy as np")]
+    for name, source in sources.items():
+        cells.append(nbformat.v4.new_code_cell(f"{source}\n\n\ncheck({name})", metadata={"tags": ["exercise"]}))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "06-lesson.ipynb")
+    fetch(tmp_path)
+    assert "shared_head_gradient       yours: passed" in capsys.readouterr().out
+
+
 def test_a_copy_of_a_notebook_is_not_taken_for_it(tmp_path, capsys):
     """JupyterLab calls it 06-lesson-Copy1.ipynb, which comes first in the order of the alphabet."""
     notebook(tmp_path, "06", "shared_head_gradient", next(iter(ANSWERS)))

@@ -1,5 +1,6 @@
 """The reader's own functions of lessons 02 to 07, fetched for lesson 08; a working one where theirs does not pass."""
 
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,8 @@ def fetch(folder="."):
 
     The function is that of the exercise's cell in the notebook of its lesson in this folder, where it passes its check;
     otherwise the one of WORKING. Of several notebooks of a lesson the one with the shortest name counts: copies have
-    longer ones. Two of its cells are executed here, the first one with code (its imports) and the exercise's.
+    longer ones. Of its cells the first one with code, its imports, is executed here, and the exercises up to this one,
+    whose functions it may call.
     """
     found = {}
     for name, working in WORKING.items():
@@ -41,15 +43,19 @@ def _from_notebook(name, folder):
         code = [cell for cell in read(path).cells if cell.cell_type == "code"]
     except Exception as error:  # nbformat has many ways to fail
         return None, f"{path.name} cannot be read, {type(error).__name__}: {' '.join(str(error).split())[:80]}"
-    cells = [cell for cell in code if "exercise" in tags(cell) and f"check({name})" in cell.source]
-    if not cells:
+    exercises = [cell.source for cell in code if "exercise" in tags(cell)]
+    at = next((number for number, source in enumerate(exercises) if f"check({name})" in source), None)
+    if at is None:
         return None, f"{path.name} has no cell of this exercise any more"
     names = {"__name__": path.stem}
     try:
         with np.printoptions():  # a lesson sets those of its own kernel
             exec(code[0].source, names)
             names["check"] = lambda *_: None  # it is checked below, once
-            exec(cells[0].source, names)
+            for source in exercises[:at]:
+                with suppress(Exception, SystemExit):  # said where it is fetched itself
+                    exec(source, names)
+            exec(exercises[at], names)
         report = check(names[name])
     except (Exception, SystemExit) as error:  # whatever the reader's cell raises
         return None, f"the cell in {path.name} stops with {type(error).__name__}: {error}"
