@@ -24,9 +24,7 @@ from ..ops.softmax import softmax
 from .sittings import has_figure, tags
 
 _COLOURS = {"blue": "#0072B2", "orange": "#E69F00", "red": "#D55E00", "grey": "#666666", "pale": "#d6e8f3"}
-_PICTURE_WIDTH = (
-    360  # of every picture, in its own units: those of a phone, so that its letters are of readable size there
-)
+_PICTURE_WIDTH = 360  # of every picture, in its own units: as wide as a phone, where its letters must be readable
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
