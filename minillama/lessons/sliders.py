@@ -37,6 +37,9 @@ class Control(NamedTuple):
     start: float  # the value of one of the options
 
 
+OWN = "own values"  # what the menu of presets says where the sliders stand as none of them
+
+
 @dataclass(frozen=True)
 class Slider:
     """A picture with its sliders. No tuple: IPython prints a tuple itself, and asks it for no words."""
@@ -80,9 +83,12 @@ class Slider:
             for c in self.controls
         }
         picture = ipywidgets.HTML()
+        named = [*(name for name, _ in self.presets), OWN]
+        preset = ipywidgets.Dropdown(options=named, description="shape of", style=style, layout=layout)
 
         def redraw(_=None):
             values = {name: handle.value for name, handle in handles.items()}
+            preset.value = next((n for n, set_to in self.presets if set_to.items() <= values.items()), OWN)
             drawn = f'<div style="max-width: 36em; background: white">{self.svg(values)}</div>'
             picture.value = f"{drawn}<p>{escape(self.words(values))}</p>"
 
@@ -91,12 +97,9 @@ class Slider:
         redraw()
         if not self.presets:
             return ipywidgets.VBox([*handles.values(), picture])
-        preset = ipywidgets.Dropdown(
-            options=[name for name, _ in self.presets], description="shape of", style=style, layout=layout
-        )
 
         def choose(_):
-            for name, value in dict(self.presets)[preset.value].items():
+            for name, value in dict(self.presets).get(preset.value, {}).items():
                 handles[name].value = value
 
         preset.observe(choose, "value")
@@ -141,6 +144,7 @@ def _described(slider):
             {"label": label, "indices": {name: indices[name][value] for name, value in values.items()}}
             for label, values in slider.presets
         ],
+        "own": OWN,
     }
 
 
