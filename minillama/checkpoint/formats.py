@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..files import write_text
 from ..generation.chat_templates import published_template
 from ..tokenizers import load_tokenizer as read_tokenizer
-from . import generation_config, huggingface, llama2c, meta
+from . import generation_config, gguf, huggingface, llama2c, meta
 from .places import MODEL_FILES
 
 
@@ -122,6 +122,20 @@ FORMATS = {
         options={"int8": Option("round the weights to 8 bits")},
         suffix=".bin",
         check_tokenizer=llama2c.check_tokenizer_place,
+    ),
+    "gguf": FileFormat(
+        "a file of GGUF, llama.cpp's format (.gguf)",
+        gguf.recognises,
+        gguf.read_config,
+        gguf.load,
+        gguf.load_tokenizer,
+        generation=gguf.generation,
+        template=gguf.template,
+        save=gguf.save,
+        says=True,
+        options={"type": Option("of the matrices' blocks", gguf.WRITTEN)},
+        suffix=".gguf",
+        check_tokenizer=gguf.check_tokenizer,
     ),
 }
 WRITERS = {name: row for name, row in FORMATS.items() if row.save}
