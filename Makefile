@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test notebooks notebooks-student site install clean
+.PHONY: demo test notebooks notebooks-student nbgrader site slides install clean
 
 # Train the default model on stories and print one; runs/demo/loss.png is the loss curve with the entropy floor.
 demo: install
@@ -23,10 +23,19 @@ notebooks: install
 notebooks-student: install
 	$(BIN)/python -m minillama.lessons student build/student
 
+# The course as assignments for nbgrader: build/nbgrader/source.
+nbgrader: install
+	$(BIN)/python -m minillama.lessons nbgrader build/nbgrader
+
 # The course as a web site that needs no network: build/site/index.html.
 site: install
 	$(BIN)/python -m pip install --quiet --editable ".[site]"
 	$(BIN)/python -m sphinx -q -W --keep-going notebooks build/site
+
+# Slides of the lessons, as HTML and as PDF, which Chromium prints: build/slides/index.html.
+slides: install
+	$(BIN)/python -m pip install --quiet --editable ".[site]"
+	$(BIN)/python -m minillama.lessons slides build/slides --overwrite
 
 install: $(VENV)/installed
 
@@ -39,4 +48,4 @@ $(VENV)/installed: requirements.txt pyproject.toml
 # notebooks that students work in (build/student) stay.
 clean:
 	if [ -e $(VENV)/installed ]; then rm -rf $(VENV); fi
-	rm -rf build/site
+	rm -rf build/site build/slides

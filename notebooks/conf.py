@@ -1,8 +1,11 @@
 """The course and the reference as a web site: sphinx-build notebooks build/site. No notebook is executed; the kept
 outputs are shown. The reference comes from the docstrings of the package, which is imported."""
 
+import json
 import sys
 from pathlib import Path
+
+from minillama.lessons import sliders
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
@@ -38,6 +41,11 @@ toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
+html_js_files = [
+    (None, {"body": f"const SLIDERS = {json.dumps(sliders.described())};"}),
+    ("sliders.js", {"defer": "defer"}),
+    ("figures.js", {"defer": "defer"}),
+]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {

@@ -117,6 +117,21 @@ def test_variants_of_several_studies_are_trained_once():
         variants(["stairs"], BASE)
 
 
+def test_variants_of_some_fields_only():
+    def found(study, *only):
+        return [name_of(changes) for changes in variants([study], BASE, only)]
+
+    activations = [f"feed_forward={name}" for name in SWITCHES["feed_forward"] if name != BASE.feed_forward]
+    everywhere = [f"bias={'+'.join(BIASES)}"]
+    assert found("leave-one-out", "feed_forward", "bias") == ["LLaMA", *activations, *everywhere]
+    assert found("leave-one-out", "bias") == ["LLaMA", *everywhere]
+    assert found("ladder", "tied") == ["tied=True", "LLaMA"]
+    with pytest.raises(ValueError, match="no field that these studies change 'norms'; did you mean norm.*feed_forward"):
+        found("leave-one-out", "bias", "norms")
+    with pytest.raises(ValueError, match="changes norm without other fields; .*they change norm, position, feed_f"):
+        found("ladder", "norm", "tied")
+
+
 # Equal terms
 
 
@@ -559,7 +574,9 @@ def test_a_study_is_reported_and_drawn_alone_though_the_results_have_others(aske
     times = text.partition("## Time of a step")[2]
     assert ("norm=layernorm" in times) == ("leave-one-out" in asked) and (times == "") == (asked == ["ladder"])
     assert report(results, list(STUDIES)) == whole
-    assert len(of(results, {"a": {}}, 2)) == sum(key[2] == "a" and key[3] < 2 for key in results)
+    names = {"LLaMA", "norm=layernorm"}
+    kept = {key for key in results if key[1] in names and key[2] == "a" and key[3] < 2}
+    assert of(results, {"a": {}}, 2, names).keys() == kept and kept
 
 
 def test_the_published_report_is_that_of_the_published_results():
@@ -749,6 +766,23 @@ def test_the_command_runs_reports_and_draws(cli, text, tmp_path, two_variants):
     assert code == 0 and "report" in printed
 
 
+def test_some_fields_only_are_trained_and_reported_and_are_no_other_protocol(cli, text, tmp_path, monkeypatch):
+    options = "--dim 8 --layers 1 --heads 2 --context 8 --steps 3 --batch-size 2 --warmup 1 --seeds 2 --jobs 1".split()
+    asked = ["leave-one-out", "--corpora", text, "--out", tmp_path, *options, "--overwrite"]
+    assert cli(*asked, "--only", "tied", "bias")[0] == 0
+    file = tmp_path / "results.jsonl"
+    results = read([file])
+    assert {result["variant"] for result in results.values()} == {"LLaMA", "tied=True", f"bias={'+'.join(BIASES)}"}
+    before = file.read_bytes()
+    monkeypatch.setattr(scheduler, "compute", None)  # nothing is left to be done
+    code, printed, _ = cli(*asked, "--only", "bias")
+    assert code == 0 and file.read_bytes() == before
+    assert "| biases " in printed and "| tied " not in printed and "Of 1 comparisons without" in printed
+    # On the terms of the whole study, which goes on from here.
+    protocol = Protocol(8, 1, 2, 8, replace(Protocol.settings, steps=3, batch_size=2, warmup=1))
+    assert all(result["protocol"] == protocol.to_dict() for result in results.values())
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -758,6 +792,7 @@ def test_the_command_runs_reports_and_draws(cli, text, tmp_path, two_variants):
         (["ladder", "--heads", "3"], "heads must divide dim"),
         (["ladder", "--steps", "8", "--warmup", "8"], "warmup must be less than steps"),
         (["ladder", "--jobs", "0"], "--jobs must be"),
+        (["leave-one-out", "--only", "norms"], "did you mean norm? There are norm, placement, position"),
     ],
 )
 def test_mistakes_are_explained(cli, text, tmp_path, arguments, words):

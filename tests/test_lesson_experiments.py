@@ -18,9 +18,9 @@ from minillama.training.schedules import learning_rate
 from minillama.training.trainer import evaluate
 
 
-def result(variant, rate, warmup, seed, steps=200):
+def result(variant, layers, rate, warmup, seed, steps=200):
     """As learning_rates.train gives it."""
-    kept = {"variant": variant, "rate": rate, "warmup": warmup, "seed": seed}
+    kept = {"variant": variant, "layers": layers, "rate": rate, "warmup": warmup, "seed": seed}
     measured = {"loss": 2.5, "first_loss": 6.0, "worst_loss": 6.5, "steps": steps, "unigram_loss": 4.5, "seconds": 1.5}
     return kept | measured
 
@@ -30,13 +30,14 @@ def asked(monkeypatch):
     """The trainings that learning_rates asks for; none is done."""
     jobs = []
 
-    def train(corpus, variant, rate, warmup, seed, steps):
-        jobs.append((variant, rate, warmup, seed))
-        return result(variant, rate, warmup, seed, steps)
+    def train(corpus, *job):
+        jobs.append(job[:-1])
+        return result(*job)
 
     monkeypatch.setattr(learning_rates, "train", train)
     monkeypatch.setattr(learning_rates, "encode_corpus", lambda name: None)
     monkeypatch.setattr(learning_rates, "RATES", (0.002, 0.004))
+    monkeypatch.setattr(learning_rates, "DEPTHS", (2, 8))
     return jobs
 
 
@@ -44,7 +45,7 @@ def test_an_interrupted_run_goes_on_behind_the_last_whole_line(tmp_path, asked):
     path = tmp_path / "rates.jsonl"
     assert learning_rates.main(["--out", str(path), "--seeds", "0"]) is None
     whole, jobs = path.read_text(encoding="utf-8"), list(asked)
-    assert len(learning_rates.read(path)) == len(jobs) == 2 * 2 * len(learning_rates.VARIANTS)
+    assert len(learning_rates.read(path)) == len(jobs) == 2 * 2 * 2 * len(learning_rates.VARIANTS)
     lines = whole.splitlines(keepends=True)
     for cut in (1, 5, 20, len(lines[-1]) - 1, len(lines[-1])):  # how much is missing of the last line
         asked.clear()
@@ -62,8 +63,9 @@ def test_a_training_is_the_loop_that_the_lesson_describes(tmp_path, monkeypatch)
     """Batches, clipping, schedule and AdamW by hand: what `train` gives with a Trainer is this to the last digit."""
     monkeypatch.setattr("minillama.data.corpora.STORIES_CHARACTERS", 60_000)
     corpus, steps, rate = encode_corpus("stories", vocab_size=300), 60, 0.016
-    found = learning_rates.train(corpus, "post, LayerNorm", rate, 50, 2, steps)
-    config = Config(corpus.tokenizer.vocab_size, **learning_rates.SHAPE, **learning_rates.VARIANTS["post, LayerNorm"])
+    found = learning_rates.train(corpus, "post, LayerNorm", 3, rate, 50, 2, steps)
+    choices = learning_rates.VARIANTS["post, LayerNorm"]
+    config = Config(corpus.tokenizer.vocab_size, **learning_rates.SHAPE, layers=3, **choices)
     model = Model(config, 2, threads=1, init_std=learning_rates.INIT_STD)
     optimizer, losses = AdamW(model.parameters, (0.9, 0.95), 1e-8, 0.1), []
     batches = Batches(corpus.train, config.context, 8, 2, corpus.tokenizer.end_of_text)
@@ -80,17 +82,29 @@ def test_a_training_is_the_loop_that_the_lesson_describes(tmp_path, monkeypatch)
 def test_a_training_that_diverges_says_how_far_it_came(monkeypatch):
     monkeypatch.setattr("minillama.data.corpora.STORIES_CHARACTERS", 60_000)
     corpus = encode_corpus("stories", vocab_size=300)
-    found = learning_rates.train(corpus, "no norm", 1e6, 0, 0, 60)
+    found = learning_rates.train(corpus, "no norm", 8, 1e6, 0, 0, 60)
     assert found["loss"] is None and 1 <= found["steps"] < 60
 
 
-def test_fewer_steps_than_the_warm_up_are_refused(tmp_path, asked, capsys):
-    assert learning_rates.main(["--out", str(tmp_path / "rates.jsonl"), "--steps", "50"]) == 1
-    assert "--steps must be more than the longest warm-up, 50; received 50" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        (["--steps", "50"], "--steps must be more than the longest warm-up, 50; received 50"),
+        (["--layers", "8", "0"], "--layers must be 1 or more; received 0"),
+    ],
+)
+def test_steps_and_depths_that_cannot_be_trained_are_refused(tmp_path, asked, capsys, option, words):
+    assert learning_rates.main(["--out", str(tmp_path / "rates.jsonl"), *option]) == 1
+    assert words in capsys.readouterr().err
     assert asked == [] and list(tmp_path.iterdir()) == []
 
 
-RESULT = json.dumps(result("post, RMSNorm", 0.002, 0, 0))
+def test_depths_can_be_chosen(tmp_path, asked):
+    assert learning_rates.main(["--out", str(tmp_path / "rates.jsonl"), "--seeds", "1", "--layers", "48"]) is None
+    assert {(layers, seed) for _, layers, _, _, seed in asked} == {(48, 1)}
+
+
+RESULT = json.dumps(result("post, RMSNorm", 8, 0.002, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -137,11 +151,11 @@ def test_a_folder_is_no_file_of_results(tmp_path, asked):
 )
 def test_the_highest_stable_rate(losses, expected):
     results = [
-        {"variant": "a", "warmup": 0, "seed": 1, "rate": rate, "loss": loss}
+        {"variant": "a", "layers": 8, "warmup": 0, "seed": 1, "rate": rate, "loss": loss}
         for rate, loss in zip((0.1, 0.2, 0.3, 0.4), losses, strict=True)
     ]
-    others = [{**result, "seed": 2, "loss": 0.0} for result in results]
-    assert learning_rates.highest_stable(others + results[::-1], "a", 0, 1, slack=0.2) == expected
+    others = [{**result, key: 2, "loss": 0.0} for result in results for key in ("seed", "layers", "warmup")]
+    assert learning_rates.highest_stable(results[::-1] + others, "a", 8, 0, 1, slack=0.2) == expected
 
 
 @pytest.mark.parametrize("mask", one_head.MASKINGS)

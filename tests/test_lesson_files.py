@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minillama.lessons import learning_rates, notebooks
+from minillama.lessons import first_values, gradient_mistakes, learning_rates, notebooks
 from minillama.lessons.__main__ import main
 from tests.test_lesson_experiments import result
 
@@ -31,6 +31,12 @@ def course(tmp_path, monkeypatch):
     monkeypatch.setattr("minillama.lessons.grading.grade", lambda path, seed, timeout: [])
     monkeypatch.setattr(learning_rates, "train", lambda corpus, *job: result(*job))
     monkeypatch.setattr(learning_rates, "encode_corpus", lambda name: None)
+    losses = {"loss": 0.5}
+    monkeypatch.setattr(
+        gradient_mistakes, "training", lambda mistake, seed: {"mistake": mistake, "seed": seed} | losses
+    )
+    monkeypatch.setattr(first_values, "train", lambda corpus, *job: {"job": job})
+    monkeypatch.setattr(first_values, "encode_corpus", lambda name, vocab_size: None)
     return folder
 
 
@@ -41,11 +47,17 @@ def contents(folder):
 COMMANDS = {  # name -> the command that writes to a folder
     "student": lambda course, folder, *more: main(["student", str(folder), *more]),
     "figures": lambda course, folder, *more: main(["figures", str(folder), *more]),
-    "grade": lambda course, folder, *more: main(["grade", str(course), "--out", str(folder / "grades.csv"), *more]),
+    "grade": lambda course, folder, *more: main(
+        ["grade", str(course), "--out", str(folder / "grades.csv"), "--json", str(folder / "grades.json"), *more]
+    ),
     "learning_rates": lambda course, folder: learning_rates.main(["--out", str(folder / "a.jsonl"), "--seeds", "0"]),
+    "gradient_mistakes": lambda course, folder: gradient_mistakes.main(["--out", str(folder / "c.jsonl")]),
+    "first_values": lambda course, folder, *more: first_values.main(["--out", str(folder / "b.jsonl"), *more]),
 }
-OVERWRITE = [name for name in COMMANDS if name != "learning_rates"]  # that one adds to its own results, and no others
-WRITTEN = {"student": 4, "figures": 2, "grade": 1, "learning_rates": 1}  # files in an empty folder
+ADDING = ("learning_rates", "gradient_mistakes")  # to their own results, and no others
+OVERWRITE = [name for name in COMMANDS if name not in ADDING]
+# files in an empty folder
+WRITTEN = {"student": 4, "figures": 2, "grade": 2, "learning_rates": 1, "first_values": 1, "gradient_mistakes": 1}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -73,7 +85,7 @@ def test_foreign_files_stay_to_the_byte(name, course, tmp_path, capsys):
     assert contents(course) == course_before
 
 
-@pytest.mark.parametrize("name", ["student", "figures", "learning_rates"])
+@pytest.mark.parametrize("name", ["student", "figures", *ADDING])
 def test_once_more_over_what_it_has_written_changes_nothing(name, course, tmp_path):
     folder = tmp_path / "made"
     folder.mkdir()
@@ -121,7 +133,8 @@ def test_the_lessons_themselves_are_no_place_for_a_students_set(course, tmp_path
 def test_grades_do_not_take_the_place_of_a_notebook(course):
     before = contents(course)
     for notebook in course.glob("*.ipynb"):
-        assert main(["grade", str(course), "--out", str(notebook), "--overwrite"]) == 1
+        for option in ("--out", "--json"):
+            assert main(["grade", str(course), option, str(notebook), "--overwrite"]) == 1
     assert contents(course) == before
 
 
@@ -130,7 +143,8 @@ def test_grades_are_refused_before_the_first_notebook_is_run(course, tmp_path, m
     (tmp_path / "grades.csv").write_bytes(FOREIGN)
     (tmp_path / "file").write_bytes(FOREIGN)
     for out in (tmp_path / "grades.csv", tmp_path / "file" / "grades.csv"):
-        assert main(["grade", str(course), "--out", str(out)]) == 1
+        for option in ("--out", "--json"):
+            assert main(["grade", str(course), option, str(out)]) == 1
     assert (tmp_path / "grades.csv").read_bytes() == (tmp_path / "file").read_bytes() == FOREIGN
 
 

@@ -12,6 +12,7 @@ import pytest
 import minillama
 from minillama.lessons import check, checks, claim, notebooks
 from minillama.lessons.__main__ import main
+from minillama.lessons.frames import PAGES, lesson_of
 from minillama.lessons.grading import grade, handed_in
 
 HEADER = (
@@ -180,13 +181,37 @@ def test_the_tour_has_a_frame_of_its_own():
     assert notebooks.time_line(tour(), 12.3, "it") == "**Time**: 5 minutes to read, 12 s to run on it."
 
 
-def test_the_tour_comes_before_the_lessons_and_goes_to_students(tmp_path, monkeypatch):
+PAGE, PAGE_TITLE = next(iter(PAGES.items()))
+
+
+def page(*cells):
+    """A page without faults: a title of its own, and no exercises."""
+    made = tour(*cells)
+    made.cells[0].source = made.cells[0].source.replace("# The tour · Doubling", f"# {PAGE_TITLE}")
+    made.cells[-1].source = "## Takeaways\n\n## Where this is in minillama"
+    return made
+
+
+def test_a_page_has_a_frame_of_its_own():
+    assert lesson_of(page()) == PAGE and notebooks.faults(page()) == []
+    for words in ("**Papers**", "## Takeaways", "## Where this is in minillama"):
+        made = page()
+        for cell in made.cells:
+            cell.source = cell.source.replace(words, "gone")
+        assert any(words in fault for fault in notebooks.faults(made)), words
+    other = page()
+    other.cells[0].source = other.cells[0].source.replace(PAGE_TITLE, "Another title")
+    assert lesson_of(other) is None and any("does not begin with" in fault for fault in notebooks.faults(other))
+
+
+def test_the_tour_comes_before_the_lessons_a_page_behind_them_and_both_go_to_students(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
-    for name, made in (("00-a", lesson()), ("tour", tour()), ("01-b", lesson())):
+    for name, made in (("00-a", lesson()), ("tour", tour()), (PAGE, page()), ("01-b", lesson())):
         notebooks.write(made, tmp_path / f"{name}.ipynb")
-    assert [path.stem for path in notebooks.paths()] == ["tour", "00-a", "01-b"]
-    assert [path.stem for path in notebooks.paths(["01", "tour"])] == ["tour", "01-b"]
-    assert [path.name for path in notebooks.build_student_set(tmp_path / "set")][0] == "tour.ipynb"
+    assert [path.stem for path in notebooks.paths()] == ["tour", "00-a", "01-b", PAGE]
+    assert [path.stem for path in notebooks.paths([PAGE, "01", "tour"])] == ["tour", "01-b", PAGE]
+    made = [path.stem for path in notebooks.build_student_set(tmp_path / "set")]
+    assert (made[0], made[-1]) == ("tour", PAGE)
 
 
 @pytest.mark.parametrize(
@@ -402,6 +427,41 @@ def test_grades_of_what_students_hand_in(tmp_path, hand_in, capsys):
     assert "is there an" not in str(rows)
 
 
+def test_grades_for_a_program(tmp_path, hand_in, monkeypatch, capsys):
+    """--json holds what --out holds, with its sums; --fail-on-wrong is the exit status of continuous integration."""
+    folder, out = tmp_path / "handed-in", tmp_path / "grades.json"
+    right = hand_in("1/right", "def doubled(x):\n    return x + x")
+    assert main(["grade", str(right), "--fail-on-wrong"]) is False
+    hand_in("2/wrong", "def doubled(x):\n    return x * x")
+    assert main(["grade", str(folder)]) is False, "a wrong answer is a grade, and no failure of the command"
+    arguments = ["grade", str(folder), "--seed", "7", "--json", str(out), "--out", str(tmp_path / "grades.csv")]
+    capsys.readouterr()
+    assert main([*arguments, "--fail-on-wrong"]) is True
+    assert "--fail-on-wrong: 1 of 2 exercises passed" in capsys.readouterr().err
+    made = json.loads(out.read_text(encoding="utf-8"))
+    assert {key: made[key] for key in ("minillama", "seed", "timeout", "sums")} == {
+        "minillama": minillama.__version__, "seed": 7, "timeout": 60, "sums": {"passed": 1, "wrong": 1},
+    }  # fmt: skip
+    with open(tmp_path / "grades.csv", encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == [{key: str(value) for key, value in row.items()} for row in made["rows"]]
+    assert [row["hint"] for row in made["rows"]] == ["", "it squares"]
+    monkeypatch.setattr("minillama.lessons.grading.grade", lambda *_: pytest.fail("a notebook was run"))
+    assert main(arguments) == 1 and json.loads(out.read_text(encoding="utf-8")) == made
+    twice = ["--out", str(tmp_path / "one"), "--json", str(tmp_path / "one")]
+    assert main(["grade", str(folder), *twice]) == 1 and not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize("answer", ["", "def doubled(x):\n    ...", "import os\nos._exit(1)"])
+def test_what_is_missing_not_started_or_not_checked_is_no_pass(answer, hand_in):
+    assert main(["grade", str(hand_in("one", answer)), "--fail-on-wrong"]) is True
+
+
+def test_nothing_to_check_is_no_pass(tmp_path):
+    notebooks.write(tour(), tmp_path / "handed-in" / "tour.ipynb")
+    assert main(["grade", str(tmp_path / "handed-in")]) is False
+    assert main(["grade", str(tmp_path / "handed-in"), "--fail-on-wrong"]) is True
+
+
 @pytest.mark.slow
 def test_a_notebook_that_does_not_end_or_dies_gets_a_line(hand_in, monkeypatch):
     forever = "def doubled(x):\n    while True:\n        pass"
@@ -425,14 +485,15 @@ def test_what_is_handed_in_by_file_folder_and_pattern(tmp_path, hand_in):
     assert main(["grade", str(tmp_path / "nothing.ipynb")]) is True
 
 
-def test_a_tour_among_what_is_handed_in_is_not_run_and_gives_no_line(tmp_path, hand_in, capsys, monkeypatch):
-    notebooks.write(tour(code("1 / 0")), tmp_path / "handed-in" / "tour.ipynb")
+@pytest.mark.parametrize("name, made", [("tour", tour), (PAGE, page)])
+def test_a_tour_or_page_among_what_is_handed_in_is_not_run(name, made, tmp_path, hand_in, capsys, monkeypatch):
+    notebooks.write(made(code("1 / 0")), tmp_path / "handed-in" / f"{name}.ipynb")
     with monkeypatch.context() as no_kernel:
-        no_kernel.setattr("minillama.lessons.grading._execute", lambda *_: pytest.fail("the tour was run"))
-        assert grade(tmp_path / "handed-in" / "tour.ipynb") == []
+        no_kernel.setattr("minillama.lessons.grading._execute", lambda *_: pytest.fail(f"{name} was run"))
+        assert grade(tmp_path / "handed-in" / f"{name}.ipynb") == []
     hand_in("wrong", "def doubled(x):\n    return x * x")
     assert main(["grade", str(tmp_path / "handed-in")]) is False
-    assert "tour.ipynb" not in capsys.readouterr().out
+    assert f"{name}.ipynb" not in capsys.readouterr().out
 
 
 def _named(name, function):

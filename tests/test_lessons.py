@@ -9,7 +9,8 @@ import pytest
 
 from minillama.lessons import EXERCISES, check
 
-ANSWERS = [importlib.import_module(f"tests.lessons.answers_{n:02d}") for n in range(8)]
+NAMES = [*(f"{n:02d}" for n in range(9)), "08_table"]
+ANSWERS = [importlib.import_module(f"tests.lessons.answers_{name}") for name in NAMES]
 RIGHT = {name: functions for module in ANSWERS for name, functions in module.RIGHT.items()}
 WRONG = {name: functions for module in ANSWERS for name, functions in module.WRONG.items()}
 SEEDS = range(8)  # some mistakes look like another one with every tenth seed only

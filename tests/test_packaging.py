@@ -1,6 +1,7 @@
 """What is declared is what is imported; without a package minillama works, or says what must be installed."""
 
 import ast
+import hashlib
 import importlib
 import json
 import os
@@ -27,7 +28,9 @@ EXTRAS = PROJECT["optional-dependencies"]
 DISTRIBUTIONS = {
     "llvmlite": "numba",
     "IPython": "jupyter",
+    "sphinx_revealjs": "sphinx-revealjs",
 }  # {what is imported: what brings it, if not of the same name}
+CC_BY_4 = "25a40a30d753162c4026b87a389b9534c72436327abcd083f90da00ead6d6869"  # of its words; any spaces and line ends
 
 
 def requirement(line):
@@ -57,9 +60,12 @@ CORE = names(PROJECT["dependencies"])
 
 
 def test_licence_version_and_extras():
-    assert PROJECT["license"] == "MIT" and PROJECT["license-files"] == ["LICENSE"]
+    assert PROJECT["license"] == "MIT AND CC-BY-4.0"
+    assert PROJECT["license-files"] == ["LICENSE", "LICENSE-prose"]
     assert not [line for line in PROJECT["classifiers"] if line.startswith("License")]  # PEP 639: it stands once
-    assert (ROOT / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
+    code, prose = ((ROOT / name).read_text(encoding="utf-8") for name in PROJECT["license-files"])
+    assert code.startswith("MIT License") and "LICENSE-prose" in code and "notebooks/data/README.md" in code
+    assert hashlib.sha256(" ".join(prose.split()).encode("utf-8")).hexdigest() == CC_BY_4, "not the text of CC BY 4.0"
     assert "version" in PROJECT["dynamic"] and re.fullmatch(r"\d+\.\d+\.\d+", minillama.__version__)
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == minillama.__version__
@@ -254,6 +260,8 @@ NEEDS = {  # {arguments: (the program, the extra that it names)}
     "lint": (LESSONS, "lessons"),
     "student new": (LESSONS, "lessons"),
     "figures new": (LESSONS, "lessons"),
+    "nbgrader new": (LESSONS, "lessons"),
+    "slides new": (LESSONS, "lessons"),
     "grade text.txt": (LESSONS, "lessons"),
 }
 

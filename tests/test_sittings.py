@@ -5,6 +5,7 @@ import pytest
 
 from minillama.lessons import notebooks
 from minillama.lessons.__main__ import main
+from minillama.lessons.frames import PAGES
 from minillama.lessons.sittings import faults, minutes, sittings
 from tests.test_lesson_tools import HEADER, code, hidden, lesson, one_exercise, text  # noqa: F401 (a fixture)
 
@@ -86,6 +87,8 @@ def test_minutes_of_core_and_deeper_parts():
             code("\n".join(["x = 1"] * 240), image=True, alt="a figure is read, not its code"),
             text("## Sitting 2: second\n\n## 2. Two · deeper\n" + many(600) + "\n### A part\n" + many(200)),
             text("### A last part · core\n" + many(1000)),
+            text("### Exercise 1: add (★, 5 minutes)\n" + many(800)),
+            text("### After it · core\n" + many(0)),
             text("solved " * 5000, "solution"),
             text("## Exercises\n" + many(3000) + "\n### Exercise 1\n" + many(2000)),
             text("## Takeaways\n" + many(200)),
@@ -94,7 +97,7 @@ def test_minutes_of_core_and_deeper_parts():
     first, second = sittings(made)
     assert (first.title, first.cells) == ("Sitting 1: first", 5) and (second.title, second.cells) == (
         "Sitting 2: second",
-        4,
+        6,
     )
     assert first.core == pytest.approx((2000 + 400) / 200 + 24 / 12, abs=0.2)
     assert first.deeper == pytest.approx(1000 / 200, abs=0.1)
@@ -116,6 +119,7 @@ def test_the_plan_lists_sittings_and_adds_up_the_core(tmp_path, monkeypatch, cap
         made = lesson(text(many(6000)))
         made.cells[0].source = HEADER.replace("00", number)
         notebooks.write(made, tmp_path / f"{number}-doubling.ipynb")
+    notebooks.write(made, tmp_path / f"{next(iter(PAGES))}.ipynb")  # a page is no part of the core, nor is the tour
     assert main(["plan"]) is None
     printed = capsys.readouterr().out
     assert "00-doubling  Sitting 1: sums" in printed and "01-doubling  Sitting 1: sums" in printed

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..config import Config
 from ..experiments.jobs import Protocol
-from ..experiments.variants import STUDIES
+from ..experiments.variants import STUDIES, name_of, variants
 from ..files import require_folders, require_free, write_text
 from ..messages import command_line, unknown
 from ..runtime.workers import available_threads, check_threads
@@ -33,6 +33,8 @@ def add_arguments(parser):
     group.add_argument("--out", default="results", metavar="DIR", help=text)
     group.add_argument("--figures", metavar="DIR", help="folder of report and figures (default: that of the results)")
     add_overwrite(group, "replace report and figures that are there; results are kept and added to")
+    text = with_default("only variants that change these fields of LLaMA, such as feed_forward, and no other", "all")
+    group.add_argument("--only", nargs="+", metavar="FIELD", help=text)
     text = with_default("seeds 0 to N - 1 of each variant", 3)
     group.add_argument("--seeds", type=int, default=3, metavar="N", help=text)
     add_fields(group, Protocol)
@@ -69,12 +71,14 @@ def run(options):
         asked = {name: getattr(options, name) for name in (*_SHAPE, "equal") if getattr(options, name) is not None}
         require_folders([Path(options.out) / "results.jsonl"], OTHER_FOLDER)
         protocol = Protocol(**asked, settings=settings)
+        names = {name_of(changes) for changes in variants(studies, protocol.base(vocab_size=1), options.only)}
         processes = available_threads() if options.jobs is None else check_threads(options.jobs, "--jobs")
         for data in options.corpora:
             say_what_is_read(data)
         corpora = scheduler.sources(options.corpora, options.tokenizer, options.vocab_size)
-        done = scheduler.run(protocol, studies, corpora, options.seeds, options.out, processes, options.part).by_key
-        found = results.of(done, corpora, options.seeds)  # the folder may have more than was asked for
+        terms = protocol, studies, corpora, options.seeds, options.out, processes, options.part
+        done = scheduler.run(*terms, only=options.only).by_key
+        found = results.of(done, corpora, options.seeds, names)  # the folder may have more than was asked for
         if options.part[1] > 1:
             print(f"this part is done; when all are: {command_line('ablate', 'report', Path(options.out))}")
             return
@@ -112,7 +116,7 @@ def _in_a_part(options):
         return "a part of the jobs has no figures; draw them with minillama ablate report when all parts are done"
 
 
-_OF_TRAINING = ("corpora", "tokenizer", "vocab_size", "seeds", "equal", "jobs", "part", *_SHAPE, *_SETTINGS)
+_OF_TRAINING = ("corpora", "tokenizer", "vocab_size", "only", "seeds", "equal", "jobs", "part", *_SHAPE, *_SETTINGS)
 IDLE = [
     (_OF_TRAINING, _reporting),
     (("out",), _reporting_on_folders),

@@ -59,12 +59,14 @@ class Results:
                 )
 
 
-def of(results, corpora, seeds):
-    """Those of the results that are on one of the corpora, and with one of the first so many seeds."""
+def of(results, corpora, seeds, variants):
+    """Those of the results that are on one of the corpora, of a variant so named, and with one of the first seeds."""
     return {
         key: result
         for key, result in results.items()
-        if result["corpus"] in corpora and (result["kind"] != RUN or result["seed"] < seeds)
+        if result["corpus"] in corpora
+        and result["variant"] in variants
+        and (result["kind"] != RUN or result["seed"] < seeds)
     }
 
 

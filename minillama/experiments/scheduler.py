@@ -31,11 +31,11 @@ def sources(corpora, tokenizer=None, vocab_size=512):
     return found
 
 
-def run(protocol, studies, sources, seeds, folder, processes=1, part=(1, 1), quiet=False):
+def run(protocol, studies, sources, seeds, folder, processes=1, part=(1, 1), quiet=False, only=None):
     """Do all jobs of these studies that are not in the folder yet, or part (i, n) of them; returns the Results
 
-    seeds: how many; they are 0, 1, ... A part has whole groups of a variant and a corpus, so that a learning rate is
-    chosen in one place, and writes a file of its own.
+    seeds: how many; they are 0, 1, ... only: the fields that variants may change (see `variants`). A part has whole
+    groups of a variant and a corpus, so that a learning rate is chosen in one place, and writes a file of its own.
     """
     which, parts = part
     if not 1 <= which <= parts:
@@ -48,7 +48,7 @@ def run(protocol, studies, sources, seeds, folder, processes=1, part=(1, 1), qui
     for name, source in sources.items():
         corpus = encode_corpus(**source)
         results.check_data(name, corpus.fingerprint)
-        for changes in variants(studies, protocol.base(corpus.tokenizer.vocab_size)):
+        for changes in variants(studies, protocol.base(corpus.tokenizer.vocab_size), only):
             protocol.plan(changes, corpus.tokenizer.vocab_size)  # what cannot be done is an error before all else
             groups.append((changes, name))
     with results.adding():

@@ -127,13 +127,32 @@ CLOSE_UPS = {
 }
 
 
-def variants(studies, base):
-    """The changes of every variant of these studies, each once."""
+def variants(studies, base, only=None):
+    """The changes of every variant of these studies, each once
+
+    only: names of fields; the variants that change others are left out. LLaMA, which changes none, always stays.
+    """
     for study in studies:
         if study not in STUDIES:
             raise ValueError(unknown("study", study, STUDIES))
     rows = [row for study in studies for row in STUDIES[study].rows(base)]
-    return list({name_of(row.changes): row.changes for row in rows}.values())
+    found = list({name_of(row.changes): row.changes for row in rows}.values())
+    return found if only is None else _with_changes_of(only, found, studies)
+
+
+def _with_changes_of(fields, found, studies):
+    """Those of the variants found that change these fields alone; ValueError for a field that none of them changes."""
+    known = list(dict.fromkeys(field for changes in found for field in changes))
+    kept = [changes for changes in found if changes.keys() <= set(fields)]
+    for field in fields:
+        if field not in known:
+            raise ValueError(unknown("field that these studies change", field, known))
+        if not any(field in changes for changes in kept):
+            raise ValueError(
+                f"no variant of {', '.join(studies)} changes {field} without other fields; name those too, or leave "
+                f"{field} out: they change {', '.join(known)}"
+            )
+    return kept
 
 
 def close_ups(studies, base):

@@ -38,15 +38,23 @@ def _parser():
         made.add_argument("--overwrite", action="store_true", help=f"replace {what}")
 
     made = command("run", _run, "execute lessons from a new kernel and keep their outputs")
-    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to run, or tour (default: all)")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to run, tour, or a page (default: all)")
     made.add_argument("--machine", default="2 cores", help="what the first cell calls this machine")
     made = command("lint", _lint, "say what lessons lack of the common frame")
-    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to read, or tour (default: all)")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons to read, tour, or a page (default: all)")
     made = command("plan", _plan, "how lessons are cut: cells, words and minutes of reading of each sitting")
-    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons, or tour (default: all)")
+    made.add_argument("lessons", nargs="*", metavar="NN", help="lessons, tour, or a page (default: all)")
     made = command("student", _student, "write the lessons without solutions and outputs")
     made.add_argument("folder", metavar="DIR", help="where to")
     replaces(made, "notebooks that are there, with the answers in them")
+    made = command("nbgrader", _nbgrader, "write a course of nbgrader, with an assignment for each lesson")
+    made.add_argument("folder", metavar="DIR", help="where to: the folder in which nbgrader's commands are then run")
+    made.add_argument("--seed", type=int, default=2026, help="of the hidden random cases (default: %(default)s)")
+    replaces(made, "what is there of the assignments' sources")
+    made = command("slides", _slides, "make slides of the lessons' figures and formulas, as HTML and PDF")
+    made.add_argument("folder", metavar="DIR", help="where to: DIR/index.html lists them")
+    made.add_argument("--no-pdf", dest="pdf", action="store_false", help="HTML alone, for which no Chromium is needed")
+    replaces(made, "slides that are there")
     made = command("figures", _figures, "write the lessons' best figures as PNG files")
     made.add_argument("folder", metavar="DIR", help="where to")
     replaces(made, "other pictures of the same names")
@@ -57,8 +65,14 @@ def _parser():
     made.add_argument(
         "--timeout", type=int, default=SECONDS, help="seconds for a cell or a check (default: %(default)s)"
     )
-    made.add_argument("--out", metavar="CSV", help="write the results to a new file as well")
-    replaces(made, "the file of --out, if it is there")
+    made.add_argument("--out", metavar="CSV", help="also write the results to a new file, a line for each exercise")
+    made.add_argument("--json", metavar="FILE", help="also write them there, with the version, the seed and their sums")
+    made.add_argument(
+        "--fail-on-wrong",
+        action="store_true",
+        help="exit status 1 unless every exercise has passed; without it, only where a notebook could not be checked",
+    )
+    replaces(made, "the files of --out and --json, if they are there")
     return parser
 
 
@@ -81,7 +95,7 @@ def _lint(options):
 
 
 def _plan(options):
-    from .frames import TOUR
+    from .frames import PAGES, TOUR
     from .notebooks import paths, read
     from .sittings import sittings
 
@@ -92,7 +106,7 @@ def _plan(options):
         for sitting in found:
             title = f"{path.stem if sitting is found[0] else '':>28}  {sitting.title[:44]:44}"
             print(f"{title} {sitting.cells:5} {sitting.words:6} {sitting.core:5.0f} {sitting.deeper:7.0f}")
-        if path.stem != TOUR:
+        if path.stem not in (TOUR, *PAGES):
             total += sum(sitting.core for sitting in found)
     print(f"core of the lessons: {total:.0f} minutes, {total / 60:.1f} hours")
 
@@ -101,6 +115,22 @@ def _student(options):
     from .notebooks import build_student_set
 
     for path in build_student_set(options.folder, options.overwrite):
+        print(path)
+
+
+def _nbgrader(options):
+    from .assignments import build_assignments
+
+    if options.seed < 0:
+        raise ValueError(f"--seed must be at least 0; received {options.seed}")
+    for path in build_assignments(options.folder, options.overwrite, options.seed):
+        print(path)
+
+
+def _slides(options):
+    from .slides import build_slides
+
+    for path in build_slides(options.folder, options.overwrite, options.pdf):
         print(path)
 
 
@@ -118,16 +148,22 @@ def _exercises(options):
 
 
 def _grade(options):
-    """One notebook after the other; what is done is in the file already if a later one takes too long for you."""
-    from .grading import grade, handed_in, ungraded, write_grades
+    """One notebook after the other; what is done is in the files already if a later one takes too long for you."""
+    from .grading import grade, handed_in, ungraded, write_grades, write_grades_json
 
     for option, value, least in (("--seed", options.seed, 0), ("--timeout", options.timeout, 1)):
         if value < least:
             raise ValueError(f"{option} must be at least {least}; received {value}")
     rows, failed, found = [], 0, handed_in(options.notebooks)
-    if options.out:
-        _require_free_csv(options.out, found, options.overwrite)
-        write_grades(rows, options.out)  # a folder that cannot be written to is said now, not after the first notebook
+    _require_free_grades(options, found)
+
+    def write():
+        if options.out:
+            write_grades(rows, options.out)
+        if options.json:
+            write_grades_json(rows, options.json, seed=options.seed, timeout=options.timeout)
+
+    write()  # a folder that cannot be written to is said now, not after the first notebook
     for path in found:
         try:
             graded = grade(path, options.seed, options.timeout)
@@ -137,18 +173,25 @@ def _grade(options):
         for row in graded:
             print(f"{row['notebook']:32} {row['exercise']:28} {row['status']:12} {row['hint']}", flush=True)
         rows += graded
-        if options.out:
-            write_grades(rows, options.out)
+        write()
     if failed:
         print(f"{failed} of {len(found)} notebooks could not be checked: see 'not checked' above", file=sys.stderr)
-    return bool(failed)
+    passed = sum(row["status"] == "passed" for row in rows)
+    wrong = options.fail_on_wrong and (passed < len(rows) or not rows)  # nothing to check is no pass
+    if wrong:
+        print(f"--fail-on-wrong: {passed} of {len(rows)} exercises passed", file=sys.stderr)
+    return bool(failed or wrong)
 
 
-def _require_free_csv(path, notebooks, overwrite):
-    """Asked before the long work; the file that this run has made is then written anew after each notebook."""
-    if any(Path(path).exists() and notebook.exists() and notebook.samefile(path) for notebook in notebooks):
-        raise ValueError(f"--out {path} is one of the notebooks to be graded; it was left as it is. Name another file")
-    require_free([path], overwrite, "name another file")
+def _require_free_grades(options, notebooks):
+    """Asked before the long work; the files that this run has made are then written anew after each notebook."""
+    given = {"--out": options.out, "--json": options.json}
+    for option, path in given.items():
+        if path and Path(path).exists() and any(n.exists() and n.samefile(path) for n in notebooks):
+            raise ValueError(
+                f"{option} {path} is one of the notebooks to be graded; it was left as it is. Name another file"
+            )
+    require_free(filter(None, given.values()), options.overwrite, "name another file")
 
 
 if __name__ == "__main__":

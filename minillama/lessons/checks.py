@@ -188,6 +188,15 @@ class Trial:
             what, _identical(got, expected), hint or f"{what} does not hold", f"{case}: expected {expected}, got {got}"
         )
 
+    def all_equal(self, cases):
+        """equal() of each of the cases, tuples of its arguments
+
+        Of one case a wrong number may fit a mistake by chance: here one is the diagnosis only if it explains them all.
+        """
+        fits = [hint for hint in cases[0][4] if all(mistakes[hint] == got for _, got, _, _, mistakes, _ in cases)]
+        for what, got, expected, case, mistakes, otherwise in cases:
+            self.equal(what, got, expected, case, {hint: mistakes[hint] for hint in fits}, otherwise)
+
     def that(self, what, holds, hint, evidence=""):
         """Fails with the hint unless holds is true."""
         self.counts[what] += 1

@@ -7,7 +7,7 @@ with needs("lessons", "drawing the map of the course"):
     from matplotlib.patches import Circle, FancyBboxPatch
 
 # Lessons that exist; the numbers of the others are drawn pale.
-WRITTEN = ("00", "01", "02", "03", "04", "05", "06", "07")
+WRITTEN = ("00", "01", "02", "03", "04", "05", "06", "07", "08")
 _STREAM = 19  # where the residual stream runs, from top to bottom
 
 
@@ -81,7 +81,7 @@ def _model(d, badge):
 
     norm = _box(d, badge, s, 22, "RMSNorm", "green", 14, 5, "03")
     logits = _box(d, badge, s, 12.5, "output matrix\nlogits (B, T, V)", "blue", 22, 7, "08")
-    loss = _box(d, badge, 57, 12.5, "softmax, cross-entropy\nloss in nats a token", "red", 28, 7, "00")
+    loss = _box(d, badge, 57, 12.5, "softmax, cross-entropy\nloss in nats per token", "red", 28, 7, "00")
     d.arrow(norm, logits)
     d.arrow(logits, loss)
     targets = [(s - 11, 95), (3.5, 95), (3.5, 4.5), (57, 4.5)]

@@ -1,9 +1,10 @@
-"""What the notebooks of one kind have in common: the lessons, and the tour, which has no exercises and no number."""
+"""What the notebooks of one kind have in common: the lessons; the tour and the pages, without exercises or number."""
 
 import re
 from typing import NamedTuple
 
 TOUR = "tour"  # what the tour is called where lessons are numbers, and the name of its file
+PAGES = {"decoding-and-memory": "What the machine does while it decodes"}  # the same of each page -> its title
 HEADER = ("**You will be able to**", "**You need**", "**Time**", "**Papers**")  # of every first cell
 
 
@@ -27,17 +28,20 @@ LESSON_FRAME = Frame(
     90,
 )
 TOUR_FRAME = Frame("# The tour · title", ("## Takeaways", "## Where to go next"), 60)
+PAGE_FRAME = Frame("# title, one of PAGES", ("## Takeaways", "## Where this is in minillama"), 60)
 
 
 def name_of(path):
-    """What a notebook is called where lessons are named, from its file: "03", or "tour"."""
-    return TOUR if path.stem == TOUR else path.name[:2]
+    """What a notebook is called where lessons are named, from its file: "03", "tour", or the name of a page."""
+    return path.stem if path.stem in (TOUR, *PAGES) else path.name[:2]
 
 
 def lesson_of_title(source):
-    """The same, from the cell with its title; None where that is the title of neither."""
+    """The same, from the cell with its title; None where that is the title of none."""
     title = re.match(r"# (?:(\d\d)|The tour) · ", source)
-    return title and (title[1] or TOUR)
+    if title:
+        return title[1] or TOUR
+    return next((name for name, page in PAGES.items() if source.partition("\n")[0] == f"# {page}"), None)
 
 
 def lesson_of(notebook):
@@ -46,5 +50,5 @@ def lesson_of(notebook):
 
 
 def frame_of(notebook):
-    """Its Frame: the tour's, or that of the lessons."""
-    return TOUR_FRAME if lesson_of(notebook) == TOUR else LESSON_FRAME
+    """Its Frame: the tour's, that of the pages, or that of the lessons."""
+    return {TOUR: TOUR_FRAME, **dict.fromkeys(PAGES, PAGE_FRAME)}.get(lesson_of(notebook), LESSON_FRAME)

@@ -8,12 +8,14 @@ import re
 import shutil
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
-from ..files import replacing
+from .. import __version__
+from ..files import replacing, write_text
 from ..messages import needs
 from .checks import EXERCISES
-from .frames import TOUR, lesson_of_title
+from .frames import PAGES, TOUR, lesson_of_title
 from .notebooks import FOLDER, read
 from .reporting import MARK, SECONDS
 
@@ -46,12 +48,12 @@ def grade(path, seed=0, timeout=SECONDS):
 
     It runs the student's code, as this user: where that is not wanted, do it in a container. It runs in a temporary
     folder beside the course's data. Cells that fail do not stop the rest; one that takes more than `timeout` seconds is
-    interrupted. A function that a later cell defines anew counts as it was last. The tour, which stands among the
-    lessons and has no exercises, gives no line.
+    interrupted. A function that a later cell defines anew counts as it was last. The tour and the pages, which
+    stand among the lessons and have no exercises, give no line.
     """
     path = Path(path)
     notebook, lesson = _opened(path)
-    if lesson == TOUR:
+    if lesson in (TOUR, *PAGES):
         return []
     names = [name for name, exercise in EXERCISES.items() if exercise.lesson == lesson]
     asks = [
@@ -102,6 +104,13 @@ def write_grades(rows, path):
         writer.writerows(rows)
 
 
+def write_grades_json(rows, path, **settings):
+    """The same rows as JSON: {"minillama": version, **settings, "sums": {status: count}, "rows": [...]}."""
+    sums = Counter(row["status"] for row in rows)
+    made = {"minillama": __version__, **settings, "sums": dict(sorted(sums.items())), "rows": rows}
+    write_text(path, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+
+
 def _opened(path):
     """The notebook, and which lesson it is; its title need not be first, since students put their names there."""
     try:
@@ -116,7 +125,7 @@ def _opened(path):
         ) from None
     lessons = {exercise.lesson for exercise in EXERCISES.values()}
     titles = (lesson_of_title(source) for source in sources)
-    lesson = next((title for title in titles if title in {*lessons, TOUR}), None)
+    lesson = next((title for title in titles if title in {*lessons, TOUR, *PAGES}), None)
     if lesson is None:
         begins = repr(sources[0][:40]) if sources else "nothing"
         raise ValueError(

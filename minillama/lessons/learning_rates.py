@@ -1,12 +1,13 @@
 """python -m minillama.lessons.learning_rates: how high a learning rate each norm and placement stands (lesson 03).
 
-A small, deep LLaMA is trained on the stories with every norm and placement, every learning rate of a grid, with and
-without warm-up, and three seeds. Each training is a line of JSON in the results; one that is there already is not done
-again, so that an interrupted run goes on where it stopped.
+A small LLaMA of 2, 8 or 24 blocks is trained on the stories with every norm and placement, every learning rate of a
+grid, with and without warm-up, and three seeds. Each training is a line of JSON in the results; one that is there
+already is not done again, so that an interrupted run goes on where it stopped.
 
 What counts as stable (`highest_stable`) and the grid by factors of 2 were fixed before the runs that are reported, with
 one training of each variant at five rates and a seed, 1000, that is not among the reported ones. Three rates between
-those of the grid were added after a first look at the reported runs, for all variants, warm-ups and seeds.
+those of the grid were added after a first look at the reported runs, for all variants, warm-ups and seeds. All of that
+was with 8 blocks; 2 and 24 were added later, on the same grid, with the same seeds and the same definition.
 
 Results are added to a new file, or to one of results of this experiment; any other is refused, and stays as it is.
 """
@@ -34,7 +35,8 @@ VARIANTS = {  # name -> the choices of Config in which it differs from LLaMA
     "post, LayerNorm": {"norm": "layernorm", "placement": "post"},
     "no norm": {"norm": "none"},
 }
-SHAPE = {"dim": 32, "layers": 8, "heads": 4, "context": 32}
+SHAPE = {"dim": 32, "heads": 4, "context": 32}
+DEPTHS = (2, 8, 24)  # blocks
 STEPS, BATCH_SIZE, INIT_STD, SEEDS = 200, 8, 0.06, (0, 1, 2)
 WARMUPS = (0, 50)  # steps
 # 0.002 to 0.256 by factors of 2; the three in between were added after a first look, to see the limits more closely
@@ -42,6 +44,7 @@ RATES = (0.002, 0.004, 0.008, 0.016, 0.0226, 0.032, 0.0453, 0.064, 0.0905, 0.128
 VALIDATION_TOKENS = 8192
 _FIELDS = {  # of a result -> the types that it may have
     "variant": str,
+    "layers": int,
     "rate": float,
     "warmup": int,
     "seed": int,
@@ -55,9 +58,9 @@ _FIELDS = {  # of a result -> the types that it may have
 SLACK = 0.2  # nats a token; the lesson shows what other values would give
 
 
-def train(corpus, variant, rate, warmup, seed, steps=STEPS):
+def train(corpus, variant, layers, rate, warmup, seed, steps=STEPS):
     """Train once; returns the result as a dictionary, in which loss is None if the training ran into infinity."""
-    config = Config(corpus.tokenizer.vocab_size, **SHAPE, **VARIANTS[variant])
+    config = Config(corpus.tokenizer.vocab_size, **SHAPE, layers=layers, **VARIANTS[variant])
     settings = Settings(steps=steps, batch_size=BATCH_SIZE, lr=rate, warmup=warmup, seed=seed, init_std=INIT_STD)
     trainer = Trainer(Model(config, seed, threads=1, init_std=INIT_STD), corpus, settings)
     losses, final, started = [], math.nan, time.perf_counter()
@@ -70,6 +73,7 @@ def train(corpus, variant, rate, warmup, seed, steps=STEPS):
             pass
     return {
         "variant": variant,
+        "layers": layers,
         "rate": rate,
         "warmup": warmup,
         "seed": seed,
@@ -88,16 +92,16 @@ def unigram_loss(corpus):
     return float(-np.mean(np.log(counts / counts.sum())[corpus.validation[1:VALIDATION_TOKENS]]))
 
 
-def highest_stable(results, variant, warmup, seed, slack=SLACK):
+def highest_stable(results, variant, layers, warmup, seed, slack=SLACK):
     """The highest rate of the grid up to which the training is stable with this seed; None if it never is
 
-    A training is stable if its final validation loss is at most slack above the least that this variant, warm-up and
-    seed reach at any rate. Counted upwards from the best rate, up to the first one that is not stable.
+    A training is stable if its final validation loss is at most slack above the least that this variant, depth,
+    warm-up and seed reach at any rate. Counted upwards from the best rate, up to the first one that is not stable.
     """
     losses = {
         r["rate"]: math.inf if r["loss"] is None else r["loss"]
         for r in results
-        if (r["variant"], r["warmup"], r["seed"]) == (variant, warmup, seed)
+        if (r["variant"], r["layers"], r["warmup"], r["seed"]) == (variant, layers, warmup, seed)
     }
     best = min(losses, key=losses.get)
     if not math.isfinite(losses[best]):
@@ -129,7 +133,7 @@ def _read(path):
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} does not hold results of this experiment: {error}. {_NOTHING_CHANGED}") from None
     results = [_result(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
-    beginnings = [json.dumps({"variant": variant, "rate": 0})[:-2] for variant in VARIANTS]
+    beginnings = [json.dumps({"variant": variant, "layers": 0})[:-2] for variant in VARIANTS]
     begins = any(rest[: len(text)] == text[: len(rest)] for text in beginnings)
     if not begins or (rest and not results and not rest.startswith('{"variant"')):
         what = f"the end of {path}, {rest[:40]!r}, is no result of this experiment that was cut off"
@@ -172,19 +176,25 @@ def _results_to_add_to(path, steps):
 def main(arguments=None):
     parser = Parser(prog="python -m minillama.lessons.learning_rates", description=__doc__)
     parser.add_argument("--out", required=True, metavar="FILE", help="where results are added, a line of JSON each")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", default=DEPTHS, help="numbers of blocks (default: %(default)s)"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args(arguments)
     try:
         if options.steps <= max(WARMUPS):
             raise ValueError(f"--steps must be more than the longest warm-up, {max(WARMUPS)}; received {options.steps}")
+        if min(options.layers) < 1:
+            raise ValueError(f"--layers must be 1 or more; received {min(options.layers)}")
         results = _results_to_add_to(options.out, options.steps)
     except (ValueError, OSError) as error:
         print(f"minillama.lessons.learning_rates: error: {error}", file=sys.stderr)
         return 1
-    done = {(r["variant"], r["rate"], r["warmup"], r["seed"]) for r in results}
+    done = {(r["variant"], r["layers"], r["rate"], r["warmup"], r["seed"]) for r in results}
     jobs = [
-        (variant, rate, warmup, seed)
+        (variant, layers, rate, warmup, seed)
+        for layers in options.layers
         for seed in options.seeds
         for warmup in WARMUPS
         for variant in VARIANTS
@@ -192,8 +202,8 @@ def main(arguments=None):
     ]
     jobs = [job for job in jobs if job not in done]
     corpus = encode_corpus("stories")
-    for variant, rate, warmup, seed in tqdm(jobs, unit="training"):
-        result = train(corpus, variant, rate, warmup, seed, options.steps)
+    for job in tqdm(jobs, unit="training"):
+        result = train(corpus, *job, options.steps)
         append_text(options.out, json.dumps(result, allow_nan=False) + "\n")
 
 

@@ -179,7 +179,7 @@ def _peak_bytes(f):
 
 @exercise("05", "The backward pass of causal attention", difficulty=3, minutes=30)
 def causal_attention_backward(answer, trial):
-    """answer(do, q, k, v) -> dq, dk, dv: q (T, D), k (S, D), v (S, E), do (T, E), S >= T as in causal_weights"""
+    """answer(do, q, k, v) -> dq, dk, dv: q (T, D), k (S, D), v (S, Dv), do (T, Dv), S >= T as in causal_weights"""
     rng = trial.rng
     for more in (0, 2, 0, 1):
         T = int(rng.integers(3, 5))

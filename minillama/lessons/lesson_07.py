@@ -236,7 +236,7 @@ def llama_width(answer, trial):
             f"before the rounding it is {exact:,.1f} here"
         )
         found.append(("Meta's width", int(got), ffn_width(C, m, factor), case, mistakes, otherwise))
-    _all_equal(trial, found)
+    trial.all_equal(found)
     for C, m, factor, width in ((4096, 256, 1.0, 11008), (8192, 4096, 1.3, 28672)):
         got = trial.call(answer, C, m, factor, returns=[("the width", int)])
         trial.equal("7B and 70B of Llama 2", int(got), width, f"llama_width({C}, {m}, {factor})")
@@ -269,11 +269,4 @@ def feed_forward_count(answer, trial):
         what = ("gated" if gated else "not gated") + (", with biases" if bias else ", without biases")
         otherwise = "a matrix from n to m numbers has n m parameters, and its bias m. Add up all matrices"
         found.append((what, int(got), matrices + bias * (into + out), case, mistakes, otherwise))
-    _all_equal(trial, found)
-
-
-def _all_equal(trial, cases):
-    """trial.equal of each case; a mistake is the diagnosis where it explains all of them, not one by chance."""
-    fits = [hint for hint in cases[0][4] if all(mistakes[hint] == got for _, got, _, _, mistakes, _ in cases)]
-    for what, got, expected, case, mistakes, otherwise in cases:
-        trial.equal(what, got, expected, case, {hint: mistakes[hint] for hint in fits}, otherwise)
+    trial.all_equal(found)

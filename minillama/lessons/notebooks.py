@@ -8,9 +8,11 @@ A cell's tags say what it is:
     measured  code that prints times or rounding errors: its numbers differ from run to run
     exercise  code with a stub and its check; hint and solution follow it
     hint, solution: of the exercise above; the students' set has no solutions
-    written   a question to be answered in words; its rubric, tagged solution, follows it
+    written   a question to be answered in words, with its "(5 points)"; its rubric, tagged solution, follows it
     panels    code that draws several figures, which the site puts beside each other where there is room
-    put-in    code that puts the function of the exercise above into the model, or says that it does not pass yet
+    slider    code that shows one of minillama.lessons.sliders: a widget, of which the file keeps the first picture
+    put-in    code that puts the function of the exercise above into the model, or fills a table with it, or says that
+              it does not pass yet
     drawn     code that prints what a model wrote that was trained in the notebook: another text on another machine
     prose     code that prints a text, whose lines the site breaks where they must end
     whole     code that shows something whole, such as a model's forward, and may be longer than other cells
@@ -26,9 +28,10 @@ from ..files import replacing, require_free
 from ..messages import needs
 from .checks import EXERCISES
 from .claims import OUTSIDE
-from .frames import HEADER, LESSON_FRAME, TOUR, frame_of, lesson_of, name_of
+from .frames import HEADER, LESSON_FRAME, PAGES, TOUR, frame_of, lesson_of, name_of
 from .sittings import faults as faults_of_sittings
 from .sittings import has_figure, minutes, tags
+from .sliders import faults_of_slider, without_widgets
 
 with needs("lessons", "reading a notebook"):
     import nbformat
@@ -51,8 +54,9 @@ _FINITE_DIFFERENCES = re.compile(r"numerical_gradient|directional_derivative|cen
 
 
 def paths(lessons=()):
-    """The notebooks in order, the tour first; of these ("tour", "03", "04") if any are named."""
+    """The notebooks in order, the tour first and the pages last; of these ("tour", "03", "04") if any are named."""
     found = [*FOLDER.glob(f"{TOUR}.ipynb"), *sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))]
+    found += [path for page in PAGES for path in FOLDER.glob(f"{page}.ipynb")]
     if not found:
         raise ValueError(
             f"there are no lessons in {FOLDER}: an installed minillama comes without them. Run this in a clone of the "
@@ -97,6 +101,7 @@ def run(path, machine):
         raise ValueError(f"{path} stays as it was, it did not run to its end: {str(error).strip()}") from error
     if path.read_bytes() != before:
         raise ValueError(f"{path} was saved by somebody else while it was executed, and stays so: run it again")
+    without_widgets(notebook)
     first = notebook.cells[0]
     line = time_line(notebook, seconds, machine)
     first.source = re.sub(r"^\*\*Time\*\*.*$", lambda _: line, first.source, flags=re.M)
@@ -116,10 +121,11 @@ def run(path, machine):
 
 def write(notebook, path):
     with replacing(path) as new:
-        new.write_bytes(_as_bytes(notebook))
+        new.write_bytes(as_bytes(notebook))
 
 
-def _as_bytes(notebook):
+def as_bytes(notebook):
+    """A notebook as its file holds it."""
     return (nbformat.writes(notebook) + "\n").encode("utf-8")
 
 
@@ -223,6 +229,7 @@ def _code_faults(cell):
     for output in cell.outputs:
         if output.output_type == "error" or output.get("name") == "stderr":
             yield f"an error or a warning is kept: {output.get('text', output.get('evalue', ''))[:200]}"
+    yield from faults_of_slider(cell)
     if has_figure(cell) and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt"):
         yield "a figure without a description for those who cannot see it (metadata mystnb.image.alt)"
 
@@ -354,11 +361,15 @@ def build_student_set(folder, overwrite=False):
     folder = Path(folder)
     if folder.exists() and folder.samefile(FOLDER):
         raise ValueError(f"{folder} holds the lessons themselves, whose solutions would be lost: give another folder")
-    made = {folder / path.name: _as_bytes(without_solutions(read(path))) for path in paths()}
-    read_by_them = [path for name in ("data", "results") for path in sorted((FOLDER / name).rglob("*"))]
-    data = {folder / path.relative_to(FOLDER): path.read_bytes() for path in read_by_them if path.is_file()}
-    _write_all(made | data, overwrite)
+    made = {folder / path.name: as_bytes(without_solutions(read(path))) for path in paths()}
+    write_all(made | {folder / name: content for name, content in data_files().items()}, overwrite)
     return list(made)
+
+
+def data_files():
+    """{path beside the lessons: bytes} of the files that lessons read."""
+    found = [path for name in ("data", "results") for path in sorted((FOLDER / name).rglob("*"))]
+    return {path.relative_to(FOLDER): path.read_bytes() for path in found if path.is_file()}
 
 
 def export_figures(folder, overwrite=False):
@@ -374,11 +385,11 @@ def export_figures(folder, overwrite=False):
                 if not images:
                     raise ValueError(f"{path.name}: {_name(cell)} keeps no figure: run the lesson first")
                 made[Path(folder) / f"{cell.metadata['figure']}.png"] = base64.b64decode(images[0])
-    _write_all(made, overwrite)
+    write_all(made, overwrite)
     return list(made)
 
 
-def _write_all(contents, overwrite):
+def write_all(contents, overwrite):
     """Write {path: bytes}, all or none; a file that holds these bytes already is left alone."""
     changed = {path: data for path, data in contents.items() if not (path.is_file() and path.read_bytes() == data)}
     require_free(changed, overwrite, "give another folder")

@@ -20,24 +20,31 @@ from ..data.corpora import encode_corpus
 from ..generation.generate import generate
 from ..messages import unknown
 from ..model import Model
+from ..ops import attention
+from ..runtime.memory import Store
+from ..training.objectives import OBJECTIVES
 from ..training.trainer import NotFinite, Settings, Trainer, evaluate
+from . import reference_llama
 from .checks import check
 
 VOCABULARY, THETA = 512, 10000.0  # theta: Config's
 SHAPE = {"dim": 64, "layers": 2, "heads": 4, "context": 64}
 TRAINING = {"batch_size": 8, "lr": 0.01}
 STEPS, WARMUP = 100, 10
+WHOLE = "loss_and_gradients"  # the operation of a function that is put in the place of the model's whole backward
 _VALIDATION_TOKENS = 8192
 _STORY_TOKENS = 60
+_objective = OBJECTIVES["next_token"]  # what `train` trains for; inside of put_in it can have a reader's backward
 
 
 class Place(NamedTuple):
     """Where the function of an exercise goes."""
 
-    operation: str  # of the backend
+    operation: str  # of the backend, or WHOLE
     adapted: Callable  # adapted(function) -> the same function with the operation's arguments and results
     mistake: str  # what a wrong one does, in words
     mistaken: Callable  # mistaken(function) -> a wrong one, in the form of the exercise
+    kv_heads: int | None = None  # of the model that trains with it; None: as many as query heads
 
 
 def _linear_backward(function):
@@ -86,12 +93,38 @@ def _attention_backward(function):
     return attention_backward
 
 
+def _attention_backward_of_groups(function):
+    """The function adds up the gradients of a group's copies; what it gets are those of multi-head attention."""
+
+    def attention_backward(do, q, k, v, *saved):
+        H, K = q.shape[2], k.shape[2]
+        copies = (np.repeat(a, H // K, axis=2) for a in (k, v))
+        dq, dk, dv = np.split(attention.attention_backward(do, q, *copies, *saved), 3, axis=2)  # (B, T, H, D) each
+        return np.concatenate([dq, function(dk, K), function(dv, K)], axis=2)
+
+    return attention_backward
+
+
 def _swiglu_backward(function):
     def swiglu_backward(dh, gate_up):
         gate, up = np.split(gate_up, 2, axis=-1)
         return np.concatenate(function(dh, gate, up), axis=-1)
 
     return swiglu_backward
+
+
+def _whole(function):
+    """Of the weights as a dict; the optimizer wants the gradients in one Store. All targets count alike here."""
+
+    def loss_and_gradients(model, ids, targets, micro_batches, noise_seed):
+        with model.workers.blas(model.workers.threads):
+            loss, gradients = function(dict(model.parameters), ids, targets, model.config)
+        store = Store(model.parameters.shapes, model.dtype)
+        for name, gradient in gradients.items():
+            store[name][...] = gradient
+        return loss, store
+
+    return loss_and_gradients
 
 
 def _first_row_only(function):
@@ -124,8 +157,20 @@ def _without_row_sum(function):
     return wrong
 
 
+def _across_tokens_of_a_head(function):
+    """The heads are brought in front and then cut as if they were not, so that tokens are added up."""
+    return lambda dk, kv_heads: function(dk.swapaxes(1, 2).reshape(dk.shape), kv_heads)
+
+
 def _exchanged(function):
     return lambda dh, gate, up: function(dh, gate, up)[::-1]
+
+
+def _through_the_layers_alone(function):
+    def wrong(p, ids, targets, config):
+        return reference_llama.gradients(p, ids, targets, config, "straight path dropped")
+
+    return wrong
 
 
 PLACES = {  # exercise -> its Place; what a mistake does to the training was measured before it was chosen
@@ -137,7 +182,17 @@ PLACES = {  # exercise -> its Place; what a mistake does to the training was mea
     "causal_attention_backward": Place(
         "attention_backward", _attention_backward, "dS without its row sum", _without_row_sum
     ),
+    "shared_head_gradient": Place(
+        "attention_backward",
+        _attention_backward_of_groups,
+        "a reshape mixes heads and tokens before the sum",
+        _across_tokens_of_a_head,
+        kv_heads=2,
+    ),
     "swiglu_backward": Place("swiglu_backward", _swiglu_backward, "dgate and dup exchanged", _exchanged),
+    "llama_gradients": Place(
+        WHOLE, _whole, "a residual's gradient comes through its layer alone", _through_the_layers_alone
+    ),
 }
 
 
@@ -148,8 +203,19 @@ def put_in(name, function):
     ValueError for an exercise that has no place in the model.
     """
     place = _place(name)
-    with backend.replaced(**{place.operation: place.adapted(function)}):
+    adapted = place.adapted(function)
+    with _trained_by(adapted) if place.operation == WHOLE else backend.replaced(**{place.operation: adapted}):
         yield
+
+
+@contextmanager
+def _trained_by(loss_and_gradients):
+    global _objective
+    before, _objective = _objective, _objective._replace(loss_and_gradients=loss_and_gradients)
+    try:
+        yield
+    finally:
+        _objective = before
 
 
 @dataclass(frozen=True)
@@ -161,16 +227,17 @@ class Trained:
     story: str
 
 
-def train(steps=STEPS, seed=0):
+def train(steps=STEPS, seed=0, kv_heads=None):
     """A small LLaMA, trained on the stories in float64 and on one thread, so that every machine gets the same numbers
 
-    The backend is the one in use: inside of `put_in` that with the reader's function.
+    Backend and backward are those in use: inside of `put_in` with the reader's function. kv_heads: as many as query
+    heads by default; an exercise on shared heads has a model with fewer (`kv_heads` of its Place).
     """
     corpus = _stories()
-    config = Config(corpus.tokenizer.vocab_size, **SHAPE)
+    config = Config(corpus.tokenizer.vocab_size, kv_heads=kv_heads, **SHAPE)
     settings = Settings(steps=steps, warmup=min(WARMUP, steps - 1), seed=seed, **TRAINING)
     model = Model(config, seed, np.float64, threads=1, init_std=settings.init_std)
-    trainer, losses = Trainer(model, corpus, settings), []
+    trainer, losses = Trainer(model, corpus, settings, _objective), []
     try:
         with np.errstate(all="ignore"):  # what overflows ends the training
             for _ in range(steps):
@@ -182,10 +249,10 @@ def train(steps=STEPS, seed=0):
 
 
 @cache
-def library(steps=STEPS):
+def library(steps=STEPS, kv_heads=None):
     """What the library's own operations train, to compare with."""
-    with backend.use("numpy"):
-        return train(steps)
+    with backend.use("numpy"), _trained_by(Model.loss_and_gradients):
+        return train(steps, kv_heads=kv_heads)
 
 
 def train_with(answer, steps=STEPS):
@@ -199,15 +266,16 @@ def train_with(answer, steps=STEPS):
         print(f"{report}\nWhen it passes, it comes into the model here.")
         return
     with put_in(name, answer):
-        yours = train(steps)
+        yours = train(steps, kv_heads=place.kv_heads)
     with put_in(name, place.mistaken(answer)):
-        wrong = train(steps)
-    apart = max(abs(a - b) for a, b in zip(yours.losses, library(steps).losses, strict=True))
+        wrong = train(steps, kv_heads=place.kv_heads)
+    own = library(steps, place.kv_heads)
+    apart = max(abs(a - b) for a, b in zip(yours.losses, own.losses, strict=True))
     same = "the same" if apart < 1e-6 else f"ANOTHER ONE: up to {apart:.2g} apart in a step"
     print(f"{name} is in the model: {steps} steps on the stories, loss on others in nats a token")
     print(f"  knowing nothing, log {VOCABULARY}    {log(VOCABULARY):.3f}")
     print(f"  with your function         {yours.validation:.3f}")
-    print(f"  with the library's         {library(steps).validation:.3f}   ({same})")
+    print(f"  with the library's         {own.validation:.3f}   ({same})")
     print(f"  with a wrong one           {wrong.validation:.3f}   ({place.mistake})")
     print(f"  the true entropy           {_stories().floor:.3f}")
     print(textwrap.fill(f"Yours tells: {yours.story}", 100))

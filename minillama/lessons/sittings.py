@@ -1,8 +1,8 @@
 """How a lesson is cut: sittings, core and deeper parts, questions whose answer is out of sight; and how long it takes.
 
 A heading `## Sitting 2: ...` begins a sitting. A section says in its heading what it is, `## 3. The gate · core` or
-`· deeper`; so may a subsection, and one that does not is what its section is. The exercises and written questions have
-minutes of their own and count for neither; the sections that close a lesson are core.
+`· deeper`; so may a subsection, and one that does not is what its section is. Exercises, wherever they stand, and
+written questions have minutes of their own and count for neither; the sections that close a lesson are core.
 """
 
 import re
@@ -28,14 +28,16 @@ class Sitting(NamedTuple):
     deeper: float
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """A cell, or of its text what stands under one heading."""
 
     cell: int  # its number
     sitting: str  # its title
+    heading: str  # what stands above it, without its depth
     depth: str  # core, deeper, apart
     words: int
     seconds: float
+    text: str
 
 
 def tags(cell):
@@ -43,15 +45,15 @@ def tags(cell):
 
 
 def has_figure(cell):
-    return any("image/png" in output.get("data", {}) for output in cell.get("outputs", ()))
+    return any({"image/png", "image/svg+xml"} & set(output.get("data", {})) for output in cell.get("outputs", ()))
 
 
 def sittings(notebook):
     """The sittings of a notebook; a notebook without any is one, without a title."""
-    pieces = list(_pieces(notebook))
+    all_pieces = list(pieces(notebook))
     found = []
-    for title in dict.fromkeys(piece.sitting for piece in pieces):
-        of = [piece for piece in pieces if piece.sitting == title]
+    for title in dict.fromkeys(piece.sitting for piece in all_pieces):
+        of = [piece for piece in all_pieces if piece.sitting == title]
         core, deeper = (sum(p.seconds for p in of if p.depth == depth) / 60 for depth in ("core", "deeper"))
         found.append(Sitting(title, len({p.cell for p in of}), sum(p.words for p in of), core, deeper))
     return found
@@ -67,17 +69,17 @@ def minutes(notebook):
     return tuple(5 * max(1, round(value / 5)) for value in (core + sum(sitting.deeper for sitting in found), core))
 
 
-def _pieces(notebook):
+def pieces(notebook):
     """The pieces of a notebook in order, without solutions. What stands before the first sitting belongs to it."""
     titles = [title for cell in notebook.cells for _, title in _headings(cell) if _SITTING.match(title)]
     sitting, section = titles[0] if titles else "", "core"
-    depth = section
+    depth, heading = section, ""
     for number, cell in enumerate(notebook.cells):
         if "solution" in tags(cell):
             continue
         if cell.cell_type == "code":
             lines = 0 if has_figure(cell) else len(cell.source.splitlines())
-            yield _Piece(number, sitting, depth, 0, lines * _SECONDS_A_LINE)
+            yield Piece(number, sitting, heading, depth, 0, lines * _SECONDS_A_LINE, cell.source)
             continue
         starts = [0, *(match.start() for match in _HEADING.finditer(cell.source)), len(cell.source)]
         for start, end in zip(starts, starts[1:], strict=False):
@@ -85,13 +87,14 @@ def _pieces(notebook):
             if match := _HEADING.match(text):
                 level, title = len(match[1]), match[2].strip()
                 own = next((mark for mark in ("core", "deeper") if title.endswith(f"· {mark}")), None)
+                own = "apart" if title.startswith("Exercise ") else own
                 if level < 3:
                     sitting = title if _SITTING.match(title) else sitting
                     section = own or ("apart" if title in SECTIONS_APART else "core")
-                depth = own or section
+                depth, heading = own or section, title.removesuffix(f" · {own}")
             if text.strip():
                 words = len(text.split())
-                yield _Piece(number, sitting, depth, words, words / _WORDS_A_SECOND)
+                yield Piece(number, sitting, heading, depth, words, words / _WORDS_A_SECOND, text)
 
 
 def _headings(cell):

@@ -3,62 +3,35 @@
 import importlib
 import inspect
 import re
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from minillama.lessons import EXERCISES
-from minillama.lessons.frames import TOUR
+from minillama.lessons import EXERCISES, frames
 from minillama.lessons.notebooks import FOLDER, name_of, paths, read, tags
 
+from .browsing import WIDTHS, opened
+
 pytest.importorskip("myst_nb", reason='the extra "site" is not installed')
-sync_api = pytest.importorskip("playwright.sync_api", reason='the extra "site" is not installed')
+pytest.importorskip("playwright.sync_api", reason='the extra "site" is not installed')
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]  # built once
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 LESSONS = [path.stem for path in paths()]
 REFERENCE = [f"api/{path.stem}" for path in sorted((FOLDER / "api").glob("*.rst"))]
 GUIDE = [f"guide/{path.stem}" for path in sorted((FOLDER / "guide").glob("*.md"))]
-PAGES = ["index", "lecturers", *GUIDE, *LESSONS, *REFERENCE]
+PAPER = ["thirteen-weeks", "problem-set", "problem-set-solutions"]
+PAGES = ["index", "lecturers", "notation", *PAPER, *GUIDE, *LESSONS, *REFERENCE]
 INSIDE = {"kernels", "runtime", "bench", "experiments", "lessons", "cli"}  # rooms that nobody else calls from Python
-WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
-RENDERED = "async () => { if (window.MathJax) await MathJax.startup.promise }"
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    from sphinx.cmd.build import build_main
-
-    made = tmp_path_factory.mktemp("site")
-    doctrees = tmp_path_factory.mktemp("doctrees")
-    assert build_main(["-q", "-W", "--keep-going", "-d", str(doctrees), str(FOLDER), str(made)]) == 0
-    return made
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on the path")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_shows_everything(site, browser, name, width):
-    page = browser.new_page(viewport=dict(zip(("width", "height"), WIDTHS[width], strict=True)))
-    said, asked, failed = [], [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("requestfailed", lambda request: failed.append(request.url))
-    page.goto((site / f"{name}.html").as_uri())
-    page.evaluate(RENDERED)
-    assert said == [] and failed == []
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == [], "it asks the network for something"
+    with opened(browser, site, name, width) as page:
+        _has_everything(page, name)
+
+
+def _has_everything(page, name):
     formulas = page.locator(".math").count()
     assert page.locator("mjx-container").count() >= formulas and page.locator("mjx-merror").count() == 0
     assert name not in LESSONS or formulas > 0
@@ -78,6 +51,15 @@ def test_a_page_shows_everything(site, browser, name, width):
         folded = {"hint", "solution", "hide-output"}
         asked = sum(bool(folded & tags(cell)) for cell in read(FOLDER / f"{name}.ipynb").cells)
         assert page.locator("article details").count() >= asked > 0
+
+
+def test_folded_solutions_are_printed(site, browser):
+    page = browser.new_page()
+    page.goto((site / "problem-set-solutions.html").as_uri())
+    text = page.locator("details.solution li p").first
+    assert not text.is_visible()
+    page.emulate_media(media="print")
+    assert text.is_visible()
     page.close()
 
 
@@ -170,18 +152,20 @@ def test_lecturers_are_told_what_the_lessons_say():
     """The plan's minutes and points, and the sections where a belief is contradicted."""
     told = (FOLDER / "lecturers.md").read_text(encoding="utf-8")
     for path in paths():
-        if name_of(path) == TOUR:
+        if name_of(path) in (frames.TOUR, *frames.PAGES):
             assert f"({path.name})" in told
             continue
         notebook = read(path)
-        minutes = re.search(r"\*\*Time\*\*: (\d+) minutes to read, (\d+) for", notebook.cells[0].source).groups()
+        time = r"\*\*Time\*\*: (\d+) minutes to read,(?: of these (\d+) the core,)? (\d+) for"
+        read_in, core, exercises = re.search(time, notebook.cells[0].source).groups()
         points = sum(e.difficulty for e in EXERCISES.values() if e.lesson == name_of(path))
         row = next(line for line in told.splitlines() if line.startswith("| ") and f"({path.name})" in line)
-        assert tuple(cell.strip() for cell in row.split("|")[-4:-1]) == (*minutes, str(points)), f"{path.name}: {row}"
+        expected = (read_in, core or read_in, exercises, str(points))
+        assert tuple(cell.strip() for cell in row.split("|")[-5:-1]) == expected, f"{path.name}: {row}"
     assert f"{sum(e.difficulty for e in EXERCISES.values())} in all" in told
     beliefs = [line.split("|")[2] for line in told.split("| belief |")[1].split("\n\n")[0].splitlines()[2:]]
     for shown in beliefs:
-        named = re.findall(r"(?:(\d\d), |; )\*([^*]+)\*", shown)
+        named = re.findall(rf"(?:({'|'.join([r'[0-9][0-9]', *frames.PAGES])}), |; )\*([^*]+)\*", shown)
         assert named, shown
         for lesson, section in named:
             (path,) = paths([lesson or named[0][0]])
