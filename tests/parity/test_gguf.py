@@ -74,7 +74,7 @@ def test_a_file_written_there_is_read_here(tmp_path, rng):
         else:
             getattr(writer, f"add_{value_kind}")(name, value)
     made = tensors(rng, a=("Q4_K", (6, 512)), b=("Q8_0", (4, 64)), c=("F32", (5, 3)))
-    for name, (type_name, shape, pieces) in made.items():
+    for name, (type_name, _, pieces) in made.items():
         raw = np.concatenate(pieces).reshape(len(pieces[0]) + len(pieces[1]), -1)
         data = raw.view(np.float32) if type_name == "F32" else raw
         writer.add_tensor(name, data, raw_dtype=None if type_name == "F32" else kind(type_name))

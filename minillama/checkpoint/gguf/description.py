@@ -7,6 +7,7 @@ Source: docs/gguf.md of github.com/ggml-org/ggml; LlamaModel in convert_hf_to_gg
 github.com/ggml-org/llama.cpp.
 """
 
+from dataclasses import replace
 from numbers import Real
 
 import numpy as np
@@ -66,7 +67,7 @@ _NEUTRAL = {
     "attention.scale": (), "attention.sliding_window": (0,), "attention.causal": (True,), "attention.clamp_kqv": (0,),
     "rope.scale_linear": (1,), "tensor_data_layout": ("Meta AI original pth",), "interleave_moe_layer_step": (),
 }  # fmt: skip
-_LLAMA3 = {"rope_low": 1.0, "rope_high": 4.0, "rope_original_context": 8192}  # what rope_freqs of Llama 3.1 and 3.2 say
+_ORIGINAL = 8192  # tokens, of Llama 3.1 and 3.2
 _OF_FREQUENCIES = 1e-4  # relative: they were computed in float32, by other programs
 
 
@@ -168,13 +169,12 @@ def _with_frequencies(file, config):
         return config
     factor = float(found.max())
     if np.isfinite(factor) and factor > 1:
-        original = min(_LLAMA3["rope_original_context"], config.context)
-        fields = {"rope_scaling": "llama3", "rope_factor": factor, **_LLAMA3, "rope_original_context": original}
-        stretched = Config(**{**{n: getattr(config, n) for n in config.__dataclass_fields__}, **fields})
+        original = {"rope_original_context": _ORIGINAL} if config.context > _ORIGINAL else {}
+        stretched = replace(config, rope_scaling="llama3", rope_factor=factor, **original)
         if np.allclose(found, frequency_factors(stretched), rtol=_OF_FREQUENCIES, atol=0):
             return stretched
     raise ValueError(
-        f"{FREQUENCIES} is not that of Llama 3.1's scaling (turns from 1 to 4 of {_LLAMA3['rope_original_context']} "
+        f"{FREQUENCIES} is not that of Llama 3.1's scaling (turns from 1 to 4 of {_ORIGINAL} "
         f"tokens), the only one of its kind that is computed here"
     )
 
