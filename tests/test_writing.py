@@ -71,7 +71,7 @@ def given(tmp_path_factory):
     text, run, results = map(str, (folder / "my.txt", folder / "run", folder / "results"))
     assert __main__.main(["train", "--data", text, "--out", run, *TINY]) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minillama.experiments.scheduler.variants", lambda studies, base: [{}, {"tied": True}])
+        patch.setattr("minillama.experiments.scheduler.variants", lambda *_: [{}, {"tied": True}])
         assert __main__.main(["ablate", "leave-one-out", "--corpora", text, "--out", results, *ABLATION]) == 0
     # No server listens at the port 9 of this machine.
     return {"text": text, "run": run, "results": results, "nowhere": "http://127.0.0.1:9"}
@@ -79,7 +79,7 @@ def given(tmp_path_factory):
 
 @pytest.fixture
 def two_variants(monkeypatch):
-    monkeypatch.setattr("minillama.experiments.scheduler.variants", lambda studies, base: [{}, {"tied": True}])
+    monkeypatch.setattr("minillama.experiments.scheduler.variants", lambda *_: [{}, {"tied": True}])
 
 
 @pytest.fixture(autouse=True)

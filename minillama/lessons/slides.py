@@ -28,6 +28,7 @@ _SETTINGS = {
     "project": "minillama",
     "language": "en",
     "extensions": ["myst_parser", "sphinx_revealjs", "sphinx-mathjax-offline"],
+    "source_suffix": {".md": "markdown"},  # said, as the site's extension changes Sphinx' default for its whole process
     "myst_enable_extensions": ["dollarmath", "amsmath"],
     "smartquotes": False,
     "revealjs_html_theme": "revealjs-simple",
