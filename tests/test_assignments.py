@@ -95,9 +95,30 @@ def test_what_a_solution_defines_beside_its_function_stands_above_it(doubling):
     exec(released, {})
 
 
+def test_decorators_and_a_hash_among_the_arguments_are_kept(doubling):
+    helper = "from functools import cache\n\n\n@cache\ndef helper(x):\n    return 2 * x"
+    head = 'def doubled(\n    x, mark="#"\n):'
+    inner = "\n    # Add it to itself.\n    @cache\n    def inner(): return helper(x)\n\n    return inner()"
+    stub = f"{head}\n    ...\n\n\ncheck(doubled)"
+    source = assignment(lesson(stub=stub, solution=f"{helper}\n\n\n{head}{inner}")).cells[3].source
+    namespace = {}
+    exec(source, namespace)
+    assert namespace["doubled"](4) == 8 and namespace["helper"].cache_info().misses == 1
+    assert f"{head}\n    ### BEGIN SOLUTION{inner}\n    ### END SOLUTION" in source
+
+
+def test_the_hidden_test_asks_the_checker_and_not_what_a_student_calls_so(doubling):
+    test = assignment(lesson()).cells[4].source
+    cheating = {"check": lambda *_, **seed: checks.Report("doubled", "passed", ""), "doubled": lambda x: x}
+    cheating["doubled"].__name__ = "doubled"
+    with pytest.raises(AssertionError, match="doubled: wrong"):
+        exec(test, cheating)
+
+
 @pytest.mark.parametrize(
     "more, stub, solution, words",
     [
+        ([], STUB, "def doubled(x): return x + x", "on lines of its own"),
         ([], STUB, SOLUTION.replace("(x):", "(x, y):"), "give both the same"),
         ([], STUB, "doubled = print", "defines 0 functions"),
         ([], STUB.replace("check(doubled)", "check(tripled)"), SOLUTION, "checks no known exercise"),

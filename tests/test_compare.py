@@ -152,8 +152,8 @@ def test_the_table_has_means_with_intervals_and_says_what_a_model_is_not_asked_f
     assert found["fills a gap from both sides"] == ["no", "no", "yes"]
     assert found["trainings that did not diverge"] == ["2 of 2", "1 of 2", "2 of 2"]
     # 12.706, Student's quantile for one degree of freedom, times 0.1414 / sqrt(2)
-    assert found["next token, nats a character"] == ["0.6000 (-0.6706 to 1.8706)", "0.5000", "-"]
-    assert found["hidden token, nats a token"] == ["-", "-", "2.0000 (2.0000 to 2.0000)"]
+    assert found["next token, nats per character"] == ["0.6000 (-0.6706 to 1.8706)", "0.5000", "-"]
+    assert found["hidden token, nats per token"] == ["-", "-", "2.0000 (2.0000 to 2.0000)"]
     told = found["characters told for each mistake"]
     assert told[0].startswith("600 (") and told[1:] == ["no mistake in 40 stories", "-"]
     assert found["stories complete and without a mistake"][1:] == ["100.0%", "-"]
@@ -164,7 +164,7 @@ def test_the_table_has_means_with_intervals_and_says_what_a_model_is_not_asked_f
 def test_the_table_of_a_family_that_diverged_and_of_a_text_that_is_no_story():
     rows = [row("llama", 0, None), row("gpt2", 0, None, None), row("bert", 0, None)]
     found = cells(rows)
-    assert found["next token, nats a character"] == ["0.5000", "diverged", "-"]
+    assert found["next token, nats per character"] == ["0.5000", "diverged", "-"]
     assert not [title for title in found if "stories" in title or "mistake" in title]
 
 

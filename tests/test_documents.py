@@ -10,6 +10,7 @@ import pytest
 from minillama.experiments.families import table
 from minillama.experiments.report import report
 from minillama.experiments.results import read
+from minillama.lessons.__main__ import _parser as parser_of_lessons
 
 from .conftest import whole_parser
 
@@ -24,11 +25,11 @@ def read_page(path):
     return path.read_text(encoding="utf-8")
 
 
-def commands(text):
-    """The lines of the blocks of shell that call minillama, as lists of words."""
+def commands(text, program="minillama|python -m minillama"):
+    """The lines of the blocks of shell that call minillama, or another program, as lists of words."""
     for block in re.findall(r"```sh\n(.*?)```", text, re.S):
         for line in block.replace("\\\n", " ").splitlines():
-            called = re.match(r"(?:minillama|python -m minillama) ", line)
+            called = re.match(f"(?:{program}) ", line)
             if called:
                 yield shlex.split(line[called.end() :], comments=True)
 
@@ -36,12 +37,16 @@ def commands(text):
 def test_the_commands_of_a_block_are_found():
     text = "```sh\nminillama train \\\n    --steps 3    # why\nmake demo\npython -m minillama info x\n```\nminillama"
     assert list(commands(text)) == [["train", "--steps", "3"], ["info", "x"]]
+    found = [list(commands(read_page(path), re.escape("python -m minillama.lessons"))) for path in PAGES]
+    assert sum(map(len, found)) > 8
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_every_command_of_a_page_is_one(path):
     for words in commands(read_page(path)):
         whole_parser().parse_args([word for word in words if word != "..."])
+    for words in commands(read_page(path), re.escape("python -m minillama.lessons")):
+        parser_of_lessons().parse_args(words)
 
 
 def test_readme_is_short_and_leads_to_every_page_of_the_guide():

@@ -44,6 +44,23 @@ def test_a_training_that_runs_into_infinity_is_told(tmp_path, monkeypatch):
     assert first_values.read(tmp_path / "a.jsonl")[2, True, 0.01].tolist() == [np.inf]
 
 
+def test_a_loss_behind_the_last_step_that_is_not_finite_is_none(monkeypatch):
+    corpus = encode_corpus("stories", vocab_size=512)
+    for loss in (np.nan, np.inf):
+        monkeypatch.setattr(first_values, "evaluate", lambda *_, loss=loss: loss)
+        assert first_values.train(corpus, 2, True, 0.01, 0, steps=2)["loss"] is None
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_the_first_training(tmp_path, monkeypatch, capsys):
+    def replacing(path):
+        raise OSError(f"cannot write {path}")
+
+    monkeypatch.setattr(first_values, "replacing", replacing)
+    monkeypatch.setattr(first_values, "train", lambda *job: pytest.fail("a training was begun"))
+    assert first_values.main(["--out", str(tmp_path / "a.jsonl")]) == 1
+    assert "cannot write" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_is_there_is_refused_before_the_first_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(first_values, "train", lambda *job: pytest.fail("a training was begun"))
     (tmp_path / "a.jsonl").write_text("mine", encoding="utf-8")

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -13,7 +14,7 @@ import minillama
 from minillama.lessons import check, checks, claim, notebooks
 from minillama.lessons.__main__ import main
 from minillama.lessons.frames import PAGES, lesson_of
-from minillama.lessons.grading import grade, handed_in
+from minillama.lessons.grading import grade, handed_in, ungraded
 
 HEADER = (
     "# 00 · Doubling\n\n**You will be able to**\n- double\n\n**You need** nothing\n\n**Time**: x\n\n**Papers**: none"
@@ -456,6 +457,15 @@ def test_what_is_missing_not_started_or_not_checked_is_no_pass(answer, hand_in):
     assert main(["grade", str(hand_in("one", answer)), "--fail-on-wrong"]) is True
 
 
+def test_an_error_that_is_no_text_is_graded_too(tmp_path, hand_in):
+    answer = hand_in("one", "def doubled(x):\n    raise ValueError('half a character: \\ud83d')")
+    csv_file, json_file = tmp_path / "a.csv", tmp_path / "a.json"
+    assert main(["grade", str(answer), "--out", str(csv_file), "--json", str(json_file)]) is False
+    assert all("half a character: ?" in file.read_text(encoding="utf-8") for file in (csv_file, json_file))
+    row = ungraded(Path("M\udcfcller.ipynb"), ValueError("M\udcfcller"))  # as an archive of Windows leaves it on Linux
+    assert (row["notebook"], row["hint"]) == ("M?ller.ipynb", "M?ller")
+
+
 def test_nothing_to_check_is_no_pass(tmp_path):
     notebooks.write(tour(), tmp_path / "handed-in" / "tour.ipynb")
     assert main(["grade", str(tmp_path / "handed-in")]) is False
@@ -479,6 +489,11 @@ def test_what_is_handed_in_by_file_folder_and_pattern(tmp_path, hand_in):
     one, two = hand_in("a/one", ""), hand_in("b/two", "")
     folder = tmp_path / "handed-in"
     assert handed_in([one, folder / "b"]) == handed_in([folder]) == handed_in([f"{folder}/*/*.ipynb"]) == [one, two]
+    for hidden_one in (".venv/share/example", "a/._one"):  # as environments and the archives of macOS have them
+        hand_in(hidden_one, "")
+    assert handed_in([folder]) == [one, two]
+    numbered, other = hand_in("a/[12]", ""), hand_in("a/1", "")
+    assert handed_in([numbered]) == [numbered] and handed_in([other]) == [other]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no notebooks"):
         handed_in([tmp_path / "empty"])

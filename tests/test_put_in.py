@@ -102,6 +102,26 @@ def test_the_three_trainings_and_the_story_are_printed(capsys):
     assert "(the same)" in said and "dgate and dup exchanged" in said and "Yours tells" in said
 
 
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_function_that_passes_and_runs_into_infinity_is_told(capsys, steps):
+    """The checker tries small shapes."""
+    calls, function = [], right("swiglu_backward")
+
+    def swiglu_backward(dh, gate, up):
+        calls.append(dh.size)
+        large = sum(size > 1000 for size in calls) > 2 * steps  # a call for each of two blocks
+        return tuple(d * np.inf if large else d for d in function(dh, gate, up))
+
+    train_with(swiglu_backward, steps=3)
+    assert f"ANOTHER ONE: it ran into infinity after {steps} steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_inside_of_the_block_models_compute_with_numpy(name):
+    with put_in(name, right(name)):
+        assert backend.active().name == "numpy"
+
+
 @pytest.mark.parametrize("function", [lambda dh: dh, 3])
 def test_a_function_without_a_place_is_refused(function):
     with pytest.raises(ValueError, match="no exercise with a place in the model.*swiglu_backward"):

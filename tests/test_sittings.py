@@ -6,7 +6,7 @@ import pytest
 from minillama.lessons import notebooks
 from minillama.lessons.__main__ import main
 from minillama.lessons.frames import PAGES
-from minillama.lessons.sittings import faults, minutes, sittings
+from minillama.lessons.sittings import faults, minutes, pieces, sittings
 from tests.test_lesson_tools import HEADER, code, hidden, lesson, one_exercise, text  # noqa: F401 (a fixture)
 
 
@@ -36,6 +36,14 @@ def without(words, tag=None, metadata=None):
 )
 def test_the_lint_misses_each_part_of_the_cut(made, words):
     assert any(words in fault for fault in faults(made)), list(faults(made))
+
+
+def test_a_written_question_at_the_very_end_has_no_rubric():
+    made = lesson()
+    made.cells.append(text("**Question 3** (5 points). Why?", "written"))
+    assert [fault for fault in faults(made) if "no rubric" in fault] == [
+        "'**Question 3** (5 points). Why?': no rubric (tag solution) follows the written question"
+    ]
 
 
 def xs(count):
@@ -104,6 +112,14 @@ def test_minutes_of_core_and_deeper_parts():
     assert second.core == pytest.approx((1000 + 200) / 200, abs=0.1)
     assert second.deeper == pytest.approx((600 + 200) / 200, abs=0.1)
     assert minutes(made) == (30, 20)
+
+
+def test_a_comment_in_a_fence_is_no_heading():
+    commands = "## 1. One · deeper\n```sh\n# Install it\nls\n```\n### A part\nand a word"
+    found = list(pieces(nbformat.v4.new_notebook(cells=[text("# 03 · Sums"), text(commands), text("more")])))
+    assert [(p.heading, p.depth) for p in found] == [
+        ("03 · Sums", "core"), ("1. One", "deeper"), ("A part", "deeper"), ("A part", "deeper"),
+    ]  # fmt: skip
 
 
 def test_the_time_of_a_lesson_names_its_core(monkeypatch):

@@ -42,6 +42,12 @@ def test_the_widget_follows_its_sliders(name):
     for label, chosen in slider.presets[::-1]:
         handles["shape of"].value = label
         values |= chosen
+        assert slider.svg(values) in picture.value and handles["shape of"].value == label
+        control = next(c for c in slider.controls if c.name in chosen)
+        other = next(value for _, value in control.options if value != values[control.name])
+        handles[control.label].value = other  # the menu no longer says what is not so, and can be chosen from again
+        assert handles["shape of"].value == sliders.OWN
+        handles["shape of"].value = label
         assert slider.svg(values) in picture.value
 
 

@@ -134,6 +134,9 @@ def test_what_a_head_does_not_write_is_not_missed(loaded, untaught):
         (lambda *loaded: trained_heads.word_shares(*loaded, "colour", ["mauve"]), "mauve"),
         (lambda model, tokenizer: trained_heads.first_token_shares(model, [1, 2, 3], 3), "queries 0 to 2"),
         (lambda model, tokenizer: trained_heads.even_first_share(3, -1), "received start -1"),
+        (lambda model, tokenizer: trained_heads.without(model, 0, 8).__enter__(), "heads 0 to 7; .* head 8"),
+        (lambda model, tokenizer: trained_heads.without(model, 0, -1).__enter__(), "heads 0 to 7; .* head -1"),
+        (lambda model, tokenizer: trained_heads.without(model, 5, 0).__enter__(), "layers are 0 to 4 .* layer 5"),
     ],
 )
 def test_what_cannot_be_is_said(loaded, call, words):

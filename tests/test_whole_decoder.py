@@ -10,7 +10,9 @@ from minillama import Config, Model
 from minillama.gradcheck import relative_error
 from minillama.lessons import EXERCISES, check, decoder_flow, gradient_mistakes, reference_llama
 from minillama.lessons.lesson_08 import BACKWARD_MISTAKES, FORWARD_MISTAKES
+from minillama.lessons.notebooks import FOLDER
 from minillama.lessons.own_functions import WORKING, fetch
+from minillama.lessons.put_in import Trained
 
 SHAPE = {"dim": 16, "layers": 3, "heads": 4, "ffn": 5, "context": 16, "norm_eps": 0.1, "rope_theta": 50.0}
 
@@ -82,6 +84,7 @@ ANSWERS = {  # what stands in the cell of shared_head_gradient -> what is said o
     "def shared_head_gradient(dk, kv_heads):\n    return helper(dk)": "stopped with NameError",
     "1 / 0\ndef shared_head_gradient(dk, kv_heads): ...": "the cell in 06-lesson.ipynb stops with ZeroDivisionError",
     "def another(dk): ...": "stops with NameError",
+    "raise SystemExit": "stops with SystemExit",
 }
 
 
@@ -93,6 +96,43 @@ def test_the_readers_functions_come_from_their_notebooks(tmp_path, capsys, sourc
     assert ANSWERS[source] in said
     assert (own.shared_head_gradient is WORKING["shared_head_gradient"]) == ("yours" not in said)
     assert own.swiglu_backward is WORKING["swiglu_backward"]
+
+
+def test_a_function_may_call_those_of_exercises_above_it(tmp_path, capsys):
+    """As lesson 05 says of causal_weights."""
+    sources = {
+        "broken": "1 / 0",
+        "split_heads": "def split_heads(x, heads):\n    return x.reshape(*x.shape[:2], heads, -1, x.shape[-1])",
+        "shared_head_gradient": "def shared_head_gradient(dk, kv_heads):\n"
+        "    return split_heads(dk, kv_heads).sum(axis=3)",
+    }
+    cells = [nbformat.v4.new_code_cell("import numpy as np")]
+    for name, source in sources.items():
+        cells.append(nbformat.v4.new_code_cell(f"{source}\n\n\ncheck({name})", metadata={"tags": ["exercise"]}))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "06-lesson.ipynb")
+    fetch(tmp_path)
+    assert "shared_head_gradient       yours: passed" in capsys.readouterr().out
+
+
+def test_a_copy_of_a_notebook_is_not_taken_for_it(tmp_path, capsys):
+    """JupyterLab calls it 06-lesson-Copy1.ipynb, which comes first in the order of the alphabet."""
+    notebook(tmp_path, "06", "shared_head_gradient", next(iter(ANSWERS)))
+    (tmp_path / "06-lesson-Copy1.ipynb").write_text("of last week", encoding="utf-8")
+    fetch(tmp_path)
+    assert "shared_head_gradient       yours: passed" in capsys.readouterr().out
+
+
+def test_a_notebook_that_cannot_be_read_is_said(tmp_path, capsys):
+    (tmp_path / "06-lesson.ipynb").write_text('{"cells": [', encoding="utf-8")
+    assert fetch(tmp_path).shared_head_gradient is WORKING["shared_head_gradient"]
+    assert "a working one: 06-lesson.ipynb cannot be read, NotJSONError" in capsys.readouterr().out
+
+
+def test_the_lessons_leave_numbers_as_they_are_printed_here(tmp_path):
+    notebook(tmp_path, "06", "shared_head_gradient", f"np.set_printoptions(precision=1)\n{next(iter(ANSWERS))}")
+    before = np.get_printoptions()
+    fetch(tmp_path)
+    assert np.get_printoptions() == before
 
 
 def test_what_is_not_there_is_said(tmp_path, capsys):
@@ -123,7 +163,7 @@ def test_the_experiment_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(gradient_mistakes, "training", training)
     path = tmp_path / "mistakes.jsonl"
     first = {"mistake": "sum", "seed": 1, "loss": 0.5}
-    path.write_text(json.dumps(first) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(first), encoding="utf-8")  # an editor took its end away
     gradient_mistakes.main(["--out", str(path)])
     everything = {
         (m, s) for m in (gradient_mistakes.RIGHT, *gradient_mistakes.MISTAKES) for s in gradient_mistakes.SEEDS
@@ -131,3 +171,16 @@ def test_the_experiment_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert set(asked) == everything - {("sum", 1)} and len(asked) == len(everything) - 1
     assert gradient_mistakes.read(path)[0] == first and len(gradient_mistakes.read(path)) == len(everything)
     assert gradient_mistakes.MISTAKES.keys() <= BACKWARD_MISTAKES.keys()
+
+
+@pytest.mark.parametrize("loss, kept", [(2.5, 2.5), (np.nan, None), (np.inf, None)])
+def test_a_training_that_runs_into_infinity_has_no_loss(monkeypatch, loss, kept):
+    monkeypatch.setattr(gradient_mistakes, "train", lambda seed: Trained([], loss, ""))
+    assert gradient_mistakes.training("sum", 1) == {"mistake": "sum", "seed": 1, "loss": kept}
+
+
+def test_the_kept_trainings_are_all_there_is():
+    kept = gradient_mistakes.read(FOLDER / "results" / "08-mistakes.jsonl")
+    names = (gradient_mistakes.RIGHT, *gradient_mistakes.MISTAKES)
+    expected = sorted((mistake, seed) for mistake in names for seed in gradient_mistakes.SEEDS)
+    assert sorted((result["mistake"], result["seed"]) for result in kept) == expected

@@ -193,8 +193,8 @@ def table(rows):
         one("predicted tokens a step", lambda row: f"{row['predicted_tokens_a_step']:,.0f}"),
         one("learning rate", lambda row: f"{row['lr']:.2g}"),
         ["trainings that did not diverge", *(f"{len(trained[f])} of {len(columns[f])}" for f in TITLES)],
-        measured("next token, nats a character", lambda row: row["loss_per_character"], "{:.4f}"),
-        measured("hidden token, nats a token", lambda row: None if writes(row) else row["loss"], "{:.4f}"),
+        measured("next token, nats per character", lambda row: row["loss_per_character"], "{:.4f}"),
+        measured("hidden token, nats per token", lambda row: None if writes(row) else row["loss"], "{:.4f}"),
         fact("writes text", lambda config: "yes" if config.causal else "no"),
         fact("fills a gap from both sides", lambda config: "no" if config.causal else "yes"),
     ]

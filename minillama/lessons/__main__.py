@@ -50,7 +50,7 @@ def _parser():
     made = command("nbgrader", _nbgrader, "write a course of nbgrader, with an assignment for each lesson")
     made.add_argument("folder", metavar="DIR", help="where to: the folder in which nbgrader's commands are then run")
     made.add_argument("--seed", type=int, default=2026, help="of the hidden random cases (default: %(default)s)")
-    replaces(made, "what is there of the assignments' sources")
+    replaces(made, "what is there of the assignments' sources, and nbgrader_config.py with what you set there")
     made = command("slides", _slides, "make slides of the lessons' figures and formulas, as HTML and PDF")
     made.add_argument("folder", metavar="DIR", help="where to: DIR/index.html lists them")
     made.add_argument("--no-pdf", dest="pdf", action="store_false", help="HTML alone, for which no Chromium is needed")

@@ -2,7 +2,8 @@
 
 Of each lesson there is the instructor's version in source/NN-title, from which `nbgrader generate_assignment NN-title`
 makes the students'. An exercise becomes two cells: one in which the student writes, with the course's solution between
-nbgrader's marks, and a test that calls the checker and gives the exercise's points. A written question gets a cell for
+nbgrader's marks, and a test that calls the checker and gives the exercise's points; its hidden part imports the checker
+anew, whatever the student has called `check`. A written question gets a cell for
 its answer, to be graded by hand, which holds the rubric in the instructor's version. All other cells are read-only:
 nbgrader puts them back as they were before it grades.
 
@@ -109,7 +110,8 @@ def _exercise(cell, solution, seed):
     answer = nbformat.v4.new_code_cell(_answered(name, cell.source, solution), id=name)
     test = nbformat.v4.new_code_cell(
         f"report = check({name})\nassert report.passed, report\n"
-        f"### BEGIN HIDDEN TESTS\nreport = check({name}, seed={seed})\nassert report.passed, report\n"
+        f"### BEGIN HIDDEN TESTS\nfrom minillama.lessons import check\n\n"
+        f"report = check({name}, seed={seed})\nassert report.passed, report\n"
         f"### END HIDDEN TESTS\nreport",
         id=f"{name}-test",
     )
@@ -131,10 +133,9 @@ def _answered(name, stub, solution):
             f"({ast.unparse(given.args)}); give both the same"
         )
     lines, asked_lines = solution.splitlines(), stub.splitlines()
-    first = given.body[0]
-    begin = first.end_lineno if ast.get_docstring(given) is not None else _end_of_head(given, lines)
+    begin = given.body[0].end_lineno if ast.get_docstring(given) is not None else _end_of_head(name, given, lines)
     body = textwrap.dedent("\n".join(lines[begin : given.end_lineno]))  # with comments above its first statement
-    helpers = "\n\n\n".join(ast.get_source_segment(solution, node) for node in others)
+    helpers = "\n\n\n".join("\n".join(lines[_first_line(node) - 1 : node.end_lineno]) for node in others)
     above = [_marked(helpers), "", ""] if helpers else []
     after = [line for line in asked_lines[asked.end_lineno :] if not line.startswith(f"check({name}")]
     head = asked_lines[: asked.body[-1].lineno - 1]
@@ -155,11 +156,18 @@ def _function(name, source, what):
     return found[0], others
 
 
-def _end_of_head(function, lines):
-    """The number of the line that ends `def f(...):`, which may be several."""
-    number = function.lineno
-    while not lines[number - 1].split("#")[0].rstrip().endswith(":"):
-        number += 1
+def _first_line(statement):
+    """Its number; that of the first decorator, if it has any."""
+    return min(node.lineno for node in (statement, *getattr(statement, "decorator_list", ())))
+
+
+def _end_of_head(name, function, lines):
+    """The number of the line that ends `def f(...):`, which may be several; comments behind it belong to the body."""
+    number = _first_line(function.body[0]) - 1
+    while not lines[number - 1].strip() or lines[number - 1].lstrip().startswith("#"):
+        number -= 1
+    if number < function.lineno:
+        raise ValueError(f"{name}: write the body of its solution below its `def`, on lines of its own")
     return number
 
 

@@ -124,8 +124,9 @@ def _around_the_model(d, badge, here):
     d.text(x - width / 2, 97, "the whole model", size=9, colour=COLOURS["grey"], align="left")
     for i, (text, lesson) in enumerate(rest):
         _box(d, badge, x, 91.5 - 8.7 * i, text, "grey", width, 5.6, lesson, size=8)
+    another = "00" if here == "01" else "01"
     legend = [
-        (lesson, text) for lesson, text in ((here, "this lesson"), ("01", "written"), ("15", "planned")) if lesson
+        (lesson, text) for lesson, text in ((here, "this lesson"), (another, "written"), ("15", "planned")) if lesson
     ]
     for i, (lesson, text) in enumerate(legend):
         badge(x - 5, 12 - 4.7 * i, lesson)

@@ -41,14 +41,15 @@ def train(corpus, layers, divided, rate, seed, steps=STEPS):
     """Train once; returns the result as a dictionary, in which loss is None if the training ran into infinity."""
     model = first_model(Config(corpus.tokenizer.vocab_size, layers=layers, **SHAPE), divided, seed)
     settings = Settings(steps=steps, warmup=min(WARMUP, steps - 1), batch_size=BATCH_SIZE, lr=rate, seed=seed)
-    trainer, loss = Trainer(model, corpus, settings), None
+    trainer, loss = Trainer(model, corpus, settings), math.nan
     with np.errstate(all="ignore"):  # what overflows is reported as a loss of None
         try:
             for _ in range(steps):
                 trainer.step()
-            loss = round(evaluate(model, corpus.validation[:VALIDATION_TOKENS], corpus.tokenizer), 5)
+            loss = evaluate(model, corpus.validation[:VALIDATION_TOKENS], corpus.tokenizer)
         except NotFinite:
             pass
+    loss = round(loss, 5) if math.isfinite(loss) else None  # the last step can be one too many
     return {"layers": layers, "divided": divided, "rate": rate, "seed": seed, "steps": steps, "loss": loss}
 
 
@@ -72,8 +73,8 @@ def main(arguments=None):
         require_free([Path(options.out)], options.overwrite, "give another file to --out")
         corpus = encode_corpus("stories", vocab_size=VOCABULARY)
         jobs = list(product(LAYERS, (False, True), RATES, options.seeds))
-        results = [train(corpus, *job) for job in tqdm(jobs, unit="training")]
-        with replacing(options.out) as new:
+        with replacing(options.out) as new:  # a folder that cannot be written to is said now, not after the trainings
+            results = [train(corpus, *job) for job in tqdm(jobs, unit="training")]
             lines = (json.dumps(result, allow_nan=False) + "\n" for result in results)
             new.write_bytes("".join(lines).encode("utf-8"))
     except (ValueError, OSError) as error:

@@ -1,18 +1,18 @@
 """python -m minillama.lessons.gradient_mistakes: what a training shows of a wrong backward (lesson 08).
 
 The small LLaMA of `minillama.lessons.put_in` is trained with the right backward and with each mistake of a list, with
-the same five seeds. A mistake is one formula of the whole backward; nothing else differs. Each training is a line of
+the same two seeds. A mistake is one formula of the whole backward; nothing else differs. Each training is a line of
 JSON in the results; one that is there already is not done again. Seeds 1 and 2 were fixed before the runs; the list was
 drawn up after a look at one training of each with seed 0, which is not among them.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
-from .. import backend
 from ..cli.arguments import Parser
 from ..files import append_text
 from . import reference_llama
@@ -45,9 +45,9 @@ def training(mistake, seed):
     def backward(p, ids, targets, config):
         return reference_llama.gradients(p, ids, targets, config, None if mistake == RIGHT else mistake)
 
-    with backend.use("numpy"), put_in("llama_gradients", backward):
+    with put_in("llama_gradients", backward):
         loss = train(seed=seed).validation
-    return {"mistake": mistake, "seed": seed, "loss": loss if loss == loss else None}
+    return {"mistake": mistake, "seed": seed, "loss": loss if math.isfinite(loss) else None}
 
 
 def read(path):
@@ -70,7 +70,9 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     try:
         done = {(r["mistake"], r["seed"]) for r in read(options.out)} if Path(options.out).exists() else set()
-        append_text(options.out, "")  # a folder that cannot be written to is said now, not after the first training
+        ended = not done or Path(options.out).read_bytes().endswith(b"\n")
+        # A folder that cannot be written to is said now, not after the first training.
+        append_text(options.out, "" if ended else "\n")
     except (ValueError, OSError) as error:
         print(f"minillama.lessons.gradient_mistakes: error: {error}; give another file", file=sys.stderr)
         return 1

@@ -30,12 +30,16 @@ _ENDLESS_CELLS = 3  # interrupted cells, after which a notebook is given up
 def handed_in(given):
     """The notebooks that files, folders and patterns name: a folder stands for all notebooks in it and below
 
-    Patterns are for shells that leave them alone (on Windows).
+    What is hidden in it is left out: checkpoints of Jupyter, an environment beside the notebooks. Patterns are for
+    shells that leave them alone (on Windows).
     """
     found = []
     for name in given:
         if Path(name).is_dir():
-            found += sorted(p for p in Path(name).rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+            inside = ((p, p.relative_to(name).parts) for p in Path(name).rglob("*.ipynb"))
+            found += sorted(p for p, parts in inside if not any(part.startswith(".") for part in parts))
+        elif Path(name).exists():  # whatever a pattern would make of its name
+            found.append(Path(name))
         else:
             found += [Path(match) for match in sorted(glob.glob(str(name), recursive=True))] or [Path(name)]
     if not found:
@@ -79,21 +83,21 @@ def grade(path, seed=0, timeout=SECONDS):
         elif row["status"] == "missing":
             failed = [_error(c) for c in handed if re.search(rf"^\s*def {name}\b", c.source, re.M)]
             row["hint"] += "".join(f"; the cell that would define it stops with {e}" for e in failed[-1:] if e)
-        difficulty = EXERCISES[name].difficulty
-        rows.append({"notebook": path.as_posix(), "lesson": lesson, "exercise": name, "difficulty": difficulty, **row})
+        given = {"notebook": path.as_posix(), "lesson": lesson, "exercise": name}
+        rows.append(_row(**given, difficulty=EXERCISES[name].difficulty, **row))
     return rows
 
 
 def ungraded(path, error):
     """The line of a notebook that could not be checked at all."""
-    return {
-        "notebook": path.as_posix(),
-        "lesson": "",
-        "exercise": "",
-        "difficulty": "",
-        "status": "not checked",
-        "hint": str(error),
-    }
+    nothing = dict.fromkeys(("lesson", "exercise", "difficulty"), "")
+    return _row(notebook=path.as_posix(), **nothing, status="not checked", hint=str(error))
+
+
+def _row(**row):
+    """A line that can be written as UTF-8: with ? for what is no character in the name of a file or in an error."""
+    named = ("notebook", "hint")
+    return {**row, **{name: row[name].encode("utf-8", "replace").decode("utf-8") for name in named}}
 
 
 def write_grades(rows, path):

@@ -55,7 +55,7 @@ _FIELDS = {  # of a result -> the types that it may have
     "unigram_loss": float,
     "seconds": float,
 }
-SLACK = 0.2  # nats a token; the lesson shows what other values would give
+SLACK = 0.2  # nats per token; the lesson shows what other values would give
 
 
 def train(corpus, variant, layers, rate, warmup, seed, steps=STEPS):

@@ -108,7 +108,7 @@ def run(path, machine):
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:03d}"  # the same on every run, so that a diff shows what changed
         cell.metadata.pop("execution", None)
-        if has_figure(cell) and len(cell.source.splitlines()) > DRAWING_LINES:
+        if has_figure(cell) and ("hide-input" in tags(cell) or len(cell.source.splitlines()) > DRAWING_LINES):
             cell.metadata["tags"] = sorted(tags(cell) | {"hide-input"})
             cell.metadata.setdefault("mystnb", {}).setdefault("code_prompt_show", "Show the code that draws this")
     notebook.metadata = {

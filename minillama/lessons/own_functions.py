@@ -1,5 +1,6 @@
 """The reader's own functions of lessons 02 to 07, fetched for lesson 08; a working one where theirs does not pass."""
 
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,14 +13,17 @@ from ..ops.loss import IGNORED, cross_entropy, cross_entropy_backward
 from ..ops.norms import rmsnorm, rmsnorm_backward
 from ..ops.positions.rope import rope_frequencies, rotated
 from .checks import EXERCISES, check
-from .notebooks import read, tags
+from .notebooks import read
+from .sittings import tags
 
 
 def fetch(folder="."):
     """A namespace with a function for each name of WORKING, and a line on each, printed
 
     The function is that of the exercise's cell in the notebook of its lesson in this folder, where it passes its check;
-    otherwise the one of WORKING. The cell is executed behind the notebook's first one with code, its imports.
+    otherwise the one of WORKING. Of several notebooks of a lesson the one with the shortest name counts: copies have
+    longer ones. Of its cells the first one with code, its imports, is executed here, and the exercises up to this one,
+    whose functions it may call.
     """
     found = {}
     for name, working in WORKING.items():
@@ -32,21 +36,29 @@ def fetch(folder="."):
 def _from_notebook(name, folder):
     """The reader's function, or None, and what there is to say of it."""
     lesson = EXERCISES[name].lesson
-    paths = sorted(folder.glob(f"{lesson}-*.ipynb"))
-    if not paths:
+    path = min(folder.glob(f"{lesson}-*.ipynb"), key=lambda path: (len(path.name), path.name), default=None)
+    if path is None:
         return None, f"there is no notebook {lesson} in this folder"
-    code = [cell for cell in read(paths[0]).cells if cell.cell_type == "code"]
-    cells = [cell for cell in code if "exercise" in tags(cell) and f"check({name})" in cell.source]
-    if not cells:
-        return None, f"{paths[0].name} has no cell of this exercise any more"
-    names = {"__name__": paths[0].stem}
     try:
-        exec(code[0].source, names)
-        names["check"] = lambda *_: None  # it is checked below, once
-        exec(cells[0].source, names)
+        code = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    except Exception as error:  # nbformat has many ways to fail
+        return None, f"{path.name} cannot be read, {type(error).__name__}: {' '.join(str(error).split())[:80]}"
+    exercises = [cell.source for cell in code if "exercise" in tags(cell)]
+    at = next((number for number, source in enumerate(exercises) if f"check({name})" in source), None)
+    if at is None:
+        return None, f"{path.name} has no cell of this exercise any more"
+    names = {"__name__": path.stem}
+    try:
+        with np.printoptions():  # a lesson sets those of its own kernel
+            exec(code[0].source, names)
+            names["check"] = lambda *_: None  # it is checked below, once
+            for source in exercises[:at]:
+                with suppress(Exception, SystemExit):  # said where it is fetched itself
+                    exec(source, names)
+            exec(exercises[at], names)
         report = check(names[name])
-    except Exception as error:  # whatever the reader's cell raises
-        return None, f"the cell in {paths[0].name} stops with {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:  # whatever the reader's cell raises
+        return None, f"the cell in {path.name} stops with {type(error).__name__}: {error}"
     if not report.passed:
         return None, report.status if report.status == "not started" else f"{report.status}. {report.hint}"
     return names[name], "passed its check"

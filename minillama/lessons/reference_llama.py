@@ -20,7 +20,7 @@ def logits(p, ids, config, mistake=None):
 
 
 def loss(p, ids, targets, config):
-    """The mean of the losses, in nats a token."""
+    """The mean of the losses, in nats per token."""
     z = logits(p, ids, config)
     largest = z.max(axis=-1)
     log_denominator = largest + np.log(np.exp(z - largest[..., None]).sum(axis=-1))

@@ -14,6 +14,7 @@ CELLS = 60  # of a sitting, at most; solutions are not counted
 PUT_IN = ("02", "08")  # from which lesson to which the reader's function comes into the model
 _WORDS_A_SECOND, _SECONDS_A_LINE = 200 / 60, 5  # of text, and of code
 _HEADING = re.compile(r"^(#{1,3}) (.+)$", re.M)
+_FENCE = re.compile(r"^```.*?(?:^```|\Z)", re.M | re.S)
 _SITTING = re.compile(r"Sitting (\d+): .")
 _END = "*End of the "  # how the last line of a sitting begins
 
@@ -81,7 +82,7 @@ def pieces(notebook):
             lines = 0 if has_figure(cell) else len(cell.source.splitlines())
             yield Piece(number, sitting, heading, depth, 0, lines * _SECONDS_A_LINE, cell.source)
             continue
-        starts = [0, *(match.start() for match in _HEADING.finditer(cell.source)), len(cell.source)]
+        starts = [0, *(match.start() for match in _found_headings(cell.source)), len(cell.source)]
         for start, end in zip(starts, starts[1:], strict=False):
             text = cell.source[start:end]
             if match := _HEADING.match(text):
@@ -101,7 +102,14 @@ def _headings(cell):
     """(level, title) of the headings in a cell of text."""
     if cell.cell_type == "code":
         return []
-    return [(len(match[1]), match[2].strip()) for match in _HEADING.finditer(cell.source)]
+    return [(len(match[1]), match[2].strip()) for match in _found_headings(cell.source)]
+
+
+def _found_headings(source):
+    """The matches of _HEADING outside of fences, where a line that begins with # is a comment."""
+    fences = [match.span() for match in _FENCE.finditer(source)]
+    found = _HEADING.finditer(source)
+    return [match for match in found if not any(start < match.start() < end for start, end in fences)]
 
 
 def faults(notebook):
@@ -123,7 +131,7 @@ def faults(notebook):
     if len(written) not in (2, 3):
         yield f"{len(written)} written questions (tag written), expected two or three"
     for number in written:
-        if "solution" not in tags(cells[number + 1]):
+        if not any("solution" in tags(cell) for cell in cells[number + 1 : number + 2]):
             yield f"{cells[number].source[:60]!r}: no rubric (tag solution) follows the written question"
 
 

@@ -24,9 +24,7 @@ from ..ops.softmax import softmax
 from .sittings import has_figure, tags
 
 _COLOURS = {"blue": "#0072B2", "orange": "#E69F00", "red": "#D55E00", "grey": "#666666", "pale": "#d6e8f3"}
-_PICTURE_WIDTH = (
-    360  # of every picture, in its own units: those of a phone, so that its letters are of readable size there
-)
+_PICTURE_WIDTH = 360  # of every picture, in its own units: as wide as a phone, where its letters must be readable
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -37,6 +35,9 @@ class Control(NamedTuple):
     label: str
     options: tuple[tuple[str, float], ...]  # what is shown, and the value
     start: float  # the value of one of the options
+
+
+OWN = "own values"  # what the menu of presets says where the sliders stand as none of them
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,12 @@ class Slider:
             for c in self.controls
         }
         picture = ipywidgets.HTML()
+        named = [*(name for name, _ in self.presets), OWN]
+        preset = ipywidgets.Dropdown(options=named, description="shape of", style=style, layout=layout)
 
         def redraw(_=None):
             values = {name: handle.value for name, handle in handles.items()}
+            preset.value = next((n for n, set_to in self.presets if set_to.items() <= values.items()), OWN)
             drawn = f'<div style="max-width: 36em; background: white">{self.svg(values)}</div>'
             picture.value = f"{drawn}<p>{escape(self.words(values))}</p>"
 
@@ -93,12 +97,9 @@ class Slider:
         redraw()
         if not self.presets:
             return ipywidgets.VBox([*handles.values(), picture])
-        preset = ipywidgets.Dropdown(
-            options=[name for name, _ in self.presets], description="shape of", style=style, layout=layout
-        )
 
         def choose(_):
-            for name, value in dict(self.presets)[preset.value].items():
+            for name, value in dict(self.presets).get(preset.value, {}).items():
                 handles[name].value = value
 
         preset.observe(choose, "value")
@@ -143,6 +144,7 @@ def _described(slider):
             {"label": label, "indices": {name: indices[name][value] for name, value in values.items()}}
             for label, values in slider.presets
         ],
+        "own": OWN,
     }
 
 

@@ -121,7 +121,7 @@ def slides(notebook):
         new = []
         if cell.cell_type == "code":
             new = _figure(shown, cell, piece.cell)
-        elif piece.depth == "core" and not piece.heading.startswith("Exercise"):
+        elif piece.depth == "core":
             new = _formulas(shown, piece.text)
         if new and question:
             found.append(question)

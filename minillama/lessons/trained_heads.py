@@ -129,8 +129,13 @@ def even_first_share(T, start=1):
 
 @contextmanager
 def without(model, layer, head):
-    """Inside this block the head adds nothing: the columns of w_o that carry its result to the stream are 0."""
-    D = model.config.head_dim
+    """Inside this block the head adds nothing: the columns of w_o that carry its result to the stream are 0
+
+    ValueError for a head that the model does not have.
+    """
+    L, H, D = model.config.layers, model.config.heads, model.config.head_dim
+    if not (0 <= layer < L and 0 <= head < H):
+        raise ValueError(f"layers are 0 to {L - 1} and heads 0 to {H - 1}; received layer {layer}, head {head}")
     columns = model.parameters[f"blocks.{layer}.w_o"][:, D * head : D * (head + 1)]
     kept = columns.copy()
     columns[:] = 0

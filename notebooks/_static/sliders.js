@@ -124,7 +124,7 @@
 
   /* In the place of the kept picture: the sliders, the picture, and its words, which a screen reader says as they change. */
   function alive(name, kept) {
-    const { title, height, controls, presets } = SLIDERS[name];
+    const { title, height, controls, presets, own } = SLIDERS[name];
     const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img" });
     const words = element("output", { className: "slider-words" });
     const handles = controls.map(({ name, label, options, start }) => {
@@ -141,21 +141,23 @@
         shown.textContent = texts[name];
         input.setAttribute("aria-valuetext", texts[name]);
       }
+      const same = presets.findIndex(({ indices }) => handles.every(({ name, input }) =>
+        !(name in indices) || Number(input.value) === indices[name]));
+      menu.selectedIndex = same < 0 ? presets.length : same;
       const [shapes, said] = DRAW[name](values, texts);
       svg.replaceChildren(shape("title", {}, title), ...shapes);
       words.textContent = said;
     }
 
     const rows = handles.map(({ row }) => row);
-    if (presets.length) {
-      const select = element("select", {}, ...presets.map(({ label }) => element("option", {}, label)));
-      select.addEventListener("change", () => {
-        const chosen = presets[select.selectedIndex].indices;
-        for (const { name, input } of handles) if (name in chosen) input.value = chosen[name];
-        redraw();
-      });
-      rows.unshift(element("label", {}, element("span", {}, "shape of"), select));
-    }
+    const labels = [...presets.map(({ label }) => label), own];
+    const menu = element("select", {}, ...labels.map((label) => element("option", {}, label)));
+    menu.addEventListener("change", () => {
+      const chosen = menu.selectedIndex < presets.length ? presets[menu.selectedIndex].indices : {};
+      for (const { name, input } of handles) if (name in chosen) input.value = chosen[name];
+      redraw();
+    });
+    if (presets.length) rows.unshift(element("label", {}, element("span", {}, "shape of"), menu));
     redraw();
     const figure = element("figure", { className: "slider" }, ...rows, svg, words);
     figure.dataset.slider = name;

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minillama.lessons.notebooks import paths, read, tags
-from minillama.lessons.sliders import SLIDERS
+from minillama.lessons.sliders import OWN, SLIDERS
 
 from .browsing import WIDTHS, opened
 
@@ -131,7 +131,14 @@ def test_a_slider_draws_what_python_draws(site, browser, name):
             moved.set(**indices)
             assert moved.require_python()[0] == indices
         for label, values in moved.slider.presets:
-            moved.figure.get_by_label("shape of").select_option(label)
+            menu = moved.figure.get_by_label("shape of")
+            menu.select_option(label)
+            indices = moved.require_python()[0]
+            assert menu.evaluate("menu => menu.value") == label
+            control = next(c for c in moved.slider.controls if c.name in values)
+            moved.set(**{control.name: (indices[control.name] + 1) % len(control.options)})
+            assert menu.evaluate("menu => menu.value") == OWN
+            menu.select_option(label)
             indices = moved.require_python()[0]
             assert values.items() <= {c.name: c.options[indices[c.name]][1] for c in moved.slider.controls}.items()
 
