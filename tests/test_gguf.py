@@ -19,7 +19,7 @@ from minillama.tokenizers.gguf import gguf_values, read_gguf
 from tests.test_formats import random_model
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-WRITTEN = gguf.WRITTEN
+WRITTEN = gguf.PACKED_TYPES
 TEXTS = [
     "Once upon a time",
     " 12 34,567  dogs\n\n\tand caf\u00e9s \u65e5\u672c \U0001f999",
@@ -374,6 +374,24 @@ def test_a_tokenizer_comes_back_with_the_same_ids(tmp_path, kind):
     assert (read.begin_of_text, read.end_of_text) == (tokenizer.begin_of_text, tokenizer.end_of_text)
     generation = read_generation(tmp_path / "x", tokenizer.vocab_size)
     assert generation.begin == tokenizer.begin_of_text and generation.end == (tokenizer.end_of_text,)
+
+
+def test_rows_without_a_token_come_back_as_such(tmp_path):
+    for tokenizer in tokenizers().values():
+        gguf.save(tmp_path / "x", model_of(vocab_size=tokenizer.vocab_size + 7), tokenizer)
+        read = load_tokenizer(tmp_path / "x", tokenizer.vocab_size + 7)
+        assert read.vocab_size == tokenizer.vocab_size
+        assert read.encode("It's 12 [PAD305]").tolist() == tokenizer.encode("It's 12 [PAD305]").tolist()
+
+
+def test_converting_says_where_llama_cpp_finds_other_ids(tmp_path):
+    from minillama.checkpoint.convert import convert
+
+    for kind, said in (("digits", True), ("gpt-2", False)):
+        tokenizer = tokenizers()[kind]
+        minillama.save(model_of(vocab_size=tokenizer.vocab_size), tmp_path / kind, tokenizer)
+        text = convert(tmp_path / kind, tmp_path / f"{kind}.gguf")
+        assert "with its tokenizer" in text and ("before a digit in another place" in text) is said
 
 
 def test_other_tokenizers_are_left_out_and_the_reason_is_said(tmp_path):

@@ -71,8 +71,10 @@ def _tokens(values):
     types = [_NORMAL] * len(tokens) if types is None else list(types)
     if len(types) != len(tokens):
         raise ValueError(f"{_K}token_type has {len(types)} types for {len(tokens)} tokens")
+    while types and types[-1] == _UNUSED:  # rows that a model has more than its tokenizer
+        types.pop()
     try:
-        return [token.decode("utf-8") for token in tokens], types
+        return [token.decode("utf-8") for token in tokens[: len(types)]], types
     except UnicodeDecodeError as error:
         raise ValueError(f"{_K}tokens holds {error.object[:40]!r}, which is not UTF-8") from None
 
@@ -86,10 +88,10 @@ def _read_bpe(values, tokens, types):
         )
     added, symbols = [], {}
     for i, (token, kind) in enumerate(zip(tokens, types, strict=True)):
-        if kind in (_CONTROL, _UNKNOWN):
-            added.append(AddedToken(token, i))
-        elif kind in (_USER_DEFINED, _UNUSED):
+        if kind == _USER_DEFINED:
             added.append(AddedToken(token, i, special=False))
+        elif kind in (_CONTROL, _UNKNOWN, _UNUSED):
+            added.append(AddedToken(token, i))
         else:
             symbols[token] = i
     merges = values.get(_K + "merges")
@@ -123,11 +125,11 @@ def _read_sentencepiece(values, tokens, types):
     of_pieces: dict[int, float] = {}
     unknown = None
     for i, (token, kind) in enumerate(zip(tokens, types, strict=True)):
-        if kind in (_CONTROL, _UNKNOWN):
+        if kind == _USER_DEFINED:
+            added.append(AddedToken(token, i, special=False))
+        elif kind in (_CONTROL, _UNKNOWN, _UNUSED):
             added.append(AddedToken(token, i))
             unknown = token if kind == _UNKNOWN else unknown
-        elif kind in (_USER_DEFINED, _UNUSED):
-            added.append(AddedToken(token, i, special=False))
         elif (kind == _BYTE) == (BYTE_TOKEN.fullmatch(token) is not None):
             add_piece(pieces, of_pieces, token, i, float(scores[i]))
         else:
@@ -158,8 +160,11 @@ def _ends(values, tokens, begins):
     return named(values.get(_K + "add_bos_token", begins), "bos"), named(values.get(_K + "add_eos_token", False), "eos")
 
 
-def gguf_values(tokenizer: Tokenizer) -> dict[str, tuple[str, object]]:
-    """{name: (kind of a value, value)} of a tokenizer; ValueError, with the reason, for one that GGUF does not have."""
+def gguf_values(tokenizer: Tokenizer, rows: int | None = None) -> dict[str, tuple[str, Any]]:
+    """{name: (kind of a value, value)} of a tokenizer; ValueError, with the reason, for one that GGUF does not have
+
+    rows: that the model has; those for which there is no token get names that no text has, as unused tokens.
+    """
     if isinstance(tokenizer, BPETokenizer):
         found = _bpe_values(tokenizer)
     elif isinstance(tokenizer, SentencePieceTokenizer):
@@ -168,6 +173,11 @@ def gguf_values(tokenizer: Tokenizer) -> dict[str, tuple[str, object]]:
         raise ValueError(
             f"GGUF has byte-level BPE and SentencePiece's BPE; this tokenizer is a {type(tokenizer).__name__}"
         )
+    for i in range(tokenizer.vocab_size, rows or 0):
+        found[_K + "tokens"][1].append(f"[PAD{i}]")
+        found[_K + "token_type"][1].append(_UNUSED)
+        if _K + "scores" in found:
+            found[_K + "scores"][1].append(0.0)
     begin, end = tokenizer.template
     for name, token, asked in (
         ("bos", tokenizer.begin_of_text, begin is not None),

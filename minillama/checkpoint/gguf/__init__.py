@@ -13,14 +13,14 @@ from ...model import Model
 from ...ops.positions.rope import swap_rope_layout
 from ...ops.weights.blocks import BLOCKS
 from ...parameters import parameter_shapes
-from ...tokenizers.gguf import gguf_values, nearly, read_gguf
+from ...tokenizers.gguf import gguf_values, read_gguf
 from ...weights import OF_TENSORS, PACKED
 from ...weights.packed import WIDENED_AT_A_TIME, PackedWeights
 from .. import generation_config
 from . import description
 from .container import MAGIC, GGUFFile, Value, write
 
-WRITTEN = tuple(name for name, row in BLOCKS.items() if row.pack)
+PACKED_TYPES = tuple(name for name, row in BLOCKS.items() if row.pack)
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "BF16": 32}  # general.file_type
 _QUANTISATION_VERSION = 2  # GGML_QNT_VERSION
 _ENDS = ("eos", "eot", "eom")  # tokens that end a text, an answer, a message
@@ -98,25 +98,15 @@ def template(path):
 
 def check_tokenizer(path, tokenizer, config, overwrite=False):
     """ValueError, with the reason, where GGUF does not have such a tokenizer."""
-    if tokenizer.vocab_size != config.vocab_size:
-        raise ValueError(
-            f"GGUF needs as many tokens as the model has rows, {config.vocab_size}; the tokenizer has "
-            f"{tokenizer.vocab_size}"
-        )
     gguf_values(tokenizer)
-
-
-def note(tokenizer):
-    """In which texts llama.cpp finds other ids, in words, or None."""
-    return nearly(tokenizer)
 
 
 def save(path, model, tokenizer=None, said=None, type=None):
     """Write a file, in the place of an old one at once, when whole
 
-    type: of the matrices' blocks, one of WRITTEN; None: F32, or what the model keeps, BF16 or F16. Norms and biases are
-    F32, and so is a matrix whose rows no blocks of the type fill. ValueError for a model that llama.cpp would compute
-    in another way, and for weights that the type cannot hold.
+    type: of the matrices' blocks, one of PACKED_TYPES; None: F32, or what the model keeps, BF16 or F16. Norms and
+    biases are F32, and so is a matrix whose rows no blocks of the type fill. ValueError for a model that llama.cpp would
+    compute in another way, and for weights that the type cannot hold.
     """
     config, path = model.config, Path(path)
     description.check_expressible(config)
@@ -129,7 +119,7 @@ def save(path, model, tokenizer=None, said=None, type=None):
         "general.quantization_version": Value("uint32", _QUANTISATION_VERSION),
     }
     if tokenizer is not None:
-        values |= {name: Value(*value) for name, value in gguf_values(tokenizer).items()}
+        values |= {name: Value(*value) for name, value in gguf_values(tokenizer, config.vocab_size).items()}
         if said is not None and said.template is not None:
             values[_TEMPLATE] = Value("string", said.template)
     tensors = {}

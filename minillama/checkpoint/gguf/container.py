@@ -48,7 +48,7 @@ _AT_A_TIME = 2**22  # weights that are widened in one piece
 _SMALLEST_VALUE, _SMALLEST_TENSOR = 8 + 4 + 1, 8 + 4 + 8 + 4 + 8  # bytes in the header
 
 
-class Place(NamedTuple):
+class Located(NamedTuple):
     """Where a tensor lies in a file."""
 
     type: str  # of BLOCKS, or of those that are not read
@@ -191,7 +191,7 @@ class _Reader:
 
 
 def _read_header(data):
-    """(values, {name: Place}) of a file's bytes."""
+    """(values, {name: Located}) of a file's bytes."""
     reader = _Reader(data)
     magic, version, tensors, count = _HEAD.unpack(reader.take(_HEAD.size, "the head"))
     if magic != MAGIC:
@@ -236,7 +236,7 @@ def _place(name, kind, shape, offset, base, alignment, size):
     if kind not in _TYPES:
         if kind not in _OTHER_TYPES:
             raise ValueError(f"{what} has the type {kind}, which GGUF does not have, or not yet")
-        return Place(_OTHER_TYPES[kind], shape, base + offset)
+        return Located(_OTHER_TYPES[kind], shape, base + offset)
     row = BLOCKS[_TYPES[kind]]
     if not all(shape) or shape[-1] % row.weights:
         raise ValueError(f"{what} has the shape {shape}, which {_TYPES[kind]}'s blocks of {row.weights} do not fill")
@@ -245,7 +245,7 @@ def _place(name, kind, shape, offset, base, alignment, size):
         raise ValueError(
             f"{what} is to lie at byte {base + offset} and takes {nbytes}; the file has {size}, aligned by {alignment}"
         )
-    return Place(_TYPES[kind], shape, base + offset)
+    return Located(_TYPES[kind], shape, base + offset)
 
 
 def _check_apart(places):
