@@ -105,8 +105,8 @@ def save(path, model, tokenizer=None, said=None, type=None):
     """Write a file, in the place of an old one at once, when whole
 
     type: of the matrices' blocks, one of PACKED_TYPES; None: F32, or what the model keeps, BF16 or F16. Norms and
-    biases are F32, and so is a matrix whose rows no blocks of the type fill. ValueError for a model that llama.cpp would
-    compute in another way, and for weights that the type cannot hold.
+    biases are F32, and so is a matrix whose rows no blocks of the type fill. ValueError for a model that llama.cpp
+    would compute in another way, and for weights that the type cannot hold.
     """
     config, path = model.config, Path(path)
     description.check_expressible(config)
