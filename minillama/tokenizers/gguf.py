@@ -10,6 +10,8 @@ github.com/ggml-org/llama.cpp, for what is taken where a value is missing too.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .added import AddedToken
 from .base import Tokenizer
 from .byte_level import BPETokenizer
@@ -117,9 +119,9 @@ def _read_bpe(values, tokens, types):
 
 
 def _read_sentencepiece(values, tokens, types):
-    scores = values.get(_K + "scores")
-    if scores is None or len(scores) != len(tokens):
-        raise ValueError(f"{_K}scores must have a number for each of {len(tokens)} tokens; received {scores!r:.60}")
+    scores, count = values.get(_K + "scores"), len(values[_K + "tokens"])
+    if not isinstance(scores, np.ndarray) or len(scores) != count:
+        raise ValueError(f"{_K}scores must have a number for each of {count} tokens; received {scores!r:.60}")
     added: list[AddedToken] = []
     pieces: dict[str, int] = {}
     of_pieces: dict[int, float] = {}
