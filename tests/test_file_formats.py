@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minillama
-from minillama.checkpoint import foreign, llama2c
+from minillama.checkpoint import foreign, gguf, llama2c
 from minillama.checkpoint.contents import Content
 from minillama.checkpoint.convert import convert, writer_options
 from minillama.checkpoint.formats import FORMATS, WRITERS, Option
@@ -49,6 +49,7 @@ MADE = {
     "llama2c 0": ("llama2c", lambda folder: llama2c.save(folder / "model.bin", random_model()), "model.bin"),
     "llama2c 1": ("llama2c", version(1), "model.bin"),
     "llama2c 2": ("llama2c", version(2), "model.bin"),
+    "gguf": ("gguf", lambda folder: gguf.save(folder / "model.gguf", random_model()), "model.gguf"),
 }  # fmt: skip
 NAMES = [
     "model", "model.bin", "tokenizer.bin", "config.json", "params.json", "x.json", "notes.txt", "x.safetensors",
@@ -304,7 +305,7 @@ def test_options_of_writers_come_from_their_rows(monkeypatch, tmp_path, cli):
     assert code == 1 and "dtype of the format huggingface must be one of f32, f16; received 'q8'" in err
     with pytest.raises(ValueError, match="group is no option of any format"):
         convert(tmp_path / "a", tmp_path / "e", group=3)
-    with pytest.raises(ValueError, match="minillama writes the formats huggingface, llama2c; received 'meta'"):
+    with pytest.raises(ValueError, match="minillama writes the formats huggingface, llama2c, gguf; received 'meta'"):
         convert(tmp_path / "a", tmp_path / "e", to="meta")
 
 

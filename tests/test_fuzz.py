@@ -20,8 +20,9 @@ import pytest
 import minillama
 from minillama import Config, Model
 from minillama.catalogue.presets import FAMILIES
-from minillama.checkpoint import llama2c
+from minillama.checkpoint import gguf, llama2c
 from minillama.checkpoint.tensors import TensorFiles
+from minillama.tokenizers import BPETokenizer
 from tests.test_formats import meta_model, write_meta
 
 CASES = int(os.environ.get("MINILLAMA_FUZZ", 400))
@@ -60,6 +61,14 @@ def binary(path, **options):
     llama2c.save(path / "model.bin", Model(Config(**SHAPE, tied=True), seed=1, threads=1), **options)
 
 
+def in_gguf(path):
+    path.mkdir()
+    tokenizer = BPETokenizer.train("Once upon a time there was a dog.", 260)
+    shape = {**SHAPE, "vocab_size": tokenizer.vocab_size, "dim": 32, "ffn": 64}
+    config = Config(**shape, rope_scaling="llama3", rope_factor=2.0)
+    gguf.save(path / "model.gguf", Model(config, seed=1, threads=1), tokenizer, type="Q8_0")
+
+
 # The choices of models whose config.json is mutated.
 DYNAMIC = {"rope_scaling": "dynamic", "rope_factor": 2.0, "rope_original_context": 4}
 CONFIGS = {**FAMILIES, "dynamic": DYNAMIC, "native": {"position": "sinusoidal"}}
@@ -70,6 +79,7 @@ TARGETS = {
     "index": (in_parts, "model.safetensors.index.json", "."),
     "llama2c": (binary, "model.bin", "model.bin"),
     "llama2c int8": (lambda path: binary(path, int8=True), "model.bin", "model.bin"),
+    "gguf": (in_gguf, "model.gguf", "model.gguf"),
     "meta": (lambda path: write_meta(path, meta_model(), 2), "params.json", "."),
     "meta safetensors": (lambda path: write_meta(path, meta_model(), 2), "consolidated.01.safetensors", "."),
     **{name: (lambda path, c=changes: folder(path, **c), "config.json", ".") for name, changes in CONFIGS.items()},

@@ -58,6 +58,8 @@ def convert(source, target, to=None, tokenizer=None, overwrite=False, **options)
             if tokenizer is not None:
                 raise
             words, note = None, f"without its tokenizer: {error}. To open it here, put tokenizer.json beside it"
+        else:
+            note += f"; {apart}" if (apart := row.differs(words)) else ""
     said = found.said(model.config.vocab_size) if row.says else None
     lock = target / ".convert.lock" if row.files else target.with_name(f".{target.name}.lock")
     with alone(lock, f"writing a model to {target}"):

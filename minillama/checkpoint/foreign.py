@@ -82,7 +82,6 @@ PICKLE = Foreign(
     "a pickle of PyTorch, which can run any code when it is opened", _TO_SAFETENSORS, (".pt", ".pth", ".ckpt"), _pickle
 )
 FOREIGN = (
-    Foreign("a file of GGUF, llama.cpp's format", _ORIGINAL, (".gguf",), _with(b"GGUF", b"FUGG")),
     Foreign("a file of ggml, llama.cpp's format before GGUF", _ORIGINAL, (".ggml",), _with(b"lmgg", b"fmgg", b"tjgg")),
     Foreign("a model of ONNX", _ORIGINAL, (".onnx",), _onnx),
     Foreign("a file of HDF5, as Keras and TensorFlow write it", _ORIGINAL, (".h5", ".hdf5"), _with(b"\x89HDF\r\n")),

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from ..files import write_text
 from ..generation.chat_templates import published_template
 from ..tokenizers import load_tokenizer as read_tokenizer
-from . import generation_config, huggingface, llama2c, meta
+from ..tokenizers.gguf import nearly
+from . import generation_config, gguf, huggingface, llama2c, meta
 from .places import MODEL_FILES
 
 
@@ -45,6 +46,8 @@ class FileFormat(NamedTuple):
     # check_tokenizer(path, tokenizer, config, overwrite): ValueError, with the reason, where the format does not have
     # such tokenizers; then the model is written without it
     check_tokenizer: Callable = lambda path, tokenizer, config, overwrite: None
+    # differs(tokenizer): in which texts programs of this format find other ids with it, in words, or None
+    differs: Callable = lambda tokenizer: None
 
 
 class Said(NamedTuple):
@@ -122,6 +125,21 @@ FORMATS = {
         options={"int8": Option("round the weights to 8 bits")},
         suffix=".bin",
         check_tokenizer=llama2c.check_tokenizer_place,
+    ),
+    "gguf": FileFormat(
+        "a file of GGUF, llama.cpp's format (.gguf)",
+        gguf.recognises,
+        gguf.read_config,
+        gguf.load,
+        gguf.load_tokenizer,
+        generation=gguf.generation,
+        template=gguf.template,
+        save=gguf.save,
+        says=True,
+        options={"type": Option("of the matrices' blocks", gguf.PACKED_TYPES)},
+        suffix=".gguf",
+        check_tokenizer=gguf.check_tokenizer,
+        differs=nearly,
     ),
 }
 WRITERS = {name: row for name, row in FORMATS.items() if row.save}

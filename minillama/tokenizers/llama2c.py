@@ -3,7 +3,7 @@
 import struct
 
 from .added import AddedToken
-from .sentencepiece import SPACE, SentencePieceTokenizer, add_piece
+from .sentencepiece import BYTE_TOKEN, SPACE, SentencePieceTokenizer, add_piece
 
 # The texts of the first ids in llama2.c's files; the bytes come after them.
 _SPECIAL = {0: b"<unk>", 1: b"\n<s>\n", 2: b"\n</s>\n"}
@@ -61,16 +61,28 @@ def write_llama2c(tokenizer) -> bytes:
             f"llama2.c has SentencePiece's kind of tokenizer only, and this is a {type(tokenizer).__name__}"
         )
     _check_expressible(tokenizer)
-    levels = _levels(tokenizer)
-    merged = {i for level in levels for i in level}
-    levels += [{i} for i in range(_FIRST, tokenizer.vocab_size) if i not in merged]
-    scores = {i: -float(k) for k, level in enumerate(levels) for i in level}
+    scores = piece_scores(tokenizer, "llama2.c")
     texts = {i: piece.replace(SPACE, " ").encode() for piece, i in tokenizer.pieces.items()} | _SPECIAL
     rows = [struct.pack("<fi", scores.get(i, 0.0), len(text)) + text for i, text in sorted(texts.items())]
     return struct.pack("<i", max(map(len, texts.values()))) + b"".join(rows)
 
 
-def _levels(tokenizer: SentencePieceTokenizer) -> list[set[int]]:
+def piece_scores(tokenizer: SentencePieceTokenizer, format: str) -> dict[int, float]:
+    """{id: score} of the pieces, in which a merge goes before another where its result has the higher score
+
+    As in SentencePiece's own files the scores are 0, -1, -2 ... in the order of the merges, and go on with the pieces
+    that no merge makes. ValueError for merges of which no scores tell the order; format: for the message.
+    """
+    levels = _levels(tokenizer, format)
+    merged = {i for level in levels for i in level}
+    plain = [
+        i for piece, i in sorted(tokenizer.pieces.items(), key=lambda item: item[1]) if not BYTE_TOKEN.fullmatch(piece)
+    ]
+    levels += [{i} for i in plain if i not in merged]
+    return {i: -float(k) for k, level in enumerate(levels) for i in level}
+
+
+def _levels(tokenizer: SentencePieceTokenizer, format: str) -> list[set[int]]:
     """Sets of the pieces that merges make, from those that are made first; those of a set are made by equal right
 
     A tokenizer.json has an order of all merges. SentencePiece gives one score to all pieces of several spaces, so that
@@ -91,7 +103,7 @@ def _levels(tokenizer: SentencePieceTokenizer) -> list[set[int]]:
             levels.append({joined})
         else:
             raise ValueError(
-                "llama2.c has one score for each piece, and merges that make the same piece lie apart here"
+                f"{format} has one score for each piece, and merges that make the same piece lie apart here"
             )
         end = max(end, last[joined])
     return levels
