@@ -23,6 +23,7 @@ from .sentencepiece import BYTE_TOKEN, SentencePieceTokenizer, add_piece
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _K = "tokenizer.ggml."
+_WITHOUT = (None, "none", "no_vocab")  # what the kind of a file without a tokenizer is
 _TO_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 _GPT2_CUT = _TO_BYTES | {"use_regex": True}
 
@@ -54,7 +55,7 @@ _WRITTEN = {
 def read_gguf(values: Mapping[str, Any]) -> BPETokenizer | SentencePieceTokenizer | None:
     """The tokenizer of a file's values; None where there is none. ValueError for one that would give other ids."""
     kind = values.get(_K + "model")
-    if kind is None or kind in ("none", "no_vocab"):
+    if kind in _WITHOUT:
         return None
     tokens, types = _tokens(values)
     if kind == "gpt2":

@@ -127,7 +127,7 @@ def save(path, model, tokenizer=None, said=None, type=None):
         shape = parameter_shapes(config)[parameter]
         own = kind if len(shape) > 1 and shape[-1] % BLOCKS[kind].weights == 0 else "F32"
         tensors[name] = own, shape, _pieces(model, parameter, own)
-    if config.rope_scaling == "llama3":
+    if description.SCALINGS[config.rope_scaling].frequencies:
         factors = description.frequency_factors(config)
         tensors[description.FREQUENCIES] = "F32", factors.shape, [factors.astype("<f4").view(np.uint8)]
     with replacing(path) as new:

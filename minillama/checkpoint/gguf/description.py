@@ -9,6 +9,7 @@ github.com/ggml-org/llama.cpp.
 
 from dataclasses import replace
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 
@@ -56,7 +57,23 @@ _WHOLE = {  # {field of Config: key behind "llama."}, whole numbers
 }
 _OPTIONAL = {"kv_heads"}  # as many as heads
 _HEAD_WIDTHS = ("rope.dimension_count", "attention.key_length", "attention.value_length")  # must be dim / heads
-_SCALINGS = {"none": "none", "linear": "linear", "yarn": "yarn"}  # {rope.scaling.type: choice of rope_scaling}
+
+
+class Scaling(NamedTuple):
+    """How a choice of rope_scaling is written."""
+
+    type: str | None = None  # the value of rope.scaling.type; None: no keys say it
+    stretched: bool = False  # whether rope.scaling.factor and the original context stand beside it
+    original: bool = False  # whether the original context counts
+    frequencies: bool = False  # whether the tensor of frequencies says it
+
+
+SCALINGS = {
+    "none": Scaling("none"),
+    "linear": Scaling("linear", stretched=True),
+    "yarn": Scaling("yarn", stretched=True, original=True),
+    "llama3": Scaling(frequencies=True),
+}
 _READ = {*_WHOLE.values(), *_HEAD_WIDTHS, "attention.layer_norm_rms_epsilon", "rope.freq_base", "vocab_size"} | {
     f"rope.scaling.{key}" for key in ("type", "factor", "original_context_length", "finetuned", "attn_factor")
 }
@@ -140,9 +157,11 @@ def _number(values, key, default=None):
 def _scaling(values):
     """The fields of Config that rope.scaling's keys give."""
     name = values.get(f"{ARCHITECTURE}.rope.scaling.type", "none")
-    if name not in _SCALINGS:
-        raise ValueError(f"it says rope.scaling.type = {name!r:.60}; supported are {', '.join(_SCALINGS)}")
-    if _SCALINGS[name] == "none":
+    choice = next((choice for choice, row in SCALINGS.items() if row.type == name), None)
+    if choice is None:
+        known = ", ".join(row.type for row in SCALINGS.values() if row.type)
+        raise ValueError(f"it says rope.scaling.type = {name!r:.60}; supported are {known}")
+    if not SCALINGS[choice].stretched:
         return {}
     factor = _number(values, "rope.scaling.factor")
     if values.get(f"{ARCHITECTURE}.rope.scaling.attn_factor", 1.0) != 1.0:
@@ -150,15 +169,15 @@ def _scaling(values):
     if factor == 1:
         return {}
     original = values.get(f"{ARCHITECTURE}.rope.scaling.original_context_length")
-    given = {"rope_scaling": _SCALINGS[name], "rope_factor": factor}
-    return given | ({"rope_original_context": original} if _SCALINGS[name] == "yarn" else {})
+    given = {"rope_scaling": choice, "rope_factor": factor}
+    return given | ({"rope_original_context": original} if SCALINGS[choice].original else {})
 
 
 def _with_frequencies(file, config):
     """The Config with the stretch that rope_freqs.weight stands for; ValueError for one that is not Llama 3.1's."""
     if FREQUENCIES not in file:
         return config
-    if file[FREQUENCIES] != (config.head_dim // 2,) or config.rope_scaling != "none":
+    if file[FREQUENCIES] != (config.head_dim // 2,) or SCALINGS[config.rope_scaling].stretched:
         raise ValueError(
             f"{FREQUENCIES} has the shape {file[FREQUENCIES]}, expected ({config.head_dim // 2},) in a model without "
             f"another scaling"
@@ -211,7 +230,7 @@ def check_expressible(config):
                 f"GGUF's {ARCHITECTURE} has {field} = {value!r}, and this model {getattr(config, field)!r}: it would "
                 f"compute something else. Write another format, such as a Hugging Face folder"
             )
-    if set(config.bias) - {"qkv", "o"} or config.rope_scaling not in ("none", "linear", "llama3", "yarn"):
+    if set(config.bias) - {"qkv", "o"} or config.rope_scaling not in SCALINGS:
         raise ValueError(
             f"GGUF's {ARCHITECTURE} has biases of attention only and RoPE scaled as linear, llama3 or yarn; this model "
             f"has the biases {config.bias} and {config.rope_scaling!r}. Write another format, such as a Hugging Face "
@@ -228,8 +247,9 @@ def values_of(config):
         "rope.freq_base": Value("float32", config.rope_theta),
         "attention.layer_norm_rms_epsilon": Value("float32", config.norm_eps),
     }
-    if config.rope_scaling in ("linear", "yarn"):
-        found["rope.scaling.type"] = Value("string", config.rope_scaling)
+    scaling = SCALINGS[config.rope_scaling]
+    if scaling.stretched:
+        found["rope.scaling.type"] = Value("string", scaling.type)
         found["rope.scaling.factor"] = Value("float32", config.rope_factor)
         original = config.rope_original_context or config.context
         found["rope.scaling.original_context_length"] = Value("uint32", original)
