@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .halves import finite, pack_bfloat16, pack_float16, widen_bfloat16, widen_float16
+
 _HALF = np.dtype("<f2")
 
 
@@ -52,21 +54,19 @@ def pack_f32(weights):
 
 
 def widen_f16(raw):
-    return _floats(raw, _HALF).astype(np.float32)
+    return widen_float16(_floats(raw, "<i2"))
 
 
 def pack_f16(weights):
-    with np.errstate(over="ignore"):
-        return _bytes(_finite(weights.astype(_HALF)))
+    return _bytes(pack_float16(weights)[0].astype("<i2"))
 
 
 def widen_bf16(raw):
-    return (_floats(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return widen_bfloat16(_floats(raw, "<u2"))
 
 
 def pack_bf16(weights):
-    bits = _finite(weights).astype(np.float32).view(np.uint32)
-    return _bytes(((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2"))
+    return _bytes(pack_bfloat16(weights)[0].astype("<u2"))
 
 
 def widen_q8_0(raw):
@@ -75,7 +75,7 @@ def widen_q8_0(raw):
 
 def pack_q8_0(weights):
     """d = max |w| / 127,   q = w / d to the nearest whole number, halves away from 0"""
-    d = np.abs(_finite(weights)).max(axis=-1, keepdims=True) / np.float32(127)
+    d = np.abs(finite(weights)).max(axis=-1, keepdims=True) / np.float32(127)
     q = _round(weights * _inverse(d)).astype(np.int8)
     return np.concatenate([_half_bytes(d), q.view(np.uint8)], axis=-1)
 
@@ -86,7 +86,7 @@ def widen_q4_0(raw):
 
 def pack_q4_0(weights):
     """d = w* / -8 with w* the weight of the largest magnitude, whose q is 0;   q = floor(w / d + 8.5), at most 15"""
-    largest = np.abs(_finite(weights)).argmax(axis=-1, keepdims=True)
+    largest = np.abs(finite(weights)).argmax(axis=-1, keepdims=True)
     d = np.take_along_axis(weights, largest, axis=-1) / np.float32(-8)
     q = np.floor(weights.astype(np.float64) * _inverse(d) + 8.5).clip(0, 15).astype(np.uint8)
     return np.concatenate([_half_bytes(d), q[..., :16] | q[..., 16:] << 4], axis=-1)
@@ -152,15 +152,6 @@ def widen_q6_k(raw):
     return (slope[..., None] * q.reshape(*raw.shape[:-1], 16, 16)).reshape(*raw.shape[:-1], 256)
 
 
-def _finite(weights):
-    if not np.isfinite(weights).all():
-        raise ValueError(
-            "the weights are not all finite, or too large for half precision, which ends at 65,504: this model is "
-            "damaged, its training diverged, or it needs another type"
-        )
-    return weights
-
-
 def _round(values):
     """To the nearest whole number, halves away from 0, as C's roundf."""
     return np.copysign(np.floor(np.abs(values) + 0.5), values)
@@ -177,7 +168,7 @@ def _bytes(array):
 
 def _half_bytes(d):
     with np.errstate(over="ignore"):
-        return _bytes(_finite(d.astype(_HALF)))
+        return _bytes(finite(d.astype(_HALF)))
 
 
 class BlockType(NamedTuple):

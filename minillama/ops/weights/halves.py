@@ -9,7 +9,7 @@ def layout_bfloat16(columns):
 
 def pack_bfloat16(weight):
     """The nearest bfloat16 of each weight (R, C), of two equally near ones the even: the upper half of its float32."""
-    bits = _finite(weight).astype(np.float32).view(np.uint32)
+    bits = finite(weight).astype(np.float32).view(np.uint32)
     return (((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16),)
 
 
@@ -28,7 +28,7 @@ def layout_float16(columns):
 def pack_float16(weight):
     """The nearest half-precision number of each weight (R, C); beyond 65,504 there is none."""
     with np.errstate(over="ignore"):
-        return (_finite(_finite(weight).astype(np.float16)).view(np.int16),)
+        return (finite(finite(weight).astype(np.float16)).view(np.int16),)
 
 
 def widen_float16(raw):
@@ -36,7 +36,8 @@ def widen_float16(raw):
     return raw.view(np.float16).astype(np.float32)
 
 
-def _finite(weight):
+def finite(weight):
+    """The weights; ValueError where one is infinite or no number."""
     if not np.isfinite(weight).all():
         raise ValueError(
             "the weights are not all finite, or too large for half precision, which ends at 65,504: this model is "
